@@ -1,0 +1,10 @@
+//! Supervision that survives panics.
+//!
+//! `actix::Supervisor` restarts only after `stop()`, at once and without backoff, and never after a panic. This module
+//! keeps the mailbox and every `Addr` of an actor alive over both.
+
+mod panic_supervisor;
+mod policy;
+
+pub use panic_supervisor::{Exit, PanicSupervisor, Verdict};
+pub use policy::RestartPolicy;

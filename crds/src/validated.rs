@@ -1,0 +1,530 @@
+//! The validated form of a Canary: defaults applied, texts parsed, contradictions refused.
+//!
+//! [`ValidatedCanary::parse`] is the only way to get one. What it accepts, the operator can run: nothing in it gets a
+//! rollout stuck. What Flagger accepts and can run is accepted here as well, out-of-range weights included (they are
+//! capped, as Flagger does).
+
+mod analysis;
+mod parse;
+mod problems;
+mod service;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+pub use crate::analysis::ThresholdRange;
+use crate::canary::{CrossNamespaceObjectReference, LocalObjectReference};
+use crate::names::{CANARY_SUFFIX, KNATIVE_API_VERSION, PRIMARY_SUFFIX};
+use crate::service::{
+    BackendReference, CorsPolicy, CustomMetadata, GatewayReference, HttpHeaders, HttpMatchRequest, HttpRetry,
+    HttpRewrite, UnmanagedMetadata,
+};
+pub use problems::{Problem, Problems};
+
+/// Rules that depend on how the controller is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ValidationOptions {
+    /// `--no-cross-namespace-refs`: a canary may only refer to objects of its own namespace.
+    pub no_cross_namespace_refs: bool,
+}
+
+/// A Canary that can be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedCanary {
+    /// Which object it is.
+    pub key: CanaryKey,
+    /// Generation of the spec, if the object came from a server.
+    pub generation: Option<i64>,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    /// `spec.skipAnalysis`, or there is no analysis at all.
+    pub skip_analysis: bool,
+    /// `spec.revertOnDeletion`.
+    pub revert_on_deletion: bool,
+    /// How long a workload may take to become ready. Default 600 s.
+    pub progress_deadline: Duration,
+    /// Mesh or ingress; `None` means the controller's default.
+    pub provider: Option<String>,
+    /// Prometheus of built-in and inline metrics; `None` means the controller's default.
+    pub metrics_server: Option<String>,
+    /// What is released.
+    pub target: Target,
+    /// Autoscaler of the target.
+    pub autoscaler: Option<Autoscaler>,
+    /// Ingress (NGINX, Skipper).
+    pub ingress: Option<LocalObjectReference>,
+    /// Route (APISIX).
+    pub route: Option<LocalObjectReference>,
+    /// Upstream (Gloo).
+    pub upstream: Option<CrossNamespaceObjectReference>,
+    /// Generated services and routing. For a Knative target without `spec.service`: the target's name and port 80,
+    /// where Knative services answer; everything else as if unset.
+    pub service: ValidatedService,
+    /// Steps and judgement. Without an analysis in the spec: all defaults and [`Steps::None`].
+    pub analysis: ValidatedAnalysis,
+}
+
+impl ValidatedCanary {
+    /// How traffic is moved, by Flagger's rule: iterations make a blue/green run, and an A/B run if there are match
+    /// conditions; otherwise it is a weighted canary.
+    pub fn strategy(&self) -> Strategy {
+        match self.analysis.steps {
+            Steps::Iterations(_) if self.analysis.matches.is_empty() => Strategy::BlueGreen,
+            Steps::Iterations(_) => Strategy::AbTesting,
+            Steps::Weight { .. } | Steps::Weights(_) | Steps::None => Strategy::Canary,
+        }
+    }
+}
+
+/// Identity of a canary.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CanaryKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Unique over time; empty if the object did not come from a server.
+    pub uid: String,
+}
+
+impl fmt::Display for CanaryKey {
+    /// `<name>.<namespace>`, as events and metrics name a canary.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.name, self.namespace)
+    }
+}
+
+/// How traffic is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// By weight.
+    Canary,
+    /// By request attributes.
+    AbTesting,
+    /// All at once, after the checks.
+    BlueGreen,
+}
+
+impl Strategy {
+    /// Name as in Flagger's metrics and API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::Canary => "canary",
+            Strategy::AbTesting => "ab-testing",
+            Strategy::BlueGreen => "blue-green",
+        }
+    }
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The workload that is released.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Group and version as written.
+    pub api_version: String,
+    /// Kind.
+    pub kind: TargetKind,
+    /// Name.
+    pub name: String,
+}
+
+impl Target {
+    /// Name of the generated primary workload.
+    pub fn primary_name(&self) -> String {
+        format!("{}{PRIMARY_SUFFIX}", self.name)
+    }
+
+    /// Whether it is a Knative Service (and not a core one).
+    pub fn is_knative(&self) -> bool {
+        self.kind == TargetKind::Service && self.api_version == KNATIVE_API_VERSION
+    }
+}
+
+/// Kind of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TargetKind {
+    /// `apps/v1` Deployment.
+    Deployment,
+    /// `apps/v1` DaemonSet.
+    DaemonSet,
+    /// Core Service whose backends others manage, or a Knative Service, see [`Target::is_knative`].
+    Service,
+}
+
+impl TargetKind {
+    /// The kind as manifests and messages spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TargetKind::Deployment => "Deployment",
+            TargetKind::DaemonSet => "DaemonSet",
+            TargetKind::Service => "Service",
+        }
+    }
+}
+
+impl fmt::Display for TargetKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// The autoscaler of the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Autoscaler {
+    /// Group and version as written.
+    pub api_version: String,
+    /// Kind.
+    pub kind: AutoscalerKind,
+    /// Name.
+    pub name: String,
+    /// KEDA trigger name to the query that the primary's copy has.
+    pub primary_queries: BTreeMap<String, String>,
+    /// Fewest pods of the primary, if not the target's; at least 1.
+    pub primary_min_replicas: Option<u32>,
+    /// Most pods of the primary, if not the target's; at least 1.
+    pub primary_max_replicas: Option<u32>,
+}
+
+impl Autoscaler {
+    /// Name of the primary's copy.
+    pub fn primary_name(&self) -> String {
+        format!("{}{PRIMARY_SUFFIX}", self.name)
+    }
+}
+
+/// Kind of an autoscaler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AutoscalerKind {
+    /// `autoscaling/v2`.
+    HorizontalPodAutoscaler,
+    /// KEDA.
+    ScaledObject,
+}
+
+impl AutoscalerKind {
+    /// The kind as manifests and messages spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AutoscalerKind::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            AutoscalerKind::ScaledObject => "ScaledObject",
+        }
+    }
+}
+
+/// The generated services and how requests are routed to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedService {
+    /// Name of the apex service. Default: name of the target.
+    pub name: String,
+    /// Port, 1–65535.
+    pub port: u16,
+    /// Name of the port. Default `http`.
+    pub port_name: String,
+    /// Application protocol of the port.
+    pub app_protocol: Option<String>,
+    /// `trafficDistribution` of the services.
+    pub traffic_distribution: Option<String>,
+    /// Number or name of the container port. Default: the port.
+    pub target_port: IntOrString,
+    /// Whether the services also get every other port of the containers.
+    pub port_discovery: bool,
+    /// Whether the services have no cluster IP.
+    pub headless: bool,
+    /// Timeout of a request, as written.
+    pub timeout: Option<String>,
+    /// Timeout of one attempt at a backend, as written (Gateway API).
+    pub backend_timeout: Option<String>,
+    /// Istio gateways.
+    pub gateways: Vec<String>,
+    /// Parents of the HTTPRoute; `group` and `kind` are set.
+    pub gateway_refs: Vec<GatewayReference>,
+    /// Hosts.
+    pub hosts: Vec<String>,
+    /// Whether the VirtualService is a delegate.
+    pub delegation: bool,
+    /// Requests that are routed; all, if empty.
+    pub matches: Vec<HttpMatchRequest>,
+    /// Rewrite of requests.
+    pub rewrite: Option<HttpRewrite>,
+    /// Retries.
+    pub retries: Option<HttpRetry>,
+    /// Header operations.
+    pub headers: Option<HttpHeaders>,
+    /// Backends that get a copy of each request; `group` and `kind` are set.
+    pub mirror: Vec<BackendReference>,
+    /// Cross-origin resource sharing.
+    pub cors_policy: Option<CorsPolicy>,
+    /// Istio traffic policy, as written.
+    pub traffic_policy: Option<Value>,
+    /// App Mesh: name of the mesh.
+    pub mesh_name: Option<String>,
+    /// App Mesh: services that the target calls.
+    pub backends: Vec<String>,
+    /// Metadata of the apex service and of the mesh object.
+    pub apex_metadata: CustomMetadata,
+    /// Metadata of the primary service.
+    pub primary_metadata: CustomMetadata,
+    /// Metadata of the canary service.
+    pub canary_metadata: CustomMetadata,
+    /// Metadata keys that others manage.
+    pub unmanaged_metadata: UnmanagedMetadata,
+}
+
+impl ValidatedService {
+    /// Name of the service that clients call, and of the mesh object.
+    pub fn apex(&self) -> &str {
+        &self.name
+    }
+
+    /// Name of the primary's service.
+    pub fn primary_name(&self) -> String {
+        format!("{}{PRIMARY_SUFFIX}", self.name)
+    }
+
+    /// Name of the canary's service.
+    pub fn canary_name(&self) -> String {
+        format!("{}{CANARY_SUFFIX}", self.name)
+    }
+}
+
+/// Steps and judgement of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedAnalysis {
+    /// Time between check rounds, at least 10 s.
+    pub interval: Duration,
+    /// Failed checks that end the run, at least 1.
+    pub threshold: u32,
+    /// How a run proceeds.
+    pub steps: Steps,
+    /// Weight of the canary (percent) from which on it is promoted, 1–100. Has no effect on [`Steps::Weights`].
+    pub max_weight: u32,
+    /// `maxWeight` as written, 0 if absent. For alerts, which show it so.
+    pub declared_max_weight: u32,
+    /// Percentage points per step of the way back to the promoted primary, 0–100. 0 moves everything at once.
+    pub step_weight_promotion: u32,
+    /// Whether the canary first gets a copy of the traffic.
+    pub mirror: bool,
+    /// Percentage of the traffic that is copied, 0–100. 0 leaves it to the mesh.
+    pub mirror_weight: u32,
+    /// Percentage of the primary's pods that must be available, 0–100.
+    pub primary_ready_threshold: u32,
+    /// Percentage of the canary's pods that must be available, 0–100.
+    pub canary_ready_threshold: u32,
+    /// Requests that reach the canary in an A/B run.
+    pub matches: Vec<HttpMatchRequest>,
+    /// What is measured, in the order of judgement: built-in and inline metrics as listed, then those with a template.
+    /// An entry that is several of them (Flagger runs each) occurs several times.
+    pub metrics: Vec<MetricCheck>,
+    /// Who is told; if empty, the controller's own channel.
+    pub alerts: Vec<ValidatedAlert>,
+    /// Who is asked, in list order.
+    pub webhooks: Vec<ValidatedWebhook>,
+    /// Cookies that keep a client on one side.
+    pub session_affinity: Option<ValidatedSessionAffinity>,
+}
+
+/// How a run proceeds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Steps {
+    /// The weight grows by `step` until it is at least `max`. It may end above `max`, but never above 100.
+    Weight {
+        /// Percentage points, 1–100.
+        step: u32,
+        /// Percent, 1–100.
+        max: u32,
+    },
+    /// The weight takes these values (percent, 1–100, increasing, at least one).
+    Weights(Vec<u32>),
+    /// So many check rounds, at least 1.
+    Iterations(u32),
+    /// None are needed, because the analysis is skipped.
+    None,
+}
+
+/// One check of a round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricCheck {
+    /// Name.
+    pub name: String,
+    /// Window of the query. Default 1 m.
+    pub interval: Duration,
+    /// The window as written, which is what queries get to see.
+    pub interval_text: String,
+    /// What passes.
+    pub limit: MetricLimit,
+    /// What `{{ variables.x }}` stands for.
+    pub variables: BTreeMap<String, String>,
+    /// Where the value comes from.
+    pub source: MetricSource,
+}
+
+/// What passes a check.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricLimit {
+    /// `thresholdRange`, both ends inclusive. For [`MetricSource::Duration`] in milliseconds.
+    Range(ThresholdRange),
+    /// `threshold`: least for [`MetricSource::SuccessRate`] (percent), most for [`MetricSource::Duration`]
+    /// (milliseconds) and for everything else. 0 if the spec gives no limit.
+    Threshold(f64),
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetricSource {
+    /// Built-in `request-success-rate`, percent.
+    SuccessRate,
+    /// Built-in `request-duration`.
+    Duration,
+    /// Inline query to the metrics server.
+    Query(String),
+    /// A MetricTemplate.
+    Template(ObjectKey),
+}
+
+/// Namespace and name of an object whose kind is known from where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Namespace; the canary's, if the spec gives none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// Who is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedAlert {
+    /// Name.
+    pub name: String,
+    /// From which severity on.
+    pub severity: AlertSeverity,
+    /// The AlertProvider.
+    pub provider: ObjectKey,
+}
+
+/// Severity of an alert, in increasing order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AlertSeverity {
+    /// Everything. Also what an empty severity means, as Flagger's documentation (not its code) has it.
+    #[default]
+    Info,
+    /// Warnings and errors.
+    Warn,
+    /// Errors.
+    Error,
+}
+
+impl AlertSeverity {
+    /// Name as in `spec.analysis.alerts[].severity`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AlertSeverity::Info => "info",
+            AlertSeverity::Warn => "warn",
+            AlertSeverity::Error => "error",
+        }
+    }
+}
+
+/// Who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedWebhook {
+    /// Name.
+    pub name: String,
+    /// When it is called.
+    pub kind: WebhookType,
+    /// Address, with scheme `http` or `https`.
+    pub url: String,
+    /// Timeout of one attempt. Default 10 s.
+    pub timeout: Duration,
+    /// How often a call is tried again.
+    pub retries: u32,
+    /// Whether the certificate of the other side is not checked.
+    pub disable_tls: bool,
+    /// Whether the alert of a closed gate is kept back.
+    pub mute_alert: bool,
+    /// Sent along; `None` sends no such field.
+    pub metadata: Option<BTreeMap<String, String>>,
+}
+
+/// When a webhook is called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WebhookType {
+    /// Before the target is scaled up.
+    ConfirmRollout,
+    /// Before the first step.
+    PreRollout,
+    /// In each check round. Also what an empty type means.
+    #[default]
+    Rollout,
+    /// Before each increase of the weight.
+    ConfirmTrafficIncrease,
+    /// Before the promotion.
+    ConfirmPromotion,
+    /// After the run has ended.
+    PostRollout,
+    /// In each round; success means "roll back".
+    Rollback,
+    /// Receives every event.
+    Event,
+}
+
+impl WebhookType {
+    /// Every type, in the order of a rollout.
+    pub const ALL: [WebhookType; 8] = [
+        WebhookType::ConfirmRollout,
+        WebhookType::PreRollout,
+        WebhookType::Rollout,
+        WebhookType::ConfirmTrafficIncrease,
+        WebhookType::ConfirmPromotion,
+        WebhookType::PostRollout,
+        WebhookType::Rollback,
+        WebhookType::Event,
+    ];
+
+    /// Name as in `spec.analysis.webhooks[].type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WebhookType::ConfirmRollout => "confirm-rollout",
+            WebhookType::PreRollout => "pre-rollout",
+            WebhookType::Rollout => "rollout",
+            WebhookType::ConfirmTrafficIncrease => "confirm-traffic-increase",
+            WebhookType::ConfirmPromotion => "confirm-promotion",
+            WebhookType::PostRollout => "post-rollout",
+            WebhookType::Rollback => "rollback",
+            WebhookType::Event => "event",
+        }
+    }
+}
+
+/// Cookies that keep a client on one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedSessionAffinity {
+    /// Name of the cookie of clients of the canary.
+    pub cookie_name: String,
+    /// Name of the cookie of clients of the primary, if they have one; differs from `cookie_name`.
+    pub primary_cookie_name: Option<String>,
+    /// Domain attribute.
+    pub domain: Option<String>,
+    /// HttpOnly attribute.
+    pub http_only: bool,
+    /// Max-Age attribute. Default 86400 s.
+    pub max_age: Duration,
+    /// Partitioned attribute.
+    pub partitioned: bool,
+    /// Path attribute.
+    pub path: Option<String>,
+    /// SameSite attribute: `Strict`, `Lax` or `None`.
+    pub same_site: Option<String>,
+    /// Secure attribute.
+    pub secure: bool,
+}

@@ -1,0 +1,99 @@
+//! Kinds, keys and lookups of observed objects.
+
+use std::sync::Arc;
+
+use kube::core::{ApiResource, DynamicObject};
+
+/// A kind of object that Aviary reads or writes, at the version it uses.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKind {
+    /// API group; empty for core.
+    pub group: &'static str,
+    /// Version.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Plural resource name.
+    pub plural: &'static str,
+}
+
+impl ObjectKind {
+    /// `group/version`, or the version alone for core.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The same for kube.
+    pub fn api_resource(&self) -> ApiResource {
+        ApiResource {
+            group: self.group.into(),
+            version: self.version.into(),
+            api_version: self.api_version(),
+            kind: self.kind.into(),
+            plural: self.plural.into(),
+        }
+    }
+
+    /// `deployments.apps "podinfo" not found`, as the API server says it.
+    pub fn not_found(&self, name: &str) -> String {
+        if self.group.is_empty() {
+            format!("{} \"{name}\" not found", self.plural)
+        } else {
+            format!("{}.{} \"{name}\" not found", self.plural, self.group)
+        }
+    }
+}
+
+/// The kinds in use.
+pub mod kinds {
+    use super::ObjectKind;
+
+    macro_rules! kinds {
+        ($($(#[$doc:meta])* $name:ident = $group:literal $version:literal $kind:literal $plural:literal;)*) => {
+            $($(#[$doc])* pub static $name: ObjectKind = ObjectKind { group: $group, version: $version, kind: $kind, plural: $plural };)*
+        };
+    }
+
+    kinds! {
+        /// flagger.app Canary.
+        CANARY = "flagger.app" "v1beta1" "Canary" "canaries";
+        /// flagger.app MetricTemplate.
+        METRIC_TEMPLATE = "flagger.app" "v1beta1" "MetricTemplate" "metrictemplates";
+        /// flagger.app AlertProvider.
+        ALERT_PROVIDER = "flagger.app" "v1beta1" "AlertProvider" "alertproviders";
+        /// apps Deployment.
+        DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
+        /// core Service.
+        SERVICE = "" "v1" "Service" "services";
+        /// core ConfigMap.
+        CONFIG_MAP = "" "v1" "ConfigMap" "configmaps";
+        /// core Secret.
+        SECRET = "" "v1" "Secret" "secrets";
+        /// autoscaling HorizontalPodAutoscaler.
+        HORIZONTAL_POD_AUTOSCALER = "autoscaling" "v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers";
+        /// Istio VirtualService.
+        VIRTUAL_SERVICE = "networking.istio.io" "v1beta1" "VirtualService" "virtualservices";
+        /// Istio DestinationRule.
+        DESTINATION_RULE = "networking.istio.io" "v1beta1" "DestinationRule" "destinationrules";
+    }
+}
+
+/// Which object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Kind.
+    pub kind: &'static ObjectKind,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// Observed objects, read from watch caches.
+///
+/// Implementations may record what was asked for: whatever a snapshot looked up, found or not, is what its canary must
+/// be woken for.
+pub trait Objects {
+    /// The object, if it exists.
+    fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>>;
+}

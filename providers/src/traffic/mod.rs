@@ -1,0 +1,171 @@
+//! Meshes and ingresses: who gets which share of the requests.
+
+mod istio;
+
+use aviary_rollout::Split;
+use thiserror::Error;
+
+use crate::Subject;
+use crate::change::Change;
+use crate::metrics::BuiltinMetric;
+use crate::object::ObjectKind;
+
+pub use istio::Istio;
+
+/// Why routes cannot be read or written. The texts go into events as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TrafficError {
+    /// The route object does not exist.
+    #[error("{kind} {name}.{namespace} get query error {cause}")]
+    NotFound {
+        /// Kind.
+        kind: &'static str,
+        /// Name.
+        name: String,
+        /// Namespace.
+        namespace: String,
+        /// As the API server says it.
+        cause: String,
+    },
+    /// The route object sends nothing to the two sides.
+    #[error("{kind} {name}.{namespace} does not contain routes for {apex}-primary and {apex}-canary")]
+    NoRoutes {
+        /// Kind.
+        kind: &'static str,
+        /// Name.
+        name: String,
+        /// Namespace.
+        namespace: String,
+        /// Name of the apex service.
+        apex: String,
+    },
+    /// The canary asks for something that the provider cannot do.
+    #[error("{kind} {name}.{namespace} {problem}")]
+    Impossible {
+        /// Kind.
+        kind: &'static str,
+        /// Name.
+        name: String,
+        /// Namespace.
+        namespace: String,
+        /// What.
+        problem: String,
+    },
+}
+
+/// A mesh or ingress.
+///
+/// Every function reads the present objects through [`Subject::objects`]. A change touches only what Aviary owns in an
+/// object; the rest of it survives.
+pub trait TrafficProvider: Send + Sync {
+    /// As in `spec.provider` and in messages.
+    fn name(&self) -> &'static str;
+
+    /// Creates or repairs the route objects. `split` is what is in force and is written wherever weights have to be
+    /// (so a repair never resets a running analysis); weights that merely differ from it are left to
+    /// [`set`](Self::set). Idempotent.
+    fn reconcile(&self, subject: &Subject, split: Split) -> Result<Vec<Change>, TrafficError>;
+
+    /// The split in force.
+    fn observed(&self, subject: &Subject) -> Result<Split, TrafficError>;
+
+    /// Moves the traffic. Touches nothing but weights and mirroring while the routes have the shape that
+    /// [`reconcile`](Self::reconcile) gives them. Idempotent.
+    fn set(&self, subject: &Subject, split: Split) -> Result<Vec<Change>, TrafficError>;
+
+    /// The query of a built-in metric, a template for [`crate::metrics::template`].
+    fn builtin_query(&self, metric: BuiltinMetric) -> &'static str;
+
+    /// Whether [`crate::metrics::grouped`] answers this provider's built-in metrics for many canaries at once.
+    fn groups_builtin_queries(&self) -> bool {
+        false
+    }
+
+    /// Kinds of the objects that the provider reads.
+    fn watched(&self) -> &'static [&'static ObjectKind];
+}
+
+/// All providers of this version. Adding one is its file and a line here.
+pub static ALL: &[&dyn TrafficProvider] = &[&Istio];
+
+/// Providers that Flagger has and this version has not.
+static LATER: &[&str] = &[
+    "apisix",
+    "appmesh",
+    "appmesh:v1beta2",
+    "contour",
+    "gatewayapi:v1",
+    "gatewayapi:v1beta1",
+    "gloo",
+    "knative",
+    "kubernetes",
+    "kuma",
+    "linkerd",
+    "nginx",
+    "osm",
+    "skipper",
+    "smi:v1alpha1",
+    "smi:v1alpha2",
+    "smi:v1alpha3",
+    "traefik",
+];
+
+/// A provider that cannot be used. Flagger takes an unknown name for `istio`; Aviary refuses it, because routing
+/// through the wrong mesh looks like success and moves nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UnknownProvider {
+    /// Flagger has it, this version has not.
+    #[error("provider {name:?} is not supported yet; supported: {}", known_names())]
+    NotYet {
+        /// As given.
+        name: String,
+    },
+    /// Nobody has it.
+    #[error("provider {name:?} is unknown; supported: {}", known_names())]
+    Unknown {
+        /// As given.
+        name: String,
+    },
+}
+
+fn known_names() -> String {
+    ALL.iter().map(|provider| provider.name()).collect::<Vec<_>>().join(", ")
+}
+
+/// The provider of this name.
+pub fn for_name(name: &str) -> Result<&'static dyn TrafficProvider, UnknownProvider> {
+    if let Some(provider) = ALL.iter().find(|provider| provider.name() == name) {
+        return Ok(*provider);
+    }
+    let name = name.to_owned();
+    // `smi:v1alpha1:linkerd` and the like carry the mesh as a suffix.
+    if LATER.iter().any(|later| name == *later || name.starts_with(&format!("{later}:"))) {
+        return Err(UnknownProvider::NotYet { name });
+    }
+    Err(UnknownProvider::Unknown { name })
+}
+
+/// The provider of the subject: `spec.provider`, or else `--mesh-provider`.
+pub fn for_subject(subject: &Subject) -> Result<&'static dyn TrafficProvider, UnknownProvider> {
+    for_name(subject.provider_name())
+}
+
+#[cfg(test)]
+mod conformance;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::{UnknownProvider, for_name};
+
+    #[test]
+    fn unknown_providers_are_refused_by_name() {
+        assert_eq!(for_name("istio").map(|provider| provider.name()), Ok("istio"));
+        let text = |name: &str| for_name(name).err().expect("refused").to_string();
+        assert_eq!(text("kubernetes"), "provider \"kubernetes\" is not supported yet; supported: istio");
+        assert_eq!(text("smi:v1alpha1:linkerd"), "provider \"smi:v1alpha1:linkerd\" is not supported yet; supported: istio");
+        assert_eq!(text("isto"), "provider \"isto\" is unknown; supported: istio");
+        assert!(matches!(for_name("gatewayapi"), Err(UnknownProvider::Unknown { .. })));
+    }
+}

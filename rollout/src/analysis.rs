@@ -1,0 +1,205 @@
+//! Judging one check round.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::message::{Breach, Message};
+use crate::plan::{OutagePolicy, Plan};
+use crate::snapshot::{Answer, RoundAnswer};
+use crate::state::State;
+
+/// What a metric may be. Comparisons are strict: a value equal to its limit passes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// `thresholdRange`; a missing bound is no bound.
+    Range {
+        /// Lower bound.
+        min: Option<f64>,
+        /// Upper bound.
+        max: Option<f64>,
+    },
+    /// The deprecated `threshold`: a minimum for the success rate, a maximum for everything else.
+    Threshold(f64),
+}
+
+/// Which metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// Built-in `request-success-rate`, percent.
+    SuccessRate,
+    /// Built-in `request-duration`, milliseconds.
+    Duration,
+    /// An inline query.
+    Query,
+    /// A MetricTemplate.
+    Template,
+}
+
+/// One metric check of the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// `metrics[].name`.
+    pub name: String,
+    /// Position in `spec.analysis.metrics`.
+    pub index: usize,
+    /// Which metric.
+    pub kind: CheckKind,
+    /// Its limit.
+    pub limit: Limit,
+}
+
+/// Why a check has no value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SampleError {
+    /// The backend answered, but with nothing (or NaN). A failed check, as in Flagger. The text is the whole event.
+    NoValues(String),
+    /// The check itself is broken: missing or broken template, missing secret, rejected query. A failed check. The
+    /// text is the whole event.
+    Broken(String),
+    /// The backend did not answer: connection refused, timeout, 5xx, 429. Never a verdict about the canary. The text is
+    /// the cause alone.
+    Unavailable(String),
+}
+
+/// The value of one check. `request-duration` is in milliseconds.
+pub type Sample = Result<f64, SampleError>;
+
+/// The verdict of one round.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// Every check passed.
+    Pass,
+    /// The first check that failed.
+    Fail(Message),
+    /// The monitoring does not answer.
+    Unknown(String),
+}
+
+/// Judges a round in order; the first failure ends it, as in Flagger.
+pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) -> Verdict {
+    for hook in &answer.value.hooks {
+        if let Err(error) = &hook.result {
+            return Verdict::Fail(Message::ExternalCheckFailed {
+                canary: plan.canary_id(),
+                hook: hook.name.clone(),
+                error: error.clone(),
+            });
+        }
+    }
+    for (check, sample) in plan.checks.iter().zip(&answer.value.samples) {
+        match sample {
+            Ok(value) => {
+                if let Some(breach) = breach(check, *value) {
+                    return Verdict::Fail(Message::Breached { canary: plan.canary_id(), breach });
+                }
+            }
+            Err(SampleError::NoValues(text)) => {
+                return Verdict::Fail(Message::CheckFailed { text: text.clone(), error: false });
+            }
+            Err(SampleError::Broken(text)) => {
+                return Verdict::Fail(Message::CheckFailed { text: text.clone(), error: true });
+            }
+            Err(SampleError::Unavailable(error)) => return outage(plan, state, check, error, answer.at),
+        }
+    }
+    Verdict::Pass
+}
+
+/// A missing answer is no verdict about the canary, until the monitoring has been away for too long.
+fn outage(plan: &Plan, state: &State, check: &Check, error: &str, at: Timestamp) -> Verdict {
+    let counts = match plan.outage {
+        OutagePolicy::Fail => true,
+        OutagePolicy::Hold { limit } => {
+            state.metrics_unavailable_since.is_some_and(|since| at.duration_since(since).unsigned_abs() >= limit)
+        }
+    };
+    if !counts {
+        return Verdict::Unknown(format!("{}: {error}", check.name));
+    }
+    let text = match check.kind {
+        CheckKind::SuccessRate | CheckKind::Duration => format!("Prometheus query failed: {error}"),
+        CheckKind::Query => format!("Prometheus query failed for {}: {error}", check.name),
+        CheckKind::Template => format!("Metric query failed for {}: {error}", check.name),
+    };
+    Verdict::Fail(Message::CheckFailed { text, error: true })
+}
+
+fn breach(check: &Check, value: f64) -> Option<Breach> {
+    match check.kind {
+        CheckKind::SuccessRate => {
+            let (min, max) = match check.limit {
+                Limit::Range { min, max } => (min, max),
+                Limit::Threshold(min) => (Some(min), None),
+            };
+            outside(value, min, max).map(|(limit, above)| Breach::SuccessRate { value, limit, above })
+        }
+        CheckKind::Duration => {
+            // Flagger compares whole milliseconds on both sides of a range.
+            let value = value.trunc();
+            let (min, max) = match check.limit {
+                Limit::Range { min, max } => (min.map(f64::trunc), max.map(f64::trunc)),
+                Limit::Threshold(max) => (None, Some(max)),
+            };
+            outside(value, min, max).map(|(limit, above)| Breach::Duration {
+                value: milliseconds(value),
+                limit: milliseconds(limit),
+                above,
+            })
+        }
+        CheckKind::Query | CheckKind::Template => {
+            let (min, max) = match check.limit {
+                Limit::Range { min, max } => (min, max),
+                Limit::Threshold(max) => (None, Some(max)),
+            };
+            outside(value, min, max).map(|(limit, above)| Breach::Custom {
+                metric: check.name.clone(),
+                value,
+                limit,
+                above,
+            })
+        }
+    }
+}
+
+fn outside(value: f64, min: Option<f64>, max: Option<f64>) -> Option<(f64, bool)> {
+    if let Some(min) = min.filter(|min| value < *min) {
+        return Some((min, false));
+    }
+    max.filter(|max| value > *max).map(|max| (max, true))
+}
+
+fn milliseconds(value: f64) -> Duration {
+    Duration::try_from_secs_f64(value.max(0.0) / 1000.0).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Check, CheckKind, Limit, breach};
+
+    fn check(kind: CheckKind, limit: Limit) -> Check {
+        Check { name: "m".into(), index: 0, kind, limit }
+    }
+
+    fn text(kind: CheckKind, limit: Limit, value: f64) -> Option<String> {
+        breach(&check(kind, limit), value).map(|breach| breach.to_string())
+    }
+
+    const fn range(min: Option<f64>, max: Option<f64>) -> Limit {
+        Limit::Range { min, max }
+    }
+
+    #[test]
+    fn limits_are_compared_as_flagger_compares_them() {
+        use CheckKind::*;
+        assert_eq!(text(SuccessRate, Limit::Threshold(99.0), 99.0), None);
+        assert_eq!(text(SuccessRate, Limit::Threshold(99.0), 98.99).as_deref(), Some("success rate 98.99% < 99%"));
+        assert_eq!(text(SuccessRate, range(None, Some(50.0)), 60.0).as_deref(), Some("success rate 60.00% > 50%"));
+        assert_eq!(text(Duration, range(None, Some(500.0)), 500.9), None);
+        assert_eq!(text(Duration, range(None, Some(0.5)), 1.0).as_deref(), Some("request duration 1ms > 0s"));
+        assert_eq!(text(Duration, Limit::Threshold(500.0), 1515.0).as_deref(), Some("request duration 1.515s > 500ms"));
+        assert_eq!(text(Query, Limit::Threshold(0.0), 0.0), None);
+        assert_eq!(text(Template, Limit::Threshold(0.0), 0.01).as_deref(), Some("m 0.01 > 0"));
+        assert_eq!(text(Template, range(None, None), f64::INFINITY), None);
+    }
+}

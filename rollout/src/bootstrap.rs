@@ -1,0 +1,89 @@
+//! From a new canary object to `Initialized`: the primary is made, proven ready, and given all traffic before the
+//! target is scaled down.
+//!
+//! Every decision here does the next missing thing; nothing is remembered but what can be observed. A bootstrap that
+//! does not get through never scales the target, which may be the only serving workload (Flagger's Q5), and goes on by
+//! itself when the target is corrected.
+
+use std::time::Duration;
+
+use aviary_crds::status::Phase;
+
+use crate::effect::{Component, Decision, Effect, HoldKind, Question, Scale};
+use crate::message::{Message, Notice};
+use crate::snapshot::{Readiness, Split};
+use crate::step::Context;
+
+/// Says whether the metric providers answered (asked once, while bootstrapping).
+pub fn providers_message(answer: &Result<(), String>) -> Message {
+    match answer {
+        Ok(()) => Message::ProvidersAvailable,
+        Err(error) => Message::ProvidersUnavailable(error.clone()),
+    }
+}
+
+pub(crate) fn start(context: Context) -> Decision {
+    context.step().write(Phase::Initializing, |_| {})
+}
+
+pub(crate) fn decide(context: Context) -> Decision {
+    let Context { plan, seen, .. } = context;
+    let target = match &seen.target {
+        Ok(target) => target,
+        Err(text) => return context.obstacle(HoldKind::Target, text),
+    };
+    if !plan.skip_analysis && seen.answers.providers.is_none() {
+        return context.ask(Question::Providers);
+    }
+    if seen.pending.services {
+        return apply(context, Component::Services);
+    }
+    let primary = match &seen.primary {
+        // The primary follows the target until the bootstrap is done, so that a broken first revision can be mended.
+        Some(primary) if primary.matches_target => primary,
+        _ => return apply(context, Component::Primary),
+    };
+    match &primary.readiness {
+        Readiness::Ready => {}
+        Readiness::Waiting { reason, deadline } => {
+            let message = Message::Obstacle(reason.clone());
+            return context.hold(HoldKind::PrimaryNotReady, message, Duration::ZERO, *deadline);
+        }
+        Readiness::Failed { reason } => return context.obstacle(HoldKind::PrimaryNotReady, reason),
+    }
+    if seen.pending.scaler {
+        return apply(context, Component::Scaler);
+    }
+    if seen.pending.apex {
+        return apply(context, Component::Apex);
+    }
+    if seen.pending.routes {
+        return apply(context, Component::Routes(Split::PRIMARY));
+    }
+    match &seen.traffic {
+        None => {}
+        Some(Ok(split)) if *split == Split::PRIMARY => {}
+        Some(Ok(_)) => return context.step().effect(Effect::SetTraffic(Split::PRIMARY)).done(),
+        Some(Err(text)) => return context.obstacle(HoldKind::Routes, text),
+    }
+
+    let mut step = context.step();
+    if !target.scaled_to_zero {
+        step = step.effect(Effect::ScaleTarget(Scale::Zero));
+    }
+    step.emit(Message::Initialized { canary: plan.canary_id() })
+        .alert(Notice::info_with_facts(format!("New {} detected, initialization completed.", plan.target_kind)))
+        .write(Phase::Initialized, |next| {
+            next.canary_weight = 0;
+            next.failed_checks = 0;
+            next.iterations = 0;
+            next.last_applied.clone_from(&target.revision);
+            next.last_promoted.clone_from(&target.revision);
+            next.tracked_configs.clone_from(&target.configs);
+            next.last_step = None;
+        })
+}
+
+fn apply(context: Context, component: Component) -> Decision {
+    context.step().effect(Effect::Apply(component)).done()
+}

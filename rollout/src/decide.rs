@@ -1,0 +1,40 @@
+//! The entry of the decision core.
+
+use std::time::Duration;
+
+use aviary_crds::status::Phase;
+
+use crate::effect::{Decision, HoldKind};
+use crate::message::Message;
+use crate::plan::Plan;
+use crate::snapshot::Snapshot;
+use crate::state::State;
+use crate::step::Context;
+use crate::{bootstrap, progress, promotion, steady};
+
+/// What to do next for one canary.
+///
+/// Pure and total: equal arguments give equal answers, and every combination has one. A decision makes at most one
+/// step; when its effects are done, decide again.
+pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
+    let context = Context { plan, state, seen };
+    if seen.deleting {
+        return context.idle();
+    }
+    if plan.suspended {
+        return context.hold(HoldKind::Suspended, Message::Suspended, Duration::ZERO, None);
+    }
+    if state.complaint && state.phase != Phase::Uninitialized {
+        return context.step().write(state.phase, |_| {});
+    }
+    match state.phase {
+        Phase::Uninitialized => bootstrap::start(context),
+        Phase::Initializing => bootstrap::decide(context),
+        Phase::Initialized | Phase::Succeeded | Phase::Failed => steady::decide(context),
+        Phase::Waiting => steady::waiting(context),
+        Phase::Progressing | Phase::WaitingPromotion => progress::decide(context),
+        Phase::Promoting => promotion::promoting(context),
+        Phase::Finalising => promotion::finalising(context),
+        Phase::Terminating | Phase::Terminated => context.idle(),
+    }
+}

@@ -1,0 +1,107 @@
+//! Named properties that hold for every decision. Checked by unit and property tests, by simulation after every write,
+//! and counted in production.
+
+use aviary_crds::status::Phase;
+
+use crate::effect::{Component, Decision, Effect};
+use crate::phase::is_legal;
+use crate::snapshot::{Snapshot, Split};
+use crate::state::State;
+
+/// A property that a decision broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// W1: the weights of a split sum to 100.
+    WeightsSumTo100,
+    /// W2: traffic is never moved to a side without an available pod.
+    NoWeightToUnavailableSide,
+    /// W3: at most one effect of a step changes traffic.
+    OneTrafficChangePerStep,
+    /// P1: only legal edges between phases.
+    LegalEdges,
+    /// P2: only the analysed revision is promoted.
+    PromotedIsAnalysed,
+    /// P3: a run that ends as failed never leaves the failed side with more traffic than it had, except after a failed
+    /// promotion, where the canary is the healthy side.
+    FailedSideGainsNothing,
+    /// E1: the status write comes last, and the state changes only with it.
+    StatusWriteLast,
+    /// E2: a question is the only effect of its step.
+    QuestionsStandAlone,
+}
+
+impl Violation {
+    /// Short name, used as a label.
+    pub fn name(self) -> &'static str {
+        match self {
+            Violation::WeightsSumTo100 => "weights_sum_to_100",
+            Violation::NoWeightToUnavailableSide => "no_weight_to_unavailable_side",
+            Violation::OneTrafficChangePerStep => "one_traffic_change_per_step",
+            Violation::LegalEdges => "legal_edges",
+            Violation::PromotedIsAnalysed => "promoted_is_analysed",
+            Violation::FailedSideGainsNothing => "failed_side_gains_nothing",
+            Violation::StatusWriteLast => "status_write_last",
+            Violation::QuestionsStandAlone => "questions_stand_alone",
+        }
+    }
+}
+
+/// Checks one decision against all properties.
+pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut require = |holds: bool, violation| {
+        if !holds {
+            found.push(violation);
+        }
+    };
+    let splits: Vec<Split> = decision.effects.iter().filter_map(split_of).collect();
+    require(splits.iter().all(|split| split.primary + split.canary == 100), Violation::WeightsSumTo100);
+    require(splits.iter().all(|split| is_served(seen, *split)), Violation::NoWeightToUnavailableSide);
+    require(splits.len() <= 1, Violation::OneTrafficChangePerStep);
+    require(is_legal(state.phase, decision.next.phase), Violation::LegalEdges);
+    require(
+        decision.effects.iter().all(|effect| match effect {
+            Effect::Promote { revision, .. } => *revision == state.last_applied && !revision.is_empty(),
+            _ => true,
+        }),
+        Violation::PromotedIsAnalysed,
+    );
+    require(
+        decision.next.last_promoted == state.last_promoted
+            || state.phase == Phase::Initializing
+            || decision.next.last_promoted == state.last_applied,
+        Violation::PromotedIsAnalysed,
+    );
+    let ends_failed = decision.next.phase == Phase::Failed && state.phase != Phase::Failed;
+    let by_analysis = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
+    require(!(ends_failed && by_analysis) || decision.next.canary_weight == 0, Violation::FailedSideGainsNothing);
+    let writes = decision.effects.iter().filter(|effect| **effect == Effect::WriteStatus).count();
+    let last = decision.effects.last() == Some(&Effect::WriteStatus);
+    require((writes == 0 && decision.next == *state) || (writes == 1 && last), Violation::StatusWriteLast);
+    let asks = decision.effects.iter().any(|effect| matches!(effect, Effect::Ask(_)));
+    require(!asks || decision.effects.len() == 1, Violation::QuestionsStandAlone);
+    found
+}
+
+fn split_of(effect: &Effect) -> Option<Split> {
+    match effect {
+        Effect::SetTraffic(split) | Effect::Apply(Component::Routes(split)) => Some(*split),
+        Effect::Apply(_)
+        | Effect::ScaleTarget(_)
+        | Effect::Promote { .. }
+        | Effect::Ask(_)
+        | Effect::CallHooks(_)
+        | Effect::Emit(_)
+        | Effect::Alert(_)
+        | Effect::Count(_)
+        | Effect::WriteStatus => None,
+    }
+}
+
+/// Whether no side gains traffic that it cannot serve.
+fn is_served(seen: &Snapshot, split: Split) -> bool {
+    let Some(Ok(before)) = &seen.traffic else { return true };
+    let primary_serves = seen.primary.as_ref().is_some_and(|primary| primary.available > 0);
+    let canary_serves = seen.target.as_ref().is_ok_and(|target| target.available > 0);
+    (split.primary <= before.primary || primary_serves) && (split.canary <= before.canary || canary_serves)
+}

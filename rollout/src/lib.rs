@@ -1,0 +1,47 @@
+//! The decision core of Aviary: what to do next for one canary, given what is known.
+//!
+//! Everything here is sans-I/O and total. No clock, no client, no randomness: whatever a decision needs comes in as
+//! an argument, so that every transition can be tested as a plain function call.
+//!
+//! ```text
+//! Plan (validated spec) ─┐
+//! State (= .status)      ├─▶ decide ─▶ Decision { effects, next state, wake, hold }
+//! Snapshot (observed)   ─┘
+//! ```
+//!
+//! **Guarantees**
+//! - The status write is the last effect of a step; every other effect is idempotent. A process killed between any two
+//!   effects therefore repeats the step and ends in the same cluster.
+//! - At most one effect of a step changes traffic.
+//! - Traffic is never moved to a side that has no available pod.
+//! - Only the analysed revision is promoted.
+
+mod analysis;
+mod bootstrap;
+mod decide;
+mod effect;
+pub mod invariants;
+mod message;
+mod phase;
+mod plan;
+mod progress;
+mod promotion;
+mod rollback;
+mod snapshot;
+mod state;
+mod steady;
+mod step;
+mod strategy;
+
+pub use analysis::{Check, CheckKind, Limit, Sample, SampleError};
+pub use bootstrap::providers_message;
+pub use decide::decide;
+pub use effect::{Component, Decision, Effect, Hold, HoldKind, Outcome, Question, Scale, Wake};
+pub use message::{Breach, Message, Notice};
+pub use phase::is_legal;
+pub use plan::{AlertFacts, Hook, OutagePolicy, Plan, Settings, Unsupported};
+pub use snapshot::{
+    Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, RoundAnswer, Snapshot, Split, TargetView,
+};
+pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, State};
+pub use strategy::{Strategy, Weights};

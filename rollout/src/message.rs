@@ -1,0 +1,322 @@
+//! What Aviary tells people. Every reason is a value and is rendered here, once, for event, condition, log and CLI.
+//!
+//! Texts that users of Flagger grep for are Flagger's, word for word.
+
+use std::fmt;
+use std::time::Duration;
+
+use aviary_crds::duration::format_go_duration;
+use aviary_crds::validated::AlertSeverity;
+
+use aviary_crds::validated::WebhookType;
+
+/// A figure that was outside its limit.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Breach {
+    /// `request-success-rate`, in percent.
+    SuccessRate {
+        /// Measured.
+        value: f64,
+        /// Limit.
+        limit: f64,
+        /// Whether the value is above (rather than below) the limit.
+        above: bool,
+    },
+    /// `request-duration`.
+    Duration {
+        /// Measured, whole milliseconds.
+        value: Duration,
+        /// Limit.
+        limit: Duration,
+        /// Whether the value is above the limit.
+        above: bool,
+    },
+    /// An inline query or a MetricTemplate.
+    Custom {
+        /// Name of the metric.
+        metric: String,
+        /// Measured.
+        value: f64,
+        /// Limit.
+        limit: f64,
+        /// Whether the value is above the limit.
+        above: bool,
+    },
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = |above: &bool| if *above { '>' } else { '<' };
+        match self {
+            Breach::SuccessRate { value, limit, above } => {
+                write!(f, "success rate {value:.2}% {} {limit}%", sign(above))
+            }
+            Breach::Duration { value, limit, above } => write!(
+                f,
+                "request duration {} {} {}",
+                format_go_duration(*value),
+                sign(above),
+                format_go_duration(*limit)
+            ),
+            Breach::Custom { metric, value, limit, above } => {
+                write!(f, "{metric} {value:.2} {} {limit}", sign(above))
+            }
+        }
+    }
+}
+
+/// A message about a canary. `canary` and `target` are `<name>.<namespace>`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// The object is suspended.
+    Suspended,
+    /// Something about the target, the primary or the routes is in the way; the text is complete.
+    Obstacle(String),
+    /// All metric providers answered.
+    ProvidersAvailable,
+    /// A metric provider did not answer.
+    ProvidersUnavailable(String),
+    /// Bootstrap is done.
+    Initialized { canary: String },
+    /// A gate or hook answered yes.
+    HookPassed { kind: WebhookType, hook: String },
+    /// A confirm-rollout gate is closed.
+    WaitingForRollout { canary: String, hook: String },
+    /// A confirm-traffic-increase gate is closed.
+    WaitingForTrafficIncrease { canary: String, hook: String },
+    /// A confirm-promotion gate is closed.
+    WaitingForPromotion { canary: String, hook: String },
+    /// A new revision was seen and the target is scaled up.
+    NewRevision { target: String },
+    /// A newer revision was seen during an analysis.
+    Restarting { target: String },
+    /// The target went back to the promoted revision during an analysis.
+    RevisionWithdrawn { canary: String, target: String },
+    /// The analysis starts.
+    Starting { target: String },
+    /// A pre-rollout hook failed.
+    PreRolloutFailed { canary: String, hook: String, error: String },
+    /// A rollout hook failed.
+    ExternalCheckFailed { canary: String, hook: String, error: String },
+    /// A metric was outside its limit.
+    Breached { canary: String, breach: Breach },
+    /// A check had no values, or could not be made; the text is complete.
+    CheckFailed { text: String, error: bool },
+    /// The monitoring does not answer; the canary stays at its weight.
+    MetricsOutage { canary: String, weight: u32, error: String, limit: Duration },
+    /// The monitoring answers again.
+    MetricsRecovered { canary: String },
+    /// The canary's weight was raised.
+    AdvanceCanary { canary: String, weight: u32 },
+    /// The primary's weight was raised on the way back.
+    AdvancePrimary { canary: String, weight: u32 },
+    /// The primary gets the analysed revision.
+    Copying { target: String, primary: String },
+    /// All requests go to the primary.
+    RoutingToPrimary,
+    /// The canary lost its last available pod; requests go to the primary.
+    CanaryUnavailable { canary: String },
+    /// Somebody else changed the weights; they were put right.
+    WeightsRepaired { canary: String, found: u32, weight: u32 },
+    /// Promotion is complete.
+    Promoted { target: String },
+    /// Promotion without analysis is complete.
+    PromotedWithoutAnalysis { target: String },
+    /// Too many failed checks.
+    RollingBackChecks { canary: String, failed: u32 },
+    /// The canary did not become ready in time.
+    RollingBackDeadline { canary: String, error: String },
+    /// A rollback hook asked for it.
+    RollingBackHook { canary: String },
+    /// A rollback hook did not ask for it.
+    RollbackNotSignaled { hook: String },
+    /// The canary failed.
+    CanaryFailed { canary: String },
+    /// The primary did not become ready after the promotion.
+    PromotionFailed { target: String, error: String },
+    /// A post-rollout hook failed.
+    PostRolloutFailed { hook: String, error: String },
+    /// The primary is missing and the target does not hold the promoted revision.
+    PrimaryMissing { primary: String, target: String },
+    /// A rollback is due, but the primary has no available pod.
+    RollbackBlocked { canary: String },
+    /// The promotion failed and the canary cannot take over.
+    NowhereToGo { target: String, error: String },
+}
+
+impl Message {
+    /// How serious it is.
+    pub fn severity(&self) -> AlertSeverity {
+        use Message::*;
+        match self {
+            Suspended
+            | ProvidersAvailable
+            | Initialized { .. }
+            | HookPassed { .. }
+            | NewRevision { .. }
+            | Restarting { .. }
+            | RevisionWithdrawn { .. }
+            | Starting { .. }
+            | MetricsRecovered { .. }
+            | AdvanceCanary { .. }
+            | AdvancePrimary { .. }
+            | Copying { .. }
+            | RoutingToPrimary
+            | Promoted { .. }
+            | PromotedWithoutAnalysis { .. }
+            | RollbackNotSignaled { .. } => AlertSeverity::Info,
+            Obstacle(_)
+            | WaitingForRollout { .. }
+            | WaitingForTrafficIncrease { .. }
+            | WaitingForPromotion { .. }
+            | PreRolloutFailed { .. }
+            | ExternalCheckFailed { .. }
+            | Breached { .. }
+            | MetricsOutage { .. }
+            | CanaryUnavailable { .. }
+            | WeightsRepaired { .. }
+            | RollingBackChecks { .. }
+            | RollingBackDeadline { .. }
+            | RollingBackHook { .. }
+            | CanaryFailed { .. }
+            | PromotionFailed { .. }
+            | PostRolloutFailed { .. }
+            | RollbackBlocked { .. } => AlertSeverity::Warn,
+            ProvidersUnavailable(_) | PrimaryMissing { .. } | NowhereToGo { .. } => AlertSeverity::Error,
+            CheckFailed { error, .. } => {
+                if *error {
+                    AlertSeverity::Error
+                } else {
+                    AlertSeverity::Warn
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use Message::*;
+        match self {
+            Suspended => write!(f, "skipping canary run as object is suspended"),
+            Obstacle(text) | CheckFailed { text, .. } => write!(f, "{text}"),
+            ProvidersAvailable => write!(f, "all the metrics providers are available!"),
+            ProvidersUnavailable(error) => write!(f, "Error checking metric providers: {error}"),
+            Initialized { canary } => write!(f, "Initialization done! {canary}"),
+            HookPassed { kind, hook } => write!(f, "{} check {hook} passed", title(*kind)),
+            WaitingForRollout { canary, hook } => {
+                write!(f, "Halt {canary} advancement waiting for approval {hook}")
+            }
+            WaitingForTrafficIncrease { canary, hook } => {
+                write!(f, "Halt {canary} advancement waiting for traffic increase approval {hook}")
+            }
+            WaitingForPromotion { canary, hook } => {
+                write!(f, "Halt {canary} advancement waiting for promotion approval {hook}")
+            }
+            NewRevision { target } => write!(f, "New revision detected! Scaling up {target}"),
+            Restarting { target } => write!(f, "New revision detected! Restarting analysis for {target}"),
+            RevisionWithdrawn { canary, target } => {
+                write!(f, "{target} is back at the promoted revision, canary analysis of {canary} stopped")
+            }
+            Starting { target } => write!(f, "Starting canary analysis for {target}"),
+            PreRolloutFailed { canary, hook, error } => {
+                write!(f, "Halt {canary} advancement pre-rollout check {hook} failed {error}")
+            }
+            ExternalCheckFailed { canary, hook, error } => {
+                write!(f, "Halt {canary} advancement external check {hook} failed {error}")
+            }
+            Breached { canary, breach } => write!(f, "Halt {canary} advancement {breach}"),
+            MetricsOutage { canary, weight, error, limit } => write!(
+                f,
+                "Hold {canary} at canary weight {weight}, metrics are unavailable: {error} (counts as a failed check after {})",
+                format_go_duration(*limit)
+            ),
+            MetricsRecovered { canary } => write!(f, "Metrics are available again, resuming analysis of {canary}"),
+            AdvanceCanary { canary, weight } => write!(f, "Advance {canary} canary weight {weight}"),
+            AdvancePrimary { canary, weight } => write!(f, "Advance {canary} primary weight {weight}"),
+            Copying { target, primary } => write!(f, "Copying {target} template spec to {primary}"),
+            RoutingToPrimary => write!(f, "Routing all traffic to primary"),
+            CanaryUnavailable { canary } => {
+                write!(f, "Canary {canary} has no available pods, routing all traffic to primary")
+            }
+            WeightsRepaired { canary, found, weight } => {
+                write!(f, "Canary weight of {canary} was changed to {found} by another writer, set back to {weight}")
+            }
+            Promoted { target } => write!(f, "Promotion completed! Scaling down {target}"),
+            PromotedWithoutAnalysis { target } => {
+                write!(f, "Promotion completed! Canary analysis was skipped for {target}")
+            }
+            RollingBackChecks { canary, failed } => {
+                write!(f, "Rolling back {canary} failed checks threshold reached {failed}")
+            }
+            RollingBackDeadline { canary, error } => {
+                write!(f, "Rolling back {canary} progress deadline exceeded {error}")
+            }
+            RollingBackHook { canary } => write!(f, "Rolling back {canary} manual webhook invoked"),
+            RollbackNotSignaled { hook } => write!(f, "Rollback hook {hook} not signaling a rollback"),
+            CanaryFailed { canary } => write!(f, "Canary failed! Scaling down {canary}"),
+            PromotionFailed { target, error } => {
+                write!(f, "Promotion of {target} failed, primary not ready: {error}")
+            }
+            PostRolloutFailed { hook, error } => write!(f, "Post-rollout hook {hook} failed {error}"),
+            PrimaryMissing { primary, target } => write!(
+                f,
+                "{primary} is missing and cannot be restored: {target} does not hold the promoted revision; \
+                 set the target back to it, or delete and re-create the canary"
+            ),
+            RollbackBlocked { canary } => {
+                write!(f, "Rollback of {canary} is waiting: the primary has no available pods")
+            }
+            NowhereToGo { target, error } => {
+                write!(f, "Promotion of {target} failed and the canary has no available pods to take over: {error}")
+            }
+        }
+    }
+}
+
+/// Capitalised, as Flagger's events spell it.
+fn title(kind: WebhookType) -> &'static str {
+    match kind {
+        WebhookType::ConfirmRollout => "Confirm-rollout",
+        WebhookType::PreRollout => "Pre-rollout",
+        WebhookType::Rollout => "Rollout",
+        WebhookType::ConfirmTrafficIncrease => "Confirm-traffic-increase",
+        WebhookType::ConfirmPromotion => "Confirm-promotion",
+        WebhookType::PostRollout => "Post-rollout",
+        WebhookType::Rollback => "Rollback",
+        WebhookType::Event => "Event",
+    }
+}
+
+/// An alert. Texts are Flagger's (its reference, section 6.3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// Text.
+    pub text: String,
+    /// Severity, matched with `spec.analysis.alerts[].severity`.
+    pub severity: AlertSeverity,
+    /// Whether the alert carries the facts about target and analysis.
+    pub with_facts: bool,
+}
+
+impl Notice {
+    /// An info alert with facts.
+    pub fn info_with_facts(text: impl Into<String>) -> Notice {
+        Notice { text: text.into(), severity: AlertSeverity::Info, with_facts: true }
+    }
+
+    /// An info alert.
+    pub fn info(text: impl Into<String>) -> Notice {
+        Notice { text: text.into(), severity: AlertSeverity::Info, with_facts: false }
+    }
+
+    /// A warning.
+    pub fn warning(text: impl Into<String>) -> Notice {
+        Notice { text: text.into(), severity: AlertSeverity::Warn, with_facts: false }
+    }
+
+    /// An error.
+    pub fn error(text: impl Into<String>) -> Notice {
+        Notice { text: text.into(), severity: AlertSeverity::Error, with_facts: false }
+    }
+}

@@ -1,0 +1,159 @@
+//! What is observed about one canary at one instant.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::analysis::Sample;
+use aviary_crds::validated::WebhookType;
+
+/// How requests are divided between the two sides, in percent. The two weights sum to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Split {
+    /// Share of the primary, 0–100.
+    pub primary: u32,
+    /// Share of the canary, 0–100.
+    pub canary: u32,
+    /// Whether requests to the primary are also copied to the canary.
+    pub mirrored: bool,
+}
+
+impl Split {
+    /// All requests to the primary.
+    pub const PRIMARY: Split = Split { primary: 100, canary: 0, mirrored: false };
+    /// All requests to the canary.
+    pub const CANARY: Split = Split { primary: 0, canary: 100, mirrored: false };
+
+    /// `weight` percent to the canary (capped at 100), the rest to the primary.
+    pub fn to_canary(weight: u32) -> Split {
+        let canary = weight.min(100);
+        Split { primary: 100 - canary, canary, mirrored: false }
+    }
+}
+
+/// Whether a workload has rolled out, as `kubectl rollout status` and Flagger judge it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Rolled out. A workload that is scaled to zero counts as ready, as in Flagger.
+    Ready,
+    /// Not yet, but it may still become ready.
+    Waiting {
+        /// Flagger's text, for example `waiting for rollout to finish: 1 out of 2 new replicas have been updated`.
+        reason: String,
+        /// When the same observation would turn into [`Readiness::Failed`], if nothing changes.
+        deadline: Option<Timestamp>,
+    },
+    /// It will not become ready by waiting (progress deadline exceeded).
+    Failed {
+        /// Flagger's text.
+        reason: String,
+    },
+}
+
+impl Readiness {
+    /// Whether the workload has rolled out.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Readiness::Ready)
+    }
+}
+
+/// The workload named in `spec.targetRef` (Flagger calls it the canary).
+#[derive(Clone, Debug, PartialEq)]
+pub struct TargetView {
+    /// Identity of the pod template (a tagged hash), see `providers::targets`.
+    pub revision: String,
+    /// Checksums of the ConfigMaps and Secrets that the template uses, keyed `configmap/NAME` or `secret/NAME`.
+    /// `None` when configuration tracking is off.
+    pub configs: Option<BTreeMap<String, String>>,
+    /// Whether the workload is scaled to zero by its spec.
+    pub scaled_to_zero: bool,
+    /// Rollout state judged with the canary's ready threshold and progress deadline. The reason text is complete
+    /// (`canary deployment podinfo.test not ready: …`).
+    pub readiness: Readiness,
+    /// Pods that can serve requests now.
+    pub available: u32,
+}
+
+/// The generated `<target>-primary` workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrimaryView {
+    /// Whether promoting the target as it is now would change nothing: the primary's template (and the copies of the
+    /// tracked configs) already carry it.
+    pub matches_target: bool,
+    /// Rollout state judged with the primary's ready threshold. The reason text is complete
+    /// (`podinfo-primary.test not ready: …`).
+    pub readiness: Readiness,
+    /// Pods that can serve requests now.
+    pub available: u32,
+}
+
+/// Which generated objects are missing or differ from what they must be. Weights are not part of this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// The `-canary` and `-primary` services.
+    pub services: bool,
+    /// The primary's autoscaler.
+    pub scaler: bool,
+    /// The apex service.
+    pub apex: bool,
+    /// The mesh or ingress objects, weights aside.
+    pub routes: bool,
+}
+
+/// An answer to one webhook call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookAnswer {
+    /// Name of the hook in `spec.analysis.webhooks`.
+    pub name: String,
+    /// `Err` holds the text that follows `failed` in the event.
+    pub result: Result<(), String>,
+}
+
+/// The answers of one check round.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RoundAnswer {
+    /// The `rollout` hooks, in list order, up to and including the first that failed.
+    pub hooks: Vec<HookAnswer>,
+    /// One sample for each check of the plan, in the plan's order. Empty when a hook failed.
+    pub samples: Vec<Sample>,
+}
+
+/// An answer and when it came in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer<T> {
+    /// When the answer was complete.
+    pub at: Timestamp,
+    /// What was answered.
+    pub value: T,
+}
+
+/// Answers to the questions that were asked under the present [`State`](crate::State). A new state starts empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answers {
+    /// Whether the metric providers answer (asked once, at bootstrap).
+    pub providers: Option<Answer<Result<(), String>>>,
+    /// The check round.
+    pub round: Option<Answer<RoundAnswer>>,
+    /// Hooks by type, in list order, up to and including the first that failed.
+    pub hooks: BTreeMap<WebhookType, Answer<Vec<HookAnswer>>>,
+}
+
+/// Everything observed about one canary at one instant.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Now.
+    pub now: Timestamp,
+    /// Whether the canary object is being deleted.
+    pub deleting: bool,
+    /// The target, or the text that says why it cannot be used (missing, no selector label, missing ConfigMap …).
+    pub target: Result<TargetView, String>,
+    /// The primary workload; `None` while it does not exist.
+    pub primary: Option<PrimaryView>,
+    /// Generated objects that need a write.
+    pub pending: Pending,
+    /// The split in force, or the text that says why it cannot be read. `None` where the provider routes nothing.
+    pub traffic: Option<Result<Split, String>>,
+    /// Answers to questions asked under the present state.
+    pub answers: Answers,
+}

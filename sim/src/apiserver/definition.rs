@@ -1,0 +1,193 @@
+//! From a CustomResourceDefinition to a served resource.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::schema::Schema;
+use crate::clock::{Clock, format_seconds};
+use crate::store::{FieldError, ResourceType, ResourceVersion, ScalePaths};
+
+/// Reads a definition (`apiextensions.k8s.io/v1`).
+///
+/// # Errors
+/// Every problem of the definition, in the API server's words where it has one.
+pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<FieldError>> {
+    let mut problems = Vec::new();
+    let spec = &definition["spec"];
+    let group = text(&spec["group"]);
+    let names = &spec["names"];
+    let kind = text(&names["kind"]);
+    let plural = text(&names["plural"]);
+    for (path, value) in [("spec.group", &group), ("spec.names.plural", &plural), ("spec.names.kind", &kind)] {
+        if value.is_empty() {
+            problems.push(FieldError::required(path, ""));
+        }
+    }
+    let name = text(&definition["metadata"]["name"]);
+    if name != format!("{plural}.{group}") {
+        problems.push(FieldError::invalid("metadata.name", &json!(name), "must be spec.names.plural+\".\"+spec.group"));
+    }
+    let mut versions = Vec::new();
+    let declared = spec["versions"].as_array().cloned().unwrap_or_default();
+    for (index, version) in declared.iter().enumerate() {
+        match resource_version(version, &format!("spec.versions[{index}]")) {
+            Ok(version) => versions.push(version),
+            Err(found) => problems.extend(found),
+        }
+    }
+    let stored: Vec<usize> =
+        declared.iter().enumerate().filter(|(_, version)| version["storage"] == true).map(|(index, _)| index).collect();
+    if stored.len() != 1 {
+        problems.push(FieldError::invalid(
+            "spec.versions",
+            &Value::Array(Vec::new()),
+            "must have exactly one version marked as storage version",
+        ));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(ResourceType {
+        list_kind: optional_text(&names["listKind"]).unwrap_or_else(|| format!("{kind}List")),
+        singular: optional_text(&names["singular"]).unwrap_or_else(|| kind.to_lowercase()),
+        short_names: texts(&names["shortNames"]),
+        categories: texts(&names["categories"]),
+        namespaced: spec["scope"] != "Cluster",
+        versions,
+        storage: stored.first().copied().unwrap_or(0),
+        tracks_generation: true,
+        create_on_update: false,
+        unconditional_update: false,
+        returns_deleted: false,
+        custom: true,
+        group,
+        kind,
+        plural,
+    })
+}
+
+fn resource_version(version: &Value, path: &str) -> Result<ResourceVersion, Vec<FieldError>> {
+    let schema_path = format!("{path}.schema.openAPIV3Schema");
+    let declared = &version["schema"]["openAPIV3Schema"];
+    if !declared.is_object() {
+        return Err(vec![FieldError::required(schema_path, "schemas are required")]);
+    }
+    let schema = Schema::compile(declared, &schema_path)?;
+    let subresources = &version["subresources"];
+    let scale = &subresources["scale"];
+    let scale = scale.is_object().then(|| ScalePaths {
+        spec_replicas: field_path(&scale["specReplicasPath"]),
+        status_replicas: field_path(&scale["statusReplicasPath"]),
+        selector: optional_text(&scale["labelSelectorPath"]).map(|path| field_path(&json!(path))),
+    });
+    Ok(ResourceVersion {
+        name: text(&version["name"]),
+        served: version["served"] == true,
+        status: subresources["status"].is_object(),
+        scale,
+        schema: Some(Arc::new(schema)),
+    })
+}
+
+/// Completes a new or changed definition: defaulted names and the status that the API server's own controllers would give it
+/// a moment later (names accepted, established).
+pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
+    let kind = text(&definition["spec"]["names"]["kind"]);
+    let names = &mut definition["spec"]["names"];
+    if names["singular"].as_str().is_none_or(str::is_empty) {
+        names["singular"] = json!(kind.to_lowercase());
+    }
+    if names["listKind"].as_str().is_none_or(str::is_empty) {
+        names["listKind"] = json!(format!("{kind}List"));
+    }
+    if definition["spec"]["conversion"].is_null() {
+        definition["spec"]["conversion"] = json!({"strategy": "None"});
+    }
+    let storage = definition["spec"]["versions"]
+        .as_array()
+        .and_then(|versions| versions.iter().find(|version| version["storage"] == true))
+        .map_or(Value::Null, |version| version["name"].clone());
+    let mut stored_versions = definition["status"]["storedVersions"].as_array().cloned().unwrap_or_default();
+    if !stored_versions.contains(&storage) {
+        stored_versions.push(storage);
+    }
+    let now = format_seconds(clock.now());
+    let conditions = match definition["status"]["conditions"].as_array() {
+        Some(present) if !present.is_empty() => Value::Array(present.clone()),
+        _ => json!([
+            {"type": "NamesAccepted", "status": "True", "lastTransitionTime": now,
+             "reason": "NoConflicts", "message": "no conflicts found"},
+            {"type": "Established", "status": "True", "lastTransitionTime": now,
+             "reason": "InitialNamesAccepted", "message": "the initial names have been accepted"},
+        ]),
+    };
+    definition["status"] = json!({
+        "acceptedNames": definition["spec"]["names"],
+        "conditions": conditions,
+        "storedVersions": stored_versions,
+    });
+}
+
+/// Definitions that every embedded cluster starts with: Istio's and Flagger's, with schemas that take everything. A definition
+/// of the same name given at start or through the API replaces them.
+pub(crate) fn preinstalled() -> Vec<Value> {
+    let istio = |kind: &str, plural: &str, short: &str| {
+        permissive("networking.istio.io", kind, plural, short, &["v1", "v1beta1"])
+    };
+    let flagger = |kind: &str, plural: &str, short: &str| permissive("flagger.app", kind, plural, short, &["v1beta1"]);
+    vec![
+        istio("VirtualService", "virtualservices", "vs"),
+        istio("DestinationRule", "destinationrules", "dr"),
+        istio("Gateway", "gateways", "gw"),
+        flagger("Canary", "canaries", "cd"),
+        flagger("MetricTemplate", "metrictemplates", ""),
+        flagger("AlertProvider", "alertproviders", ""),
+    ]
+}
+
+fn permissive(group: &str, kind: &str, plural: &str, short: &str, versions: &[&str]) -> Value {
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let versions: Vec<Value> = versions
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            json!({
+                "name": name, "served": true, "storage": index == 0,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": open, "status": open}}},
+                "subresources": {"status": {}},
+            })
+        })
+        .collect();
+    let short_names: Vec<&str> = if short.is_empty() { Vec::new() } else { vec![short] };
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}")},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "shortNames": short_names},
+            "versions": versions,
+        },
+    })
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn optional_text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value
+        .as_array()
+        .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+        .unwrap_or_default()
+}
+
+/// `.spec.replicas` as its field names.
+fn field_path(path: &Value) -> Vec<String> {
+    path.as_str().unwrap_or_default().split('.').filter(|segment| !segment.is_empty()).map(str::to_owned).collect()
+}

@@ -1,0 +1,5 @@
+//! cluster
+/// c
+pub struct Cluster;
+/// o
+pub struct ClusterOptions;

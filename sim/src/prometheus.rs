@@ -1,0 +1,1 @@
+//! Prometheus query API of the embedded cluster.

@@ -1,0 +1,407 @@
+//! The storage of the embedded cluster: objects, their versions, their history and their changes.
+//!
+//! [`Store`] is what etcd and the generic registry are to a real API server. The API server serves it; the cluster's own
+//! controllers use it directly, without defaulting, validation or call counting.
+
+mod builtin;
+mod deletion;
+mod error;
+pub mod kinds;
+mod record;
+mod registry;
+mod state;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+pub use error::{FieldError, FieldReason, StatusError};
+pub use kinds::GroupKind;
+pub use record::{ChangeType, StoreEvent};
+pub use registry::{ResourceType, ResourceVersion, ScalePaths};
+
+pub(crate) use deletion::{Deletion, Propagation};
+pub(crate) use error::success_status;
+pub(crate) use record::{Change, Record, to_bytes};
+pub(crate) use registry::Registry;
+pub(crate) use state::{ObjectKey, State};
+
+use crate::clock::Clock;
+
+/// A cheap, clonable handle to the storage. One lock inside, never held over an await.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    registry: RwLock<Registry>,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    /// Follows a CustomResourceDefinition's change. A definition that does not parse is not served.
+    fn refresh_registration(&self, change: ChangeType, definition: &Value) {
+        let mut registry = self.registry.write();
+        if change == ChangeType::Deleted {
+            let text = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default();
+            registry.unregister(text("/spec/group"), text("/spec/names/plural"));
+            return;
+        }
+        match crate::apiserver::definition::resource_type(definition) {
+            Ok(resource) => registry.register(resource),
+            Err(problems) => tracing::warn!(?problems, "ignored an invalid resource definition"),
+        }
+    }
+}
+
+/// What a new watch begins with, and where its changes come from.
+pub(crate) struct WatchFeed {
+    pub(crate) initial: Vec<Arc<Record>>,
+    pub(crate) missed: Vec<Arc<Change>>,
+    pub(crate) changes: mpsc::Receiver<Arc<Change>>,
+    pub(crate) revision: u64,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WatchStart {
+    /// With the present objects.
+    Initial,
+    /// After a version.
+    After(u64),
+}
+
+impl Store {
+    /// An empty store with the namespaces of a new cluster. The same seed gives the same uids and generated names.
+    #[must_use]
+    pub fn new(clock: Clock, seed: u64) -> Self {
+        let store = Self {
+            shared: Arc::new(Shared {
+                clock,
+                registry: RwLock::new(Registry::with_builtin_resources()),
+                state: Mutex::new(State::new(seed)),
+            }),
+        };
+        for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+            let object = json!({
+                "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+                "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+            });
+            if let Err(error) = store.create(&kinds::NAMESPACE, object) {
+                tracing::error!(%error, name, "failed to create an initial namespace");
+            }
+        }
+        for mut definition in crate::apiserver::definition::preinstalled() {
+            crate::apiserver::definition::establish(&mut definition, &clock);
+            if let Err(error) = store.create(&kinds::CUSTOM_RESOURCE_DEFINITION, definition) {
+                tracing::error!(%error, "failed to install an initial resource definition");
+            }
+        }
+        store
+    }
+
+    /// The object's present state.
+    #[must_use]
+    pub fn get(&self, kind: &GroupKind, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.record(kind, namespace, name).map(|record| Arc::clone(&record.value))
+    }
+
+    /// All objects of a kind, of one namespace or of all, sorted by namespace and name.
+    #[must_use]
+    pub fn list(&self, kind: &GroupKind, namespace: Option<&str>) -> Vec<Arc<Value>> {
+        let state = self.shared.state.lock();
+        let Some(table) = state.tables.get(kind) else {
+            return Vec::new();
+        };
+        table.records(namespace).into_iter().map(|record| Arc::clone(&record.value)).collect()
+    }
+
+    /// Creates an object: fills name (from `generateName`), uid, creationTimestamp, generation, resourceVersion, and
+    /// `apiVersion` and `kind` where they are missing.
+    ///
+    /// # Errors
+    /// 404 for a kind that is not served, 409 for a name that is taken, 422 without a name.
+    pub fn create(&self, kind: &GroupKind, mut object: Value) -> Result<Arc<Value>, StatusError> {
+        let resource = self.resource_type(kind)?;
+        if !object.is_object() {
+            return Err(StatusError::bad_request("object is not a JSON object"));
+        }
+        object["apiVersion"] = Value::String(resource.storage_api_version());
+        object["kind"] = Value::String(resource.kind.clone());
+        let namespace = if resource.namespaced {
+            object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned()
+        } else {
+            String::new()
+        };
+        self.insert(&resource, &namespace, object, |_, _| Ok(())).map(|record| Arc::clone(&record.value))
+    }
+
+    /// Reads, changes and writes an object under the lock.
+    ///
+    /// A change of anything but `metadata` and `status` raises the generation (for kinds that have one). No change at all is no
+    /// write: no event, same resourceVersion. Removing the last finalizer of an object that is being deleted removes the object.
+    /// Name, namespace, uid and creationTimestamp cannot be changed.
+    ///
+    /// # Errors
+    /// 404 when the object does not exist.
+    pub fn update(
+        &self,
+        kind: &GroupKind,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<Arc<Value>, StatusError> {
+        let resource = self.resource_type(kind)?;
+        self.modify(&resource, namespace, name, |_, present| {
+            let mut value = (*present.value).clone();
+            change(&mut value);
+            restore_identity(&mut value, &present.value);
+            if resource.tracks_generation && differs_outside_metadata(&value, &present.value, true) {
+                raise_generation(&mut value, &present.value);
+            }
+            Ok(value)
+        })
+        .map(|record| Arc::clone(&record.value))
+    }
+
+    /// Deletes an object. With finalizers it only gets a `deletionTimestamp`; else it is gone at once, and so is what it owned.
+    ///
+    /// # Errors
+    /// 404 when the object does not exist.
+    pub fn delete(&self, kind: &GroupKind, namespace: &str, name: &str) -> Result<(), StatusError> {
+        let resource = self.resource_type(kind)?;
+        self.delete_checked(&resource, namespace, name, |state, key, _| {
+            Ok(state.delete(&self.shared, key, Propagation::Background))
+        })
+        .map(|_| ())
+    }
+
+    /// Every later change, in commit order. Unbounded: the reader is a part of this process and cannot be refused.
+    #[must_use]
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<StoreEvent> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.shared.state.lock().subscribers.push(sender);
+        receiver
+    }
+
+    /// The version of the last change in the cluster.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.shared.state.lock().revision
+    }
+
+    /// The cluster's clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    /// What is known of a kind.
+    ///
+    /// # Errors
+    /// 404 for a kind that is not served.
+    pub fn resource_type(&self, kind: &GroupKind) -> Result<Arc<ResourceType>, StatusError> {
+        self.shared
+            .registry
+            .read()
+            .by_kind(kind)
+            .cloned()
+            .ok_or_else(|| StatusError::new(404, "NotFound", format!("kind {kind} is not served")))
+    }
+
+    pub(crate) fn registry<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
+        read(&self.shared.registry.read())
+    }
+
+    pub(crate) fn record(&self, kind: &GroupKind, namespace: &str, name: &str) -> Option<Arc<Record>> {
+        self.shared.state.lock().record(kind, namespace, name).cloned()
+    }
+
+    /// The objects at the present version or at an older one, and that version. `None` for a version that was compacted.
+    pub(crate) fn records(
+        &self,
+        kind: &GroupKind,
+        namespace: Option<&str>,
+        at: Option<u64>,
+    ) -> Option<(Vec<Arc<Record>>, u64)> {
+        let state = self.shared.state.lock();
+        let version = at.unwrap_or(state.revision);
+        let Some(table) = state.tables.get(kind) else {
+            return Some((Vec::new(), version));
+        };
+        let records = match at {
+            None => table.records(namespace),
+            Some(at) => table.records_at(namespace, at)?,
+        };
+        Some((records, version))
+    }
+
+    /// Stores a new object after the caller's checks, which run under the lock and may complete it.
+    pub(crate) fn insert(
+        &self,
+        resource: &ResourceType,
+        namespace: &str,
+        mut value: Value,
+        prepare: impl FnOnce(&mut State, &mut Value) -> Result<(), StatusError>,
+    ) -> Result<Arc<Record>, StatusError> {
+        let mut state = self.shared.state.lock();
+        let name = pick_name(&mut state, resource, namespace, &value)?;
+        value["metadata"]["name"] = Value::String(name.clone());
+        prepare(&mut state, &mut value)?;
+        let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name };
+        if state.record_of(&key).is_some() {
+            return Err(StatusError::already_exists(resource, &key.name));
+        }
+        Ok(state.insert(&self.shared, &key, value, resource.tracks_generation))
+    }
+
+    /// Replaces an object by what `change` makes of it, under the lock.
+    pub(crate) fn modify(
+        &self,
+        resource: &ResourceType,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut State, &Arc<Record>) -> Result<Value, StatusError>,
+    ) -> Result<Arc<Record>, StatusError> {
+        let mut state = self.shared.state.lock();
+        let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name: name.to_owned() };
+        let Some(present) = state.record_of(&key).cloned() else {
+            return Err(StatusError::not_found(resource, name));
+        };
+        let mut value = change(&mut state, &present)?;
+        value["metadata"]["resourceVersion"] = present.metadata("resourceVersion").cloned().unwrap_or_default();
+        if value == *present.value {
+            return Ok(present);
+        }
+        let record = state.put(&self.shared, &key, value);
+        if record.is_deleting() && record.finalizers().is_empty() && !present.finalizers().is_empty() {
+            state.remove(&self.shared, &key);
+        } else if record.owner_uids() != present.owner_uids() {
+            state.collect_if_orphaned(&self.shared, &key);
+        }
+        Ok(record)
+    }
+
+    /// Deletes after the caller's checks, under the lock.
+    pub(crate) fn delete_checked(
+        &self,
+        resource: &ResourceType,
+        namespace: &str,
+        name: &str,
+        delete: impl FnOnce(&mut State, &ObjectKey, &Arc<Record>) -> Result<Option<Deletion>, StatusError>,
+    ) -> Result<Deletion, StatusError> {
+        let mut state = self.shared.state.lock();
+        let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name: name.to_owned() };
+        let Some(present) = state.record_of(&key).cloned() else {
+            return Err(StatusError::not_found(resource, name));
+        };
+        delete(&mut state, &key, &present)?.ok_or_else(|| StatusError::not_found(resource, name))
+    }
+
+    /// The shared part, for callers that already run under the lock.
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Begins a watch. `None` when the version was compacted.
+    pub(crate) fn watch(&self, kind: &GroupKind, namespace: Option<&str>, start: WatchStart) -> Option<WatchFeed> {
+        let mut state = self.shared.state.lock();
+        let revision = state.revision;
+        let table = state.table(kind);
+        let (initial, missed) = match start {
+            WatchStart::Initial => (table.records(namespace), Vec::new()),
+            WatchStart::After(version) => {
+                let mut missed = table.changes_after(version)?;
+                missed.retain(|change| namespace.is_none_or(|namespace| change.record.namespace() == namespace));
+                (Vec::new(), missed)
+            }
+        };
+        Some(WatchFeed { initial, missed, changes: table.watch(namespace), revision })
+    }
+
+    /// Ends all open watches of a kind, or of every kind. Clients see the stream end.
+    pub(crate) fn drop_watches(&self, kind: Option<&GroupKind>) {
+        let mut state = self.shared.state.lock();
+        for (candidate, table) in &mut state.tables {
+            if kind.is_none_or(|kind| kind == candidate) {
+                table.drop_watches();
+            }
+        }
+    }
+
+    /// Forgets all history: watches and page tokens of older versions get 410.
+    pub(crate) fn compact(&self) {
+        self.shared.state.lock().compact();
+    }
+}
+
+/// `metadata.name`, or a free name made from `generateName` (the API server tries eight times as well).
+fn pick_name(
+    state: &mut State,
+    resource: &ResourceType,
+    namespace: &str,
+    value: &Value,
+) -> Result<String, StatusError> {
+    let metadata = &value["metadata"];
+    if let Some(name) = metadata["name"].as_str()
+        && !name.is_empty()
+    {
+        return Ok(name.to_owned());
+    }
+    let Some(base) = metadata["generateName"].as_str().filter(|base| !base.is_empty()) else {
+        let problem = FieldError::required("metadata.name", "name or generateName is required");
+        return Err(StatusError::invalid(&resource.group, &resource.kind, "", &[problem]));
+    };
+    // names.simpleNameGenerator: 63 characters minus the suffix.
+    let base: String = base.chars().take(58).collect();
+    let kind = resource.group_kind();
+    let mut name = String::new();
+    for _ in 0..8 {
+        name = format!("{base}{}", state.random.name_suffix());
+        if state.record(&kind, namespace, &name).is_none() {
+            break;
+        }
+    }
+    Ok(name)
+}
+
+/// Whether anything but `metadata` (and `status`, if told so) differs.
+pub(crate) fn differs_outside_metadata(new: &Value, old: &Value, ignore_status: bool) -> bool {
+    let empty = Map::new();
+    let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
+    let names: HashSet<&String> = new.keys().chain(old.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| name.as_str() != "metadata" && !(ignore_status && name.as_str() == "status"))
+        .any(|name| new.get(name) != old.get(name))
+}
+
+pub(crate) fn raise_generation(value: &mut Value, old: &Value) {
+    let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+    value["metadata"]["generation"] = json!(generation + 1);
+}
+
+fn restore_identity(value: &mut Value, old: &Value) {
+    for field in ["apiVersion", "kind"] {
+        value[field] = old[field].clone();
+    }
+    for field in ["name", "namespace", "uid", "creationTimestamp", "generation"] {
+        match old["metadata"].get(field) {
+            Some(kept) => value["metadata"][field] = kept.clone(),
+            None => {
+                if let Some(metadata) = value["metadata"].as_object_mut() {
+                    metadata.remove(field);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "store/tests.rs"]
+mod tests;

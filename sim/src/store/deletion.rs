@@ -1,0 +1,289 @@
+//! Deletion: finalizers, propagation, owner-reference garbage collection and namespace contents.
+//!
+//! A real cluster's garbage collector and namespace controller work a moment later; here their work is part of the deleting
+//! commit, so that it needs no task and its order is the same in every run.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind, NAMESPACE};
+use super::record::Record;
+use super::state::{ObjectKey, State};
+
+const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
+
+/// What becomes of the dependents of a deleted object (`metav1.DeletionPropagation`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum Propagation {
+    #[default]
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// How far a deletion got.
+pub(crate) enum Deletion {
+    /// The object is gone; this was its last state.
+    Removed(Arc<Record>),
+    /// Finalizers hold it; it carries a `deletionTimestamp` now.
+    Marked(Arc<Record>),
+}
+
+impl State {
+    pub(crate) fn delete(&mut self, shared: &Shared, key: &ObjectKey, propagation: Propagation) -> Option<Deletion> {
+        let record = Arc::clone(self.record_of(key)?);
+        if key.kind == NAMESPACE {
+            return self.delete_namespace(shared, key, &record);
+        }
+        if key.kind == CUSTOM_RESOURCE_DEFINITION {
+            self.delete_instances(shared, &record.value);
+        }
+        if propagation == Propagation::Orphan {
+            self.release_dependents(shared, record.uid());
+        }
+        let foreground = propagation == Propagation::Foreground
+            && self.dependents.get(record.uid()).is_some_and(|dependents| !dependents.is_empty());
+        if foreground {
+            self.mark(shared, key, &record, Some(FOREGROUND_FINALIZER), None);
+            self.delete_dependents(shared, record.uid());
+            return self.outcome(key, &record);
+        }
+        if record.finalizers().is_empty() {
+            return self.remove(shared, key).map(Deletion::Removed);
+        }
+        if !record.is_deleting() {
+            self.mark(shared, key, &record, None, None);
+        }
+        self.outcome(key, &record)
+    }
+
+    /// Marks an object that something else (a pod's kubelet) will remove after its grace period.
+    pub(crate) fn delete_after_grace(
+        &mut self,
+        shared: &Shared,
+        key: &ObjectKey,
+        grace_seconds: u64,
+    ) -> Option<Deletion> {
+        let record = Arc::clone(self.record_of(key)?);
+        if !record.is_deleting() {
+            self.mark(shared, key, &record, None, Some(grace_seconds));
+        }
+        self.outcome(key, &record)
+    }
+
+    fn outcome(&self, key: &ObjectKey, last: &Arc<Record>) -> Option<Deletion> {
+        Some(match self.record_of(key) {
+            Some(present) => Deletion::Marked(Arc::clone(present)),
+            None => Deletion::Removed(Arc::clone(last)),
+        })
+    }
+
+    fn mark(
+        &mut self,
+        shared: &Shared,
+        key: &ObjectKey,
+        record: &Record,
+        finalizer: Option<&str>,
+        grace_seconds: Option<u64>,
+    ) {
+        let mut value = (*record.value).clone();
+        let now = shared.clock.now();
+        let grace = grace_seconds.unwrap_or(0);
+        let end = now.checked_add(std::time::Duration::from_secs(grace)).unwrap_or(now);
+        let metadata = &mut value["metadata"];
+        if metadata.get("deletionTimestamp").is_none() {
+            metadata["deletionTimestamp"] = json!(crate::clock::format_seconds(end));
+            metadata["deletionGracePeriodSeconds"] = json!(grace);
+            if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+                metadata["generation"] = json!(generation + 1);
+            }
+        }
+        if let Some(finalizer) = finalizer {
+            let mut finalizers = record.finalizers();
+            if !finalizers.contains(&finalizer) {
+                finalizers.push(finalizer);
+            }
+            metadata["finalizers"] = json!(finalizers);
+        }
+        self.put(shared, key, value);
+    }
+
+    /// Takes the object out and does what follows from its absence.
+    pub(crate) fn remove(&mut self, shared: &Shared, key: &ObjectKey) -> Option<Arc<Record>> {
+        let record = self.take(shared, key)?;
+        for dependent in self.dependents_of(record.uid()) {
+            self.collect_if_orphaned(shared, &dependent);
+        }
+        for owner in record.owner_uids() {
+            self.finish_foreground(shared, owner);
+        }
+        if !key.namespace.is_empty() {
+            self.finish_namespace(shared, &key.namespace);
+        }
+        Some(record)
+    }
+
+    /// Deletes an object whose owners are all gone; otherwise drops the references that point nowhere
+    /// (`garbagecollector.attemptToDeleteItem`).
+    pub(crate) fn collect_if_orphaned(&mut self, shared: &Shared, key: &ObjectKey) {
+        let Some(record) = self.record_of(key).cloned() else {
+            return;
+        };
+        let owners = record.owner_uids();
+        let present: Vec<&str> = owners.iter().copied().filter(|uid| self.owner_exists(uid, &key.namespace)).collect();
+        if owners.is_empty() || present.len() == owners.len() {
+            return;
+        }
+        if present.is_empty() {
+            self.delete(shared, key, Propagation::Background);
+            return;
+        }
+        let present: Vec<String> = present.into_iter().map(str::to_owned).collect();
+        self.retain_owners(shared, key, &record, |uid| present.iter().any(|kept| kept == uid));
+    }
+
+    /// A namespaced owner counts only for objects of its own namespace.
+    fn owner_exists(&self, uid: &str, namespace: &str) -> bool {
+        self.by_uid.get(uid).is_some_and(|owner| owner.namespace.is_empty() || owner.namespace == namespace)
+    }
+
+    fn dependents_of(&self, uid: &str) -> Vec<ObjectKey> {
+        self.dependents.get(uid).map(|keys| keys.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    fn release_dependents(&mut self, shared: &Shared, uid: &str) {
+        for key in self.dependents_of(uid) {
+            if let Some(record) = self.record_of(&key).cloned() {
+                self.retain_owners(shared, &key, &record, |owner| owner != uid);
+            }
+        }
+    }
+
+    fn retain_owners(&mut self, shared: &Shared, key: &ObjectKey, record: &Record, keep: impl Fn(&str) -> bool) {
+        let mut value = (*record.value).clone();
+        let metadata = &mut value["metadata"];
+        if let Some(owners) = metadata["ownerReferences"].as_array_mut() {
+            owners.retain(|owner| owner["uid"].as_str().is_some_and(&keep));
+            if owners.is_empty()
+                && let Some(metadata) = metadata.as_object_mut()
+            {
+                metadata.remove("ownerReferences");
+            }
+        }
+        self.put(shared, key, value);
+    }
+
+    fn delete_dependents(&mut self, shared: &Shared, uid: &str) {
+        for key in self.dependents_of(uid) {
+            let Some(record) = self.record_of(&key).cloned() else {
+                continue;
+            };
+            let other_owner =
+                record.owner_uids().into_iter().any(|owner| owner != uid && self.owner_exists(owner, &key.namespace));
+            if other_owner {
+                self.retain_owners(shared, &key, &record, |owner| owner != uid);
+            } else {
+                self.delete(shared, &key, Propagation::Foreground);
+            }
+        }
+        self.finish_foreground(shared, uid);
+    }
+
+    /// Ends a foreground deletion once nothing with `blockOwnerDeletion` is left.
+    fn finish_foreground(&mut self, shared: &Shared, uid: &str) {
+        let Some(key) = self.by_uid.get(uid).cloned() else {
+            return;
+        };
+        let Some(owner) = self.record_of(&key).cloned() else {
+            return;
+        };
+        if !owner.finalizers().contains(&FOREGROUND_FINALIZER) {
+            return;
+        }
+        let blocked = self
+            .dependents_of(uid)
+            .iter()
+            .any(|dependent| self.record_of(dependent).is_some_and(|record| blocks_owner(&record.value, uid)));
+        if blocked {
+            return;
+        }
+        let remaining: Vec<&str> =
+            owner.finalizers().into_iter().filter(|name| *name != FOREGROUND_FINALIZER).collect();
+        if remaining.is_empty() {
+            self.remove(shared, &key);
+            return;
+        }
+        let mut value = (*owner.value).clone();
+        value["metadata"]["finalizers"] = json!(remaining);
+        self.put(shared, &key, value);
+    }
+
+    fn delete_namespace(&mut self, shared: &Shared, key: &ObjectKey, record: &Arc<Record>) -> Option<Deletion> {
+        if !record.is_deleting() {
+            let mut value = (*record.value).clone();
+            value["status"] = json!({"phase": "Terminating"});
+            let terminating = Record::new(value, record.resource_version);
+            self.mark(shared, key, &terminating, None, None);
+        }
+        // The answer shows the object as the namespace controller finds it: terminating, its contents still to be removed.
+        let marked = Arc::clone(self.record_of(key)?);
+        let contents: Vec<ObjectKey> = self.keys_in(|_, namespace| namespace == key.name);
+        for content in contents {
+            self.delete(shared, &content, Propagation::Background);
+        }
+        self.finish_namespace(shared, &key.name);
+        Some(Deletion::Marked(marked))
+    }
+
+    /// Removes a terminating namespace that has become empty.
+    fn finish_namespace(&mut self, shared: &Shared, namespace: &str) {
+        if self.population.get(namespace).is_some_and(|count| *count > 0) {
+            return;
+        }
+        let finished = self
+            .record(&NAMESPACE, "", namespace)
+            .is_some_and(|record| record.is_deleting() && record.finalizers().is_empty());
+        if finished {
+            self.population.remove(namespace);
+            let key = ObjectKey { kind: NAMESPACE, namespace: String::new(), name: namespace.to_owned() };
+            self.remove(shared, &key);
+        }
+    }
+
+    fn delete_instances(&mut self, shared: &Shared, definition: &Value) {
+        let text = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let kind = GroupKind::new(text("/spec/group"), text("/spec/names/kind"));
+        for key in self.keys_in(|candidate, _| *candidate == kind) {
+            self.delete(shared, &key, Propagation::Background);
+        }
+    }
+
+    /// Keys in a stable order: by kind, namespace, name.
+    fn keys_in(&self, wanted: impl Fn(&GroupKind, &str) -> bool) -> Vec<ObjectKey> {
+        let mut keys = Vec::new();
+        for (kind, table) in &self.tables {
+            for (namespace, objects) in &table.objects {
+                if !wanted(kind, namespace) {
+                    continue;
+                }
+                keys.extend(objects.keys().map(|name| ObjectKey {
+                    kind: kind.clone(),
+                    namespace: namespace.clone(),
+                    name: name.clone(),
+                }));
+            }
+        }
+        keys.sort();
+        keys
+    }
+}
+
+fn blocks_owner(dependent: &Value, uid: &str) -> bool {
+    dependent["metadata"]["ownerReferences"].as_array().is_some_and(|owners| {
+        owners
+            .iter()
+            .any(|owner| owner["uid"].as_str() == Some(uid) && owner["blockOwnerDeletion"].as_bool() == Some(true))
+    })
+}

@@ -1,0 +1,307 @@
+//! What is stored: tables by kind and namespace, the log of each kind, and the indexes that deletion needs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::Shared;
+use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind};
+use super::record::{Change, ChangeType, Record, StoreEvent, owner_uids};
+use crate::random::Random;
+
+/// Changes kept per kind for watches that resume and lists that are paged. A real server keeps about five minutes (etcd's
+/// compaction interval) or up to 100k events; this covers 27 changes per second for as long, at some 40 MB for large objects.
+const LOG_LENGTH: usize = 8_192;
+
+/// Changes that may wait for one watch before it is cut off, as a real server cuts off a slow watcher. Large enough that a
+/// single-threaded test may create a whole fleet before the watcher's task runs.
+const WATCH_BACKLOG: usize = 65_536;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ObjectKey {
+    pub(crate) kind: GroupKind,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+pub(crate) type Objects = BTreeMap<String, BTreeMap<String, Arc<Record>>>;
+
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) objects: Objects,
+    pub(crate) log: VecDeque<Arc<Change>>,
+    /// Changes up to this version are no longer in the log.
+    pub(crate) compacted: u64,
+    cluster_watchers: Vec<mpsc::Sender<Arc<Change>>>,
+    namespace_watchers: HashMap<String, Vec<mpsc::Sender<Arc<Change>>>>,
+}
+
+impl Table {
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Record>> {
+        self.objects.get(namespace)?.get(name)
+    }
+
+    pub(crate) fn records(&self, namespace: Option<&str>) -> Vec<Arc<Record>> {
+        match namespace {
+            Some(namespace) => {
+                self.objects.get(namespace).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+            }
+            None => self.objects.values().flat_map(|objects| objects.values().cloned()).collect(),
+        }
+    }
+
+    /// The changes after a version; `None` when some of them were compacted.
+    pub(crate) fn changes_after(&self, version: u64) -> Option<Vec<Arc<Change>>> {
+        if version < self.compacted {
+            return None;
+        }
+        let first = self.log.partition_point(|change| change.resource_version() <= version);
+        Some(self.log.range(first..).cloned().collect())
+    }
+
+    /// The objects as they were at an older version; `None` when it was compacted.
+    pub(crate) fn records_at(&self, namespace: Option<&str>, version: u64) -> Option<Vec<Arc<Record>>> {
+        let later = self.changes_after(version)?;
+        if later.is_empty() {
+            return Some(self.records(namespace));
+        }
+        let mut records: BTreeMap<(String, String), Arc<Record>> =
+            self.records(namespace).into_iter().map(|record| (record_key(&record), record)).collect();
+        for change in later.iter().rev() {
+            if namespace.is_some_and(|namespace| namespace != change.record.namespace()) {
+                continue;
+            }
+            let key = record_key(&change.record);
+            match &change.previous {
+                Some(previous) => records.insert(key, Arc::clone(previous)),
+                None => records.remove(&key),
+            };
+        }
+        Some(records.into_values().collect())
+    }
+
+    pub(crate) fn watch(&mut self, namespace: Option<&str>) -> mpsc::Receiver<Arc<Change>> {
+        let (sender, receiver) = mpsc::channel(WATCH_BACKLOG);
+        let watchers = match namespace {
+            None => &mut self.cluster_watchers,
+            Some(namespace) => self.namespace_watchers.entry(namespace.to_owned()).or_default(),
+        };
+        watchers.retain(|watcher| !watcher.is_closed());
+        watchers.push(sender);
+        receiver
+    }
+
+    pub(crate) fn drop_watches(&mut self) {
+        self.cluster_watchers.clear();
+        self.namespace_watchers.clear();
+    }
+
+    fn publish(&mut self, change: &Arc<Change>) {
+        let deliver = |watcher: &mpsc::Sender<Arc<Change>>| watcher.try_send(Arc::clone(change)).is_ok();
+        self.cluster_watchers.retain(deliver);
+        if self.namespace_watchers.is_empty() {
+            return;
+        }
+        if let Some(watchers) = self.namespace_watchers.get_mut(change.record.namespace()) {
+            watchers.retain(deliver);
+        }
+    }
+
+    fn append(&mut self, change: Arc<Change>) {
+        if self.log.len() >= LOG_LENGTH
+            && let Some(oldest) = self.log.pop_front()
+        {
+            self.compacted = oldest.resource_version();
+        }
+        self.log.push_back(change);
+    }
+}
+
+fn record_key(record: &Record) -> (String, String) {
+    (record.namespace().to_owned(), record.name().to_owned())
+}
+
+/// Everything behind the store's lock.
+pub(crate) struct State {
+    /// The version of the last change.
+    pub(crate) revision: u64,
+    pub(crate) tables: HashMap<GroupKind, Table>,
+    pub(crate) random: Random,
+    pub(crate) by_uid: HashMap<String, ObjectKey>,
+    /// Owner's uid → objects that name it.
+    pub(crate) dependents: HashMap<String, BTreeSet<ObjectKey>>,
+    /// Namespace → number of objects in it.
+    pub(crate) population: HashMap<String, usize>,
+    pub(crate) subscribers: Vec<mpsc::UnboundedSender<StoreEvent>>,
+    /// The last cluster IP given out, as an offset into the service range.
+    pub(crate) last_cluster_ip: u32,
+}
+
+impl State {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            // etcd's first revision is 1; an empty list must not have version 0, which means "any".
+            revision: 1,
+            tables: HashMap::new(),
+            random: Random::new(seed),
+            by_uid: HashMap::new(),
+            dependents: HashMap::new(),
+            population: HashMap::new(),
+            subscribers: Vec::new(),
+            last_cluster_ip: 0,
+        }
+    }
+
+    pub(crate) fn record(&self, kind: &GroupKind, namespace: &str, name: &str) -> Option<&Arc<Record>> {
+        self.tables.get(kind)?.get(namespace, name)
+    }
+
+    pub(crate) fn record_of(&self, key: &ObjectKey) -> Option<&Arc<Record>> {
+        self.record(&key.kind, &key.namespace, &key.name)
+    }
+
+    pub(crate) fn table(&mut self, kind: &GroupKind) -> &mut Table {
+        if !self.tables.contains_key(kind) {
+            self.tables.insert(kind.clone(), Table::default());
+        }
+        self.tables.entry(kind.clone()).or_default()
+    }
+
+    /// Stores a new state of an object under the next version. Every check is the caller's.
+    pub(crate) fn put(&mut self, shared: &Shared, key: &ObjectKey, mut value: Value) -> Arc<Record> {
+        self.revision += 1;
+        let version = self.revision;
+        value["metadata"]["resourceVersion"] = Value::String(version.to_string());
+        let record = Arc::new(Record::new(value, version));
+        let table = self.table(&key.kind);
+        let previous =
+            table.objects.entry(key.namespace.clone()).or_default().insert(key.name.clone(), Arc::clone(&record));
+        self.reindex(key, previous.as_deref(), Some(&record));
+        let change = if previous.is_some() { ChangeType::Modified } else { ChangeType::Added };
+        self.announce(shared, key, change, Arc::clone(&record), previous);
+        record
+    }
+
+    /// Takes an object out under the next version.
+    pub(crate) fn take(&mut self, shared: &Shared, key: &ObjectKey) -> Option<Arc<Record>> {
+        let objects = self.tables.get_mut(&key.kind)?.objects.get_mut(&key.namespace)?;
+        let previous = objects.remove(&key.name)?;
+        self.revision += 1;
+        let mut value = (*previous.value).clone();
+        value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
+        let record = Arc::new(Record::new(value, self.revision));
+        self.reindex(key, Some(&previous), None);
+        self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous));
+        Some(record)
+    }
+
+    fn announce(
+        &mut self,
+        shared: &Shared,
+        key: &ObjectKey,
+        change: ChangeType,
+        record: Arc<Record>,
+        previous: Option<Arc<Record>>,
+    ) {
+        if key.kind == CUSTOM_RESOURCE_DEFINITION {
+            shared.refresh_registration(change, &record.value);
+        }
+        let event = StoreEvent {
+            change,
+            kind: key.kind.clone(),
+            object: Arc::clone(&record.value),
+            resource_version: record.resource_version,
+        };
+        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        let entry = Arc::new(Change { change, record, previous });
+        let table = self.table(&key.kind);
+        table.publish(&entry);
+        table.append(entry);
+    }
+
+    fn reindex(&mut self, key: &ObjectKey, before: Option<&Record>, after: Option<&Record>) {
+        if before.is_none()
+            && let Some(record) = after
+        {
+            self.by_uid.insert(record.uid().to_owned(), key.clone());
+            if !key.namespace.is_empty() {
+                *self.population.entry(key.namespace.clone()).or_default() += 1;
+            }
+        }
+        if after.is_none()
+            && let Some(record) = before
+        {
+            self.by_uid.remove(record.uid());
+            if let Some(count) = self.population.get_mut(&key.namespace) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        let owners_before = before.map(Record::owner_uids).unwrap_or_default();
+        let owners_after = after.map(Record::owner_uids).unwrap_or_default();
+        if owners_before == owners_after {
+            return;
+        }
+        for uid in owners_before {
+            if let Some(dependents) = self.dependents.get_mut(uid) {
+                dependents.remove(key);
+                if dependents.is_empty() {
+                    self.dependents.remove(uid);
+                }
+            }
+        }
+        for uid in owners_after {
+            self.dependents.entry(uid.to_owned()).or_default().insert(key.clone());
+        }
+    }
+
+    /// Fills what the API server sets on every new object (`rest.BeforeCreate`) and stores it.
+    ///
+    /// The caller has made sure that the name is free.
+    pub(crate) fn insert(
+        &mut self,
+        shared: &Shared,
+        key: &ObjectKey,
+        mut value: Value,
+        tracks_generation: bool,
+    ) -> Arc<Record> {
+        let uid = self.random.uid();
+        if !value["metadata"].is_object() {
+            value["metadata"] = json!({});
+        }
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            for server_owned in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+                metadata.remove(server_owned);
+            }
+            metadata.insert("uid".to_owned(), Value::String(uid));
+            metadata.insert("name".to_owned(), Value::String(key.name.clone()));
+            if key.namespace.is_empty() {
+                metadata.remove("namespace");
+            } else {
+                metadata.insert("namespace".to_owned(), Value::String(key.namespace.clone()));
+            }
+            metadata.insert(
+                "creationTimestamp".to_owned(),
+                Value::String(crate::clock::format_seconds(shared.clock.now())),
+            );
+            metadata.remove("generation");
+            if tracks_generation {
+                metadata.insert("generation".to_owned(), 1.into());
+            }
+        }
+        let record = self.put(shared, key, value);
+        if !owner_uids(&record.value).is_empty() {
+            self.collect_if_orphaned(shared, key);
+        }
+        record
+    }
+
+    pub(crate) fn compact(&mut self) {
+        let revision = self.revision;
+        for table in self.tables.values_mut() {
+            table.log.clear();
+            table.compacted = revision;
+        }
+    }
+}

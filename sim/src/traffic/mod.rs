@@ -1,0 +1,1 @@
+//! Traffic model of the embedded cluster.

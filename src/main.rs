@@ -1,0 +1,2 @@
+//! Aviary
+fn main() {}
