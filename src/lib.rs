@@ -1,1 +1,3 @@
-//! Aviary
+//! Aviary: the binary and what it is wired from.
+
+pub mod embedded;

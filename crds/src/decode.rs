@@ -179,25 +179,22 @@ mod tests {
             refusal("/spec/analysis/metrics", json!({})),
             "spec.analysis.metrics: invalid value {}: expected a list"
         );
-        assert_eq!(
-            refusal("/spec/analysis", json!([1])),
-            "spec.analysis: invalid value [1]: expected an object"
-        );
+        assert_eq!(refusal("/spec/analysis", json!("x")), "spec.analysis: invalid value \"x\": expected an object");
         // Inside types that keep unknown fields.
         assert_eq!(
             refusal("/spec/service/match/0/uri/prefix", json!(1)),
             "spec.service.match[0].uri.prefix: invalid value 1: expected a string"
         );
         let phase = refusal("/status/phase", json!("Flying"));
-        assert!(phase.starts_with("status.phase: invalid value \"Flying\": expected one of ``, `Initializing`,"), "{phase}");
+        assert!(
+            phase.starts_with("status.phase: invalid value \"Flying\": expected one of ``, `Initializing`,"),
+            "{phase}"
+        );
     }
 
     #[test]
     fn names_a_missing_field() {
-        assert_eq!(
-            refusal("/spec", json!({"analysis": {}})),
-            "spec.targetRef: required field is missing"
-        );
+        assert_eq!(refusal("/spec", json!({"analysis": {}})), "spec.targetRef: required field is missing");
         assert_eq!(
             refusal("/spec/analysis/metrics/0", json!({"interval": "1m"})),
             "spec.analysis.metrics[0].name: required field is missing"
@@ -222,5 +219,18 @@ mod tests {
         assert!(decoded.spec.effective_analysis().unwrap().metrics.is_empty());
         let decoded: Canary = decode(&canary("/spec/analysis/stepWeights", Value::Null)).expect("decodes");
         assert!(decoded.spec.effective_analysis().unwrap().step_weights.is_empty());
+    }
+
+    #[test]
+    fn objects_from_a_watch_keep_their_metadata() {
+        let object: DynamicObject = serde_json::from_value(canary("/spec/service/port", json!(80))).expect("an object");
+        let decoded: Canary = decode_object(&object).expect("decodes");
+        assert_eq!(decoded.metadata.name.as_deref(), Some("podinfo"));
+        assert_eq!(decoded.spec.service.expect("a service").port, 80);
+
+        let object: DynamicObject =
+            serde_json::from_value(canary("/spec/service/port", json!(0.5))).expect("an object");
+        let error = decode_object::<Canary>(&object).expect_err("refused");
+        assert_eq!((error.path.as_str(), error.value.as_deref()), ("spec.service.port", Some("0.5")));
     }
 }

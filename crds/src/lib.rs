@@ -18,7 +18,7 @@ pub mod duration;
 pub mod metric_template;
 pub mod names;
 mod resource;
-//SCHEMA pub mod schema;
+pub mod schema;
 mod serde_helpers;
 pub mod service;
 pub mod status;

@@ -27,9 +27,7 @@ impl<'de> Deserialize<'de> for Whole {
             }
 
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<Whole, E> {
-                i64::try_from(value)
-                    .map(Whole)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+                i64::try_from(value).map(Whole).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(value), &self))
             }
 
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Whole, E> {

@@ -57,7 +57,11 @@ pub struct CanaryStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_unavailable_since: Option<Timestamp>,
     /// Generation of the spec that this status was decided from. Aviary's own.
-    #[serde(default, deserialize_with = "crate::serde_helpers::optional_whole", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::serde_helpers::optional_whole",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub observed_generation: Option<i64>,
     /// At most one, of type `Promoted`.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]

@@ -9,6 +9,7 @@
 //! - [`metrics`]: metric backends, and the templates of queries
 //! - [`notify`]: alert channels
 
+mod canonical;
 pub mod change;
 pub mod configs;
 pub mod http_request;
@@ -19,6 +20,8 @@ mod ownership;
 pub mod scalers;
 pub mod services;
 pub mod targets;
+#[cfg(test)]
+mod testing;
 pub mod traffic;
 
 pub use change::{Change, Verb};

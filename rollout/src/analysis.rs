@@ -72,11 +72,14 @@ pub(crate) enum Verdict {
     Pass,
     /// The first check that failed.
     Fail(Message),
-    /// The monitoring does not answer.
+    /// The monitoring does not answer, and that counts as a failed check.
+    Missing(Message),
+    /// The monitoring does not answer, which says nothing about the canary.
     Unknown(String),
 }
 
-/// Judges a round in order; the first failure ends it, as in Flagger.
+/// Judges a round in order; the first failure ends it, as in Flagger. A check without an answer does not hide a failure
+/// behind it, and a check that was not made never passes.
 pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) -> Verdict {
     for hook in &answer.value.hooks {
         if let Err(error) = &hook.result {
@@ -87,8 +90,17 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             });
         }
     }
-    for (check, sample) in plan.checks.iter().zip(&answer.value.samples) {
+    let mut unknown = None;
+    for (position, check) in plan.checks.iter().enumerate() {
+        let Some(sample) = answer.value.samples.get(position) else {
+            unknown = unknown.or_else(|| Some(format!("{}: not measured", check.name)));
+            break;
+        };
         match sample {
+            Ok(value) if value.is_nan() => {
+                let text = format!("Halt advancement no values found for metric: {}", check.name);
+                return Verdict::Fail(Message::CheckFailed { text, error: false });
+            }
             Ok(value) => {
                 if let Some(breach) = breach(check, *value) {
                     return Verdict::Fail(Message::Breached { canary: plan.canary_id(), breach });
@@ -100,29 +112,33 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             Err(SampleError::Broken(text)) => {
                 return Verdict::Fail(Message::CheckFailed { text: text.clone(), error: true });
             }
-            Err(SampleError::Unavailable(error)) => return outage(plan, state, check, error, answer.at),
+            Err(SampleError::Unavailable(error)) => match overdue(plan, state, check, error, answer.at) {
+                Some(message) => return Verdict::Missing(message),
+                None => unknown = unknown.or_else(|| Some(format!("{}: {error}", check.name))),
+            },
         }
     }
-    Verdict::Pass
+    unknown.map_or(Verdict::Pass, Verdict::Unknown)
 }
 
 /// A missing answer is no verdict about the canary, until the monitoring has been away for too long.
-fn outage(plan: &Plan, state: &State, check: &Check, error: &str, at: Timestamp) -> Verdict {
+fn overdue(plan: &Plan, state: &State, check: &Check, error: &str, at: Timestamp) -> Option<Message> {
     let counts = match plan.outage {
         OutagePolicy::Fail => true,
-        OutagePolicy::Hold { limit } => {
-            state.metrics_unavailable_since.is_some_and(|since| at.duration_since(since).unsigned_abs() >= limit)
-        }
+        OutagePolicy::Hold { limit } => state.metrics_unavailable_since.is_some_and(|since| {
+            // A clock that went backwards (another machine leads) shortens nothing.
+            Duration::try_from(at.duration_since(since)).is_ok_and(|away| away >= limit)
+        }),
     };
     if !counts {
-        return Verdict::Unknown(format!("{}: {error}", check.name));
+        return None;
     }
     let text = match check.kind {
         CheckKind::SuccessRate | CheckKind::Duration => format!("Prometheus query failed: {error}"),
         CheckKind::Query => format!("Prometheus query failed for {}: {error}", check.name),
         CheckKind::Template => format!("Metric query failed for {}: {error}", check.name),
     };
-    Verdict::Fail(Message::CheckFailed { text, error: true })
+    Some(Message::CheckFailed { text, error: true })
 }
 
 fn breach(check: &Check, value: f64) -> Option<Breach> {
@@ -139,7 +155,7 @@ fn breach(check: &Check, value: f64) -> Option<Breach> {
             let value = value.trunc();
             let (min, max) = match check.limit {
                 Limit::Range { min, max } => (min.map(f64::trunc), max.map(f64::trunc)),
-                Limit::Threshold(max) => (None, Some(max)),
+                Limit::Threshold(max) => (None, Some(max.trunc())),
             };
             outside(value, min, max).map(|(limit, above)| Breach::Duration {
                 value: milliseconds(value),

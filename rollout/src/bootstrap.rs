@@ -51,6 +51,11 @@ pub(crate) fn decide(context: Context) -> Decision {
         }
         Readiness::Failed { reason } => return context.obstacle(HoldKind::PrimaryNotReady, reason),
     }
+    // Ready means rolled out, and nothing is soon rolled out to no pods. As long as the target serves, it goes on.
+    if !context.primary_serves() && target.available > 0 {
+        let message = Message::Obstacle(format!("{} not ready: no available pods", plan.primary_id()));
+        return context.hold(HoldKind::PrimaryNotReady, message, Duration::ZERO, None);
+    }
     if seen.pending.scaler {
         return apply(context, Component::Scaler);
     }
@@ -58,13 +63,12 @@ pub(crate) fn decide(context: Context) -> Decision {
         return apply(context, Component::Apex);
     }
     if seen.pending.routes {
-        return apply(context, Component::Routes(Split::PRIMARY));
+        return apply(context, Component::Routes(context.served_or_found(Split::PRIMARY)));
     }
-    match &seen.traffic {
-        None => {}
-        Some(Ok(split)) if *split == Split::PRIMARY => {}
-        Some(Ok(_)) => return context.step().effect(Effect::SetTraffic(Split::PRIMARY)).done(),
-        Some(Err(text)) => return context.obstacle(HoldKind::Routes, text),
+    match context.route(Split::PRIMARY) {
+        Ok(None) => {}
+        Ok(Some(effect)) => return context.step().effect(effect).done(),
+        Err(decision) => return *decision,
     }
 
     let mut step = context.step();

@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::step::Context;
-use crate::{bootstrap, progress, promotion, steady};
+use crate::{bootstrap, progress, promotion, steady, takeover};
 
 /// What to do next for one canary.
 ///
@@ -26,6 +26,9 @@ pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
     }
     if state.complaint && state.phase != Phase::Uninitialized {
         return context.step().write(state.phase, |_| {});
+    }
+    if let Some(decision) = takeover::adopt(context) {
+        return decision;
     }
     match state.phase {
         Phase::Uninitialized => bootstrap::start(context),

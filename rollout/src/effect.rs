@@ -65,14 +65,15 @@ pub enum Effect {
     SetTraffic(Split),
     /// Scale the target.
     ScaleTarget(Scale),
-    /// Bring the primary to the target's revision, provided the target still is at it.
+    /// Bring the primary (created if it is missing) to the target's revision, provided the target still is at it.
     Promote {
         /// The analysed revision.
         revision: String,
         /// The analysed configs.
         configs: Option<BTreeMap<String, String>>,
     },
-    /// Find something out. Always the only effect of its step.
+    /// Find something out. Always the only effect of its step. Asked again on every decision until the answer is there;
+    /// whoever executes it ignores a question that is already being asked.
     Ask(Question),
     /// Call the hooks of one type, tell how it went, and go on either way.
     CallHooks(WebhookType),
@@ -125,7 +126,7 @@ pub enum HoldKind {
     MetricsOutage,
     /// A confirm gate is closed.
     Gate(WebhookType),
-    /// A rollback is due but the primary has no available pod.
+    /// Traffic should go to the primary, but that has no available pod (or is the broken one of a failed promotion).
     RollbackBlocked,
     /// The promotion is broken and the canary has no available pod either.
     NowhereToGo,

@@ -3,7 +3,7 @@
 
 use aviary_crds::status::Phase;
 
-use crate::effect::{Component, Decision, Effect};
+use crate::effect::{Component, Decision, Effect, Scale, Wake};
 use crate::phase::is_legal;
 use crate::snapshot::{Snapshot, Split};
 use crate::state::State;
@@ -24,6 +24,10 @@ pub enum Violation {
     /// P3: a run that ends as failed never leaves the failed side with more traffic than it had, except after a failed
     /// promotion, where the canary is the healthy side.
     FailedSideGainsNothing,
+    /// W4: the target is not scaled to zero while requests are routed to it.
+    NoScaleDownWhileServing,
+    /// T1: a decision without effects does not ask to be made again at once.
+    NoHotLoop,
     /// E1: the status write comes last, and the state changes only with it.
     StatusWriteLast,
     /// E2: a question is the only effect of its step.
@@ -40,6 +44,8 @@ impl Violation {
             Violation::LegalEdges => "legal_edges",
             Violation::PromotedIsAnalysed => "promoted_is_analysed",
             Violation::FailedSideGainsNothing => "failed_side_gains_nothing",
+            Violation::NoScaleDownWhileServing => "no_scale_down_while_serving",
+            Violation::NoHotLoop => "no_hot_loop",
             Violation::StatusWriteLast => "status_write_last",
             Violation::QuestionsStandAlone => "questions_stand_alone",
         }
@@ -66,15 +72,30 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
         }),
         Violation::PromotedIsAnalysed,
     );
+    // Taken over from another controller: what the primary is seen to run.
+    let runs = |revision: &str| {
+        let target = seen.target.as_ref().is_ok_and(|target| target.revision == revision);
+        target && seen.primary.as_ref().is_some_and(|primary| primary.matches_target)
+    };
     require(
         decision.next.last_promoted == state.last_promoted
             || state.phase == Phase::Initializing
-            || decision.next.last_promoted == state.last_applied,
+            || decision.next.last_promoted == state.last_applied
+            || runs(&decision.next.last_promoted),
         Violation::PromotedIsAnalysed,
     );
     let ends_failed = decision.next.phase == Phase::Failed && state.phase != Phase::Failed;
     let by_analysis = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
-    require(!(ends_failed && by_analysis) || decision.next.canary_weight == 0, Violation::FailedSideGainsNothing);
+    let after = splits.last().copied().or(seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok().copied()));
+    let canary_after = after.map_or(0, |split| split.canary);
+    require(
+        !(ends_failed && by_analysis) || (decision.next.canary_weight == 0 && canary_after == 0),
+        Violation::FailedSideGainsNothing,
+    );
+    let scales_down = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
+    require(!scales_down || canary_after == 0, Violation::NoScaleDownWhileServing);
+    let awake = matches!(decision.wake, Wake::At(at) if at <= seen.now);
+    require(!(awake && decision.effects.is_empty()), Violation::NoHotLoop);
     let writes = decision.effects.iter().filter(|effect| **effect == Effect::WriteStatus).count();
     let last = decision.effects.last() == Some(&Effect::WriteStatus);
     require((writes == 0 && decision.next == *state) || (writes == 1 && last), Violation::StatusWriteLast);

@@ -26,12 +26,14 @@ mod phase;
 mod plan;
 mod progress;
 mod promotion;
+mod repair;
 mod rollback;
 mod snapshot;
 mod state;
 mod steady;
 mod step;
 mod strategy;
+mod takeover;
 
 pub use analysis::{Check, CheckKind, Limit, Sample, SampleError};
 pub use bootstrap::providers_message;

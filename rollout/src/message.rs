@@ -65,8 +65,10 @@ impl fmt::Display for Breach {
     }
 }
 
-/// A message about a canary. `canary` and `target` are `<name>.<namespace>`.
+/// A message about a canary. `canary`, `target` and `primary` are `<name>.<namespace>`, weights are percent of the
+/// canary (of the primary in [`Message::AdvancePrimary`]), `error` is the cause alone.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "the fields are explained above, all variants have docs")]
 pub enum Message {
     /// The object is suspended.
     Suspended,
@@ -116,7 +118,7 @@ pub enum Message {
     RoutingToPrimary,
     /// The canary lost its last available pod; requests go to the primary.
     CanaryUnavailable { canary: String },
-    /// Somebody else changed the weights; they were put right.
+    /// The weights are not those of the status; they were put right.
     WeightsRepaired { canary: String, found: u32, weight: u32 },
     /// Promotion is complete.
     Promoted { target: String },
@@ -138,7 +140,7 @@ pub enum Message {
     PostRolloutFailed { hook: String, error: String },
     /// The primary is missing and the target does not hold the promoted revision.
     PrimaryMissing { primary: String, target: String },
-    /// A rollback is due, but the primary has no available pod.
+    /// Traffic should go to the primary, but that cannot take it.
     RollbackBlocked { canary: String },
     /// The promotion failed and the canary cannot take over.
     NowhereToGo { target: String, error: String },
@@ -152,7 +154,6 @@ impl Message {
             Suspended
             | ProvidersAvailable
             | Initialized { .. }
-            | HookPassed { .. }
             | NewRevision { .. }
             | Restarting { .. }
             | RevisionWithdrawn { .. }
@@ -183,13 +184,10 @@ impl Message {
             | PostRolloutFailed { .. }
             | RollbackBlocked { .. } => AlertSeverity::Warn,
             ProvidersUnavailable(_) | PrimaryMissing { .. } | NowhereToGo { .. } => AlertSeverity::Error,
-            CheckFailed { error, .. } => {
-                if *error {
-                    AlertSeverity::Error
-                } else {
-                    AlertSeverity::Warn
-                }
-            }
+            // A rollback hook that passes is bad news.
+            HookPassed { kind: WebhookType::Rollback, .. } | CheckFailed { error: false, .. } => AlertSeverity::Warn,
+            HookPassed { .. } => AlertSeverity::Info,
+            CheckFailed { error: true, .. } => AlertSeverity::Error,
         }
     }
 }
@@ -240,7 +238,7 @@ impl fmt::Display for Message {
                 write!(f, "Canary {canary} has no available pods, routing all traffic to primary")
             }
             WeightsRepaired { canary, found, weight } => {
-                write!(f, "Canary weight of {canary} was changed to {found} by another writer, set back to {weight}")
+                write!(f, "Canary weight of {canary} was {found} instead of {weight}, set to {weight}")
             }
             Promoted { target } => write!(f, "Promotion completed! Scaling down {target}"),
             PromotedWithoutAnalysis { target } => {
@@ -265,7 +263,7 @@ impl fmt::Display for Message {
                  set the target back to it, or delete and re-create the canary"
             ),
             RollbackBlocked { canary } => {
-                write!(f, "Rollback of {canary} is waiting: the primary has no available pods")
+                write!(f, "Canary {canary} is waiting to route traffic back: the primary cannot take it")
             }
             NowhereToGo { target, error } => {
                 write!(f, "Promotion of {target} failed and the canary has no available pods to take over: {error}")

@@ -107,7 +107,7 @@ impl Plan {
             target: canary.target.name.clone(),
             suspended: canary.suspended,
             skip_analysis: canary.skip_analysis,
-            strategy: strategy(analysis)?,
+            strategy: strategy(canary, settings)?,
             interval: analysis.interval,
             threshold: analysis.threshold,
             step_weight_promotion: analysis.step_weight_promotion,
@@ -148,8 +148,13 @@ impl Plan {
     }
 }
 
-fn strategy(analysis: &ValidatedAnalysis) -> Result<Strategy, Unsupported> {
+fn strategy(canary: &ValidatedCanary, settings: &Settings) -> Result<Strategy, Unsupported> {
+    let analysis = &canary.analysis;
     let unsupported = |path, feature| Err(Unsupported { path, feature });
+    // Flagger runs such a canary as blue/green with ten iterations.
+    if !settings.routed && !canary.skip_analysis {
+        return unsupported("spec.provider", "an analysis with a provider that routes no traffic");
+    }
     if analysis.mirror {
         return unsupported("spec.analysis.mirror", "traffic mirroring");
     }

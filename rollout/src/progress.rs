@@ -3,42 +3,45 @@
 use std::time::Duration;
 
 use aviary_crds::status::Phase;
+use aviary_crds::validated::WebhookType;
 use jiff::Timestamp;
 
 use crate::analysis::{Verdict, judge};
 use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
 use crate::message::{Message, Notice};
-use crate::plan::OutagePolicy;
+use crate::plan::{OutagePolicy, Plan};
 use crate::promotion;
-use crate::rollback::{Cause, roll_back};
+use crate::repair::{repair, without_target};
+use crate::rollback::{Cause, ask_rollback_hooks, roll_back};
 use crate::snapshot::{Readiness, Split, TargetView};
-use crate::steady::{is_muted, repair};
-use crate::step::{Context, Gate, Step};
-use aviary_crds::validated::WebhookType;
+use crate::step::{Context, Gate, Step, Validity};
 
 pub(crate) fn decide(context: Context) -> Decision {
     let Context { plan, state, seen } = context;
     let target = match &seen.target {
         Ok(target) => target,
-        Err(text) => return context.obstacle(HoldKind::Target, text),
+        Err(text) => return without_target(context, text),
     };
-    if target.revision != state.last_applied {
-        return match target.revision == state.last_promoted && !context.has_new_configs(target) {
-            true => withdraw(context),
-            false => restart(context, target),
-        };
-    }
-    if context.has_new_configs(target) {
-        return restart(context, target);
+    if target.revision != state.last_applied || context.has_new_configs(target) {
+        return change(context, target);
     }
     if state.failed_checks >= plan.threshold && !plan.skip_analysis {
         return roll_back(context, &Cause::Checks);
     }
     // The promotion's write took effect, the status does not yet say so.
-    if promotion_was_cut(context) {
+    if plan.skip_analysis && promotion::is_promoted(context) && target.scaled_to_zero {
+        return promotion::skip(context, target);
+    }
+    if !plan.skip_analysis && promotion_was_cut(context) {
         return promotion::enter(context.step());
     }
-    if let Some(decision) = repair(context, target) {
+    // Before anything is repaired: a canary that will not become ready gets no traffic back.
+    if let Readiness::Failed { reason } = &target.readiness
+        && !target.scaled_to_zero
+    {
+        return roll_back(context, &Cause::Deadline(reason.clone()));
+    }
+    if let Some(decision) = repair(context) {
         return decision;
     }
     if let Some(decision) = wait_for_primary(context) {
@@ -47,50 +50,70 @@ pub(crate) fn decide(context: Context) -> Decision {
     if target.scaled_to_zero {
         return context.step().effect(Effect::ScaleTarget(Scale::Up)).done();
     }
-    match &target.readiness {
-        Readiness::Ready => {}
-        Readiness::Waiting { reason, deadline } => {
-            let message = Message::Obstacle(reason.clone());
-            return context.hold(HoldKind::CanaryNotReady, message, plan.interval, *deadline);
-        }
-        Readiness::Failed { reason } => return roll_back(context, &Cause::Deadline(reason.clone())),
+    if let Readiness::Waiting { reason, deadline } = &target.readiness {
+        let message = Message::Obstacle(reason.clone());
+        return context.hold(HoldKind::CanaryNotReady, message, plan.interval, *deadline);
     }
     if plan.skip_analysis {
         return promotion::skip(context, target);
     }
+    if !context.canary_serves() {
+        return context.hold_until_canary_serves();
+    }
     if state.canary_weight == 0 {
         return begin(context);
     }
-    check(context)
+    match state.last_step {
+        Some(last_step) => check(context, last_step),
+        // The canary took its traffic over from another revision: its soak starts now that it is ready.
+        None => context.step().write(state.phase, |next| next.last_step = Some(seen.now)),
+    }
+}
+
+/// The target is no longer what the run was started for.
+fn change(context: Context, target: &TargetView) -> Decision {
+    let Context { state, seen, .. } = context;
+    if target.revision != state.last_promoted {
+        return restart(context, target);
+    }
+    match &seen.primary {
+        // Withdrawn, if the primary still runs it: a promotion may have been cut short.
+        Some(primary) if primary.matches_target => withdraw(context, target),
+        Some(_) => restart(context, target),
+        None => repair(context).unwrap_or_else(|| restart(context, target)),
+    }
 }
 
 /// The target is back at the promoted revision: there is nothing to analyse (Flagger goes on and promotes it, Q15).
-fn withdraw(context: Context) -> Decision {
+fn withdraw(context: Context, target: &TargetView) -> Decision {
     let Context { plan, state, .. } = context;
-    let to_primary = match context.to_primary() {
+    let to_primary = match route_back(context) {
         Ok(effect) => effect,
         Err(decision) => return *decision,
     };
-    context
-        .step()
-        .effect_if(to_primary)
-        .effect(Effect::ScaleTarget(Scale::Zero))
-        .emit(Message::RevisionWithdrawn { canary: plan.canary_id(), target: plan.target_id() })
-        .write(Phase::Succeeded, |next| {
+    let mut step = context.step().effect_if(to_primary);
+    if !target.scaled_to_zero {
+        step = step.effect(Effect::ScaleTarget(Scale::Zero));
+    }
+    step.emit(Message::RevisionWithdrawn { canary: plan.canary_id(), target: plan.target_id() }).write(
+        Phase::Succeeded,
+        |next| {
             next.canary_weight = 0;
             next.failed_checks = 0;
             next.iterations = 0;
             next.last_applied.clone_from(&state.last_promoted);
+            next.tracked_configs.clone_from(&target.configs);
             next.last_step = None;
             next.metrics_unavailable_since = None;
-        })
+        },
+    )
 }
 
 /// A newer revision always wins: back to no canary traffic, counters to zero, analysis from the start.
 fn restart(context: Context, target: &TargetView) -> Decision {
-    let Context { plan, state, seen } = context;
-    // Where the primary cannot take over (a failed promotion is being mended), the canary goes on serving everybody.
-    let (to_primary, weight) = match context.to_primary() {
+    let Context { plan, state, .. } = context;
+    // Where the primary cannot take over (a failed promotion is being mended), the canary goes on serving.
+    let (to_primary, weight) = match route_back(context) {
         Ok(effect) => (effect, 0),
         Err(_) => (None, state.canary_weight),
     };
@@ -104,22 +127,32 @@ fn restart(context: Context, target: &TargetView) -> Decision {
         next.iterations = 0;
         next.last_applied.clone_from(&target.revision);
         next.tracked_configs.clone_from(&target.configs);
-        next.last_step = (weight > 0).then_some(seen.now);
+        next.last_step = None;
         next.metrics_unavailable_since = None;
     })
 }
 
+/// What brings all traffic to the primary. A canary that serves everybody keeps it until the primary is ready again:
+/// the run would wait for the primary, and only the promotion of a good revision mends that (Q1).
+fn route_back(context: Context) -> Result<Option<Effect>, Box<Decision>> {
+    let primary_ready = context.seen.primary.as_ref().is_some_and(|primary| primary.readiness.is_ready());
+    if context.canary_serves_all() && context.seen.traffic.is_some() && !primary_ready {
+        return Err(Box::new(context.hold_until_primary_serves()));
+    }
+    context.route(Split::PRIMARY)
+}
+
 fn promotion_was_cut(context: Context) -> bool {
-    let Context { plan, state, seen } = context;
+    let Context { plan, state, .. } = context;
     let at_promotion_point = state.canary_weight > 0 && plan.strategy.next_weight(state.canary_weight).is_none();
-    at_promotion_point && seen.primary.as_ref().is_some_and(|primary| primary.matches_target)
+    at_promotion_point && promotion::is_promoted(context)
 }
 
 /// An unready primary stops the analysis, unless the canary serves everybody anyway. It never causes a rollback onto it
 /// (Q12).
 fn wait_for_primary(context: Context) -> Option<Decision> {
-    let Context { plan, state, seen } = context;
-    if plan.skip_analysis || state.canary_weight == 100 {
+    let Context { plan, seen, .. } = context;
+    if plan.skip_analysis || context.canary_serves_all() {
         return None;
     }
     match &seen.primary.as_ref()?.readiness {
@@ -140,14 +173,14 @@ fn begin(context: Context) -> Decision {
     {
         return context.sleep_until(due);
     }
-    if let Some(decision) = ask_rollback_hooks(context, state.last_step) {
+    if let Some(decision) = ask_rollback_hooks(context) {
         return decision;
     }
     let mut step = context.step();
     if state.failed_checks == 0 {
         step = step.emit(Message::Starting { target: plan.target_id() });
     }
-    match context.gate(WebhookType::PreRollout, None) {
+    match context.gate(WebhookType::PreRollout, Validity::Lasting) {
         Gate::Open(passed) => step = step.passed(WebhookType::PreRollout, passed),
         Gate::Ask => return context.ask(Question::Hooks(WebhookType::PreRollout)),
         Gate::Closed { hook, error, .. } => {
@@ -155,7 +188,7 @@ fn begin(context: Context) -> Decision {
             return count_failure(step, message, seen.now);
         }
     }
-    match context.gate(WebhookType::ConfirmTrafficIncrease, None) {
+    match context.gate(WebhookType::ConfirmTrafficIncrease, Validity::Fresh) {
         Gate::Open(passed) => advance(context, step.passed(WebhookType::ConfirmTrafficIncrease, passed)),
         Gate::Ask => context.ask(Question::Hooks(WebhookType::ConfirmTrafficIncrease)),
         Gate::Closed { hook, at, .. } => hold_traffic_increase(context, hook, context.interval_after(at)),
@@ -163,60 +196,64 @@ fn begin(context: Context) -> Decision {
 }
 
 /// Weight above 0: one round per interval, and what follows from it.
-fn check(context: Context) -> Decision {
+fn check(context: Context, last_step: Timestamp) -> Decision {
     let Context { plan, state, seen } = context;
-    let gates = [WebhookType::ConfirmTrafficIncrease, WebhookType::ConfirmPromotion];
-    let closed =
-        gates.iter().filter_map(|kind| Some((*kind, closed_gate(context, *kind)?))).max_by_key(|(_, gate)| gate.1);
     // A soak interval starts with the last step; a gate that said no starts another one.
-    let soak_start = state.last_step.max(closed.as_ref().map(|(_, gate)| gate.1));
-    let due = soak_start.map(|at| context.interval_after(at));
-
-    let answer = seen.answers.round.as_ref().filter(|answer| soak_start.is_none_or(|start| answer.at >= start));
-    let Some(answer) = answer else {
-        if let Some(due) = due.filter(|due| seen.now < *due) {
-            return match closed {
-                Some((kind, (hook, _))) => hold_gate(context, kind, hook, due),
-                None => context.sleep_until(due),
-            };
-        }
-        if let Some(decision) = ask_rollback_hooks(context, due) {
-            return decision;
-        }
+    let closed = context.closed_gate();
+    let soak_start = closed.as_ref().map_or(last_step, |(_, _, at)| last_step.max(*at));
+    let due = context.interval_after(soak_start);
+    if seen.now < due {
+        return match closed {
+            Some((WebhookType::ConfirmPromotion, hook, _)) => hold_promotion(context, hook, due),
+            Some((_, hook, _)) => hold_traffic_increase(context, hook, due),
+            None => context.sleep_until(due),
+        };
+    }
+    if let Some(decision) = ask_rollback_hooks(context) {
+        return decision;
+    }
+    let Some(round) = seen.answers.round.as_ref().filter(|round| round.at >= due) else {
         return context.ask(Question::Round);
     };
-    let step = context.step();
-    match judge(plan, state, answer) {
-        Verdict::Pass => proceed(context, settle_outage(context, step), answer.at),
-        Verdict::Fail(message) => count_failure(settle_outage(context, step), message, seen.now),
-        Verdict::Unknown(error) => hold_for_monitoring(context, error, answer.at),
+    match judge(plan, state, round) {
+        Verdict::Pass if state.metrics_unavailable_since.is_some() && has_gates(plan) => {
+            // A gate may stay closed for long; the outage must not look as if it lasted until then.
+            settle_outage(context).write(state.phase, |next| next.metrics_unavailable_since = None)
+        }
+        Verdict::Pass => proceed(context, settle_outage(context), round.at),
+        Verdict::Fail(message) => count_failure(settle_outage(context), message, seen.now),
+        Verdict::Missing(message) => {
+            let since = state.metrics_unavailable_since;
+            let mut decision = count_failure(context.step(), message, seen.now);
+            decision.next.metrics_unavailable_since = since;
+            decision
+        }
+        Verdict::Unknown(error) => hold_for_monitoring(context, error, round.at),
     }
 }
 
-/// The hook that closed this gate, and when.
-fn closed_gate(context: Context, kind: WebhookType) -> Option<(String, Timestamp)> {
-    let answer = context.seen.answers.hooks.get(&kind)?;
-    let hook = answer.value.iter().find(|hook| hook.result.is_err())?;
-    Some((hook.name.clone(), answer.at))
+fn has_gates(plan: &Plan) -> bool {
+    plan.has_hooks(WebhookType::ConfirmTrafficIncrease) || plan.has_hooks(WebhookType::ConfirmPromotion)
 }
 
 /// The round passed: on to the next weight, or to the promotion.
 fn proceed(context: Context, step: Step, round_at: Timestamp) -> Decision {
     let Context { plan, state, .. } = context;
+    let last = plan.strategy.next_weight(state.canary_weight).is_none();
     let kind = WebhookType::ConfirmTrafficIncrease;
-    let step = if state.phase == Phase::WaitingPromotion {
+    let step = if last && state.phase == Phase::WaitingPromotion {
         step
     } else {
-        match context.gate(kind, Some(round_at)) {
+        match context.gate(kind, Validity::Since(round_at)) {
             Gate::Open(passed) => step.passed(kind, passed),
             Gate::Ask => return context.ask(Question::Hooks(kind)),
             Gate::Closed { hook, at, .. } => return hold_traffic_increase(context, hook, context.interval_after(at)),
         }
     };
-    if plan.strategy.next_weight(state.canary_weight).is_some() {
+    if !last {
         return advance(context, step);
     }
-    match context.gate(WebhookType::ConfirmPromotion, Some(round_at)) {
+    match context.gate(WebhookType::ConfirmPromotion, Validity::Since(round_at)) {
         Gate::Open(passed) => promotion::promote(context, step.passed(WebhookType::ConfirmPromotion, passed)),
         Gate::Ask => context.ask(Question::Hooks(WebhookType::ConfirmPromotion)),
         Gate::Closed { hook, at, .. } => hold_promotion(context, hook, context.interval_after(at)),
@@ -238,16 +275,17 @@ fn advance(context: Context, step: Step) -> Decision {
 fn count_failure(step: Step, message: Message, now: Timestamp) -> Decision {
     let phase = step.phase();
     step.emit(message).write(phase, |next| {
-        next.failed_checks += 1;
+        next.failed_checks = next.failed_checks.saturating_add(1);
         next.last_step = Some(now);
         next.metrics_unavailable_since = None;
     })
 }
 
-fn settle_outage<'a>(context: Context<'a>, step: Step<'a>) -> Step<'a> {
+/// Starts a step that follows from a real answer of the monitoring.
+fn settle_outage(context: Context) -> Step {
     match context.state.metrics_unavailable_since {
-        Some(_) => step.emit(Message::MetricsRecovered { canary: context.plan.canary_id() }),
-        None => step,
+        Some(_) => context.step().emit(Message::MetricsRecovered { canary: context.plan.canary_id() }),
+        None => context.step(),
     }
 }
 
@@ -272,15 +310,8 @@ fn hold_for_monitoring(context: Context, error: String, at: Timestamp) -> Decisi
     context.hold(HoldKind::MetricsOutage, message, Duration::MAX, Some(ask_again))
 }
 
-fn hold_gate(context: Context, kind: WebhookType, hook: String, until: Timestamp) -> Decision {
-    match kind {
-        WebhookType::ConfirmPromotion => hold_promotion(context, hook, until),
-        _ => hold_traffic_increase(context, hook, until),
-    }
-}
-
 fn hold_traffic_increase(context: Context, hook: String, until: Timestamp) -> Decision {
-    let muted = is_muted(context, WebhookType::ConfirmTrafficIncrease, &hook);
+    let muted = context.is_muted(WebhookType::ConfirmTrafficIncrease, &hook);
     let message = Message::WaitingForTrafficIncrease { canary: context.plan.canary_id(), hook };
     let kind = WebhookType::ConfirmTrafficIncrease;
     let alert = (!muted).then(|| Notice::warning("Canary traffic increase is waiting for approval."));
@@ -299,20 +330,8 @@ fn hold_promotion(context: Context, hook: String, until: Timestamp) -> Decision 
         return context.hold(HoldKind::Gate(kind), message, Duration::MAX, Some(until));
     }
     let mut step = context.step().emit(message);
-    if !is_muted(context, kind, &hook) {
+    if !context.is_muted(kind, &hook) {
         step = step.alert(Notice::warning("Canary promotion is waiting for approval."));
     }
     step.write(Phase::WaitingPromotion, |next| next.last_step = Some(seen.now))
-}
-
-/// Rollback hooks are asked before each round; a success means "roll back".
-fn ask_rollback_hooks(context: Context, since: Option<Timestamp>) -> Option<Decision> {
-    if !context.plan.has_hooks(WebhookType::Rollback) {
-        return None;
-    }
-    let answers = &context.seen.answers.hooks;
-    let answer = answers.get(&WebhookType::Rollback).filter(|answer| since.is_none_or(|since| answer.at >= since));
-    let Some(answer) = answer else { return Some(context.ask(Question::Hooks(WebhookType::Rollback))) };
-    let signal = answer.value.iter().find(|hook| hook.result.is_ok())?;
-    Some(roll_back(context, &Cause::Hook(signal.name.clone())))
 }

@@ -6,8 +6,8 @@ use aviary_crds::status::Phase;
 
 use crate::effect::{Decision, Effect, HoldKind, Outcome, Scale};
 use crate::message::{Message, Notice};
+use crate::repair::{repair, repair_objects, repair_weights, without_target};
 use crate::snapshot::{PrimaryView, Readiness, Split, TargetView};
-use crate::steady::repair;
 use crate::step::{Context, Step};
 use aviary_crds::validated::WebhookType;
 
@@ -32,72 +32,82 @@ pub(crate) fn enter(step: Step) -> Decision {
 /// `skipAnalysis`: copy and finish, without asking anything.
 pub(crate) fn skip(context: Context, target: &TargetView) -> Decision {
     let Context { plan, state, seen } = context;
-    let to_primary = match context.to_primary() {
+    let promoted = is_promoted(context);
+    // The canary serves everybody because the primary cannot. The copy is what mends the primary, so it comes first.
+    if context.canary_serves_all() && !context.primary_serves() && seen.traffic.is_some() {
+        return if promoted { enter(context.step()) } else { promote(context, context.step()) };
+    }
+    let to_primary = match context.route(Split::PRIMARY) {
         Ok(effect) => effect,
         Err(decision) => return *decision,
     };
     let mut step = context.step().effect_if(to_primary);
-    let promoted = seen.primary.as_ref().is_some_and(|primary| primary.matches_target);
     if !promoted {
         step = step
-            .effect(Effect::Promote { revision: state.last_applied.clone(), configs: target.configs.clone() })
+            .effect(Effect::Promote { revision: state.last_applied.clone(), configs: state.tracked_configs.clone() })
             .emit(Message::Copying { target: plan.target_id(), primary: plan.primary_id() });
     }
     finish(context, step, target, Outcome::Skipped)
 }
 
+/// Whether the primary already carries what the target says.
+pub(crate) fn is_promoted(context: Context) -> bool {
+    context.seen.primary.as_ref().is_some_and(|primary| primary.matches_target)
+}
+
 /// Phase `Promoting`: when the primary is ready, traffic goes back to it.
 pub(crate) fn promoting(context: Context) -> Decision {
     let Context { plan, state, seen } = context;
-    let (target, primary) = match both_sides(context) {
+    let (_, primary) = match both_sides(context) {
         Ok(sides) => sides,
         Err(decision) => return *decision,
     };
     match &primary.readiness {
         Readiness::Ready => {}
         Readiness::Waiting { reason, deadline } => {
-            if let Some(decision) = repair(context, target) {
+            if let Some(decision) = repair(context) {
                 return decision;
             }
             let message = Message::Obstacle(reason.clone());
             return context.hold(HoldKind::PrimaryNotReady, message, plan.interval, *deadline);
         }
-        Readiness::Failed { reason } => return fail(context, target, reason),
+        Readiness::Failed { reason } => return fail(context, reason),
     }
-    let to_primary = match context.to_primary() {
+    if let Some(decision) = repair_objects(context) {
+        return decision;
+    }
+    let found = match &seen.traffic {
+        None => return context.step().write(Phase::Finalising, |next| next.canary_weight = 0),
+        Some(Ok(split)) => *split,
+        Some(Err(text)) => return context.obstacle(HoldKind::Routes, text),
+    };
+    // Weight 0 means that the last step back was made and its status write was lost (Flagger hangs here, Q4).
+    let at_once = plan.step_weight_promotion == 0 || state.canary_weight == 0;
+    if !at_once
+        && let Some(due) = state.last_step.map(|at| context.interval_after(at))
+        && seen.now < due
+    {
+        return repair_weights(context).unwrap_or_else(|| context.sleep_until(due));
+    }
+    // On the way back the canary never gains: where somebody has taken traffic from it already, the rest follows.
+    let weight = match at_once {
+        true => 0,
+        false => state.canary_weight.saturating_sub(plan.step_weight_promotion).min(found.canary),
+    };
+    let route = match context.route(Split::to_canary(weight)) {
         Ok(effect) => effect,
         Err(decision) => return *decision,
     };
-    if seen.traffic.is_none() {
-        return context.step().write(Phase::Finalising, |next| next.canary_weight = 0);
-    }
-    // Weight 0 means that the last step back was made and its status write was lost (Flagger hangs here, Q4).
-    let step_back = plan.step_weight_promotion;
-    if step_back == 0 || state.canary_weight == 0 {
-        return context.step().effect_if(to_primary).emit(Message::RoutingToPrimary).write(Phase::Finalising, |next| {
-            next.canary_weight = 0;
-            next.iterations = 0;
-            next.last_step = None;
-        });
-    }
-    if let Some(due) = state.last_step.map(|at| context.interval_after(at))
-        && seen.now < due
-    {
-        return match repair(context, target) {
-            Some(decision) => decision,
-            None => context.sleep_until(due),
-        };
-    }
-    let weight = state.canary_weight.saturating_sub(step_back);
+    let message = match at_once {
+        true => Message::RoutingToPrimary,
+        false => Message::AdvancePrimary { canary: plan.canary_id(), weight: 100 - weight },
+    };
     let phase = if weight == 0 { Phase::Finalising } else { Phase::Promoting };
-    context
-        .step()
-        .effect(Effect::SetTraffic(Split::to_canary(weight)))
-        .emit(Message::AdvancePrimary { canary: plan.canary_id(), weight: 100 - weight })
-        .write(phase, |next| {
-            next.canary_weight = weight;
-            next.last_step = (weight > 0).then_some(seen.now);
-        })
+    context.step().effect_if(route).emit(message).write(phase, |next| {
+        next.canary_weight = weight;
+        next.iterations = 0;
+        next.last_step = (weight > 0).then_some(seen.now);
+    })
 }
 
 /// Phase `Finalising`: the primary serves everybody; the canary is no longer needed, ready or not (Q31).
@@ -106,23 +116,37 @@ pub(crate) fn finalising(context: Context) -> Decision {
         Ok(sides) => sides,
         Err(decision) => return *decision,
     };
-    if let Readiness::Failed { reason } = &primary.readiness
-        && target.available > 0
-    {
-        return fail(context, target, reason);
+    // The scale-down was made, its status write was lost: the run was complete.
+    if target.scaled_to_zero {
+        return finish(context, context.step(), target, Outcome::Completed);
     }
-    finish(context, context.step(), target, Outcome::Completed)
+    match &primary.readiness {
+        Readiness::Ready => {}
+        // The canary is the only side known to be good; it is kept until the primary is, too.
+        Readiness::Waiting { reason, deadline } => {
+            if let Some(decision) = repair(context) {
+                return decision;
+            }
+            let message = Message::Obstacle(reason.clone());
+            return context.hold(HoldKind::PrimaryNotReady, message, context.plan.interval, *deadline);
+        }
+        Readiness::Failed { reason } => return fail(context, reason),
+    }
+    match context.route(Split::PRIMARY) {
+        Ok(effect) => finish(context, context.step().effect_if(effect), target, Outcome::Completed),
+        Err(decision) => *decision,
+    }
 }
 
 fn both_sides<'a>(context: Context<'a>) -> Result<(&'a TargetView, &'a PrimaryView), Box<Decision>> {
     let target = match &context.seen.target {
         Ok(target) => target,
-        Err(text) => return Err(Box::new(context.obstacle(HoldKind::Target, text))),
+        Err(text) => return Err(Box::new(without_target(context, text))),
     };
     match &context.seen.primary {
         Some(primary) => Ok((target, primary)),
         None => {
-            let decision = repair(context, target).unwrap_or_else(|| context.idle());
+            let decision = repair(context).unwrap_or_else(|| context.idle());
             Err(Box::new(decision))
         }
     }
@@ -162,17 +186,21 @@ pub(crate) fn call_post_rollout<'a>(context: Context<'a>, step: Step<'a>) -> Ste
 }
 
 /// The primary did not become ready: the canary, which was analysed and is healthy, serves everybody.
-fn fail(context: Context, target: &TargetView, reason: &str) -> Decision {
+fn fail(context: Context, reason: &str) -> Decision {
     let Context { plan, seen, .. } = context;
-    if target.available == 0 {
+    if !context.canary_serves() {
+        if let Some(decision) = repair(context) {
+            return decision;
+        }
         let message = Message::NowhereToGo { target: plan.target_id(), error: reason.to_owned() };
         return context.hold(HoldKind::NowhereToGo, message, Duration::ZERO, None);
     }
-    let mut step = context.step();
+    let to_canary = match context.route(Split::CANARY) {
+        Ok(effect) => effect,
+        Err(decision) => return *decision,
+    };
     let routed = seen.traffic.is_some();
-    if routed {
-        step = step.effect(Effect::SetTraffic(Split::CANARY));
-    }
+    let step = context.step().effect_if(to_canary);
     let step = step
         .emit(Message::PromotionFailed { target: plan.target_id(), error: reason.to_owned() })
         .alert(Notice::error(format!("Promotion failed, primary not ready: {reason}")))

@@ -1,12 +1,14 @@
 //! Back to the primary, and the canary to zero.
 
 use aviary_crds::status::Phase;
+use aviary_crds::validated::WebhookType;
 
-use crate::effect::{Decision, Effect, Outcome, Scale};
+use crate::effect::{Decision, Effect, Outcome, Question, Scale};
 use crate::message::{Message, Notice};
 use crate::promotion::call_post_rollout;
+use crate::repair::without_target;
+use crate::snapshot::{Readiness, Split};
 use crate::step::Context;
-use aviary_crds::validated::WebhookType;
 
 /// Why a run is rolled back.
 pub(crate) enum Cause {
@@ -20,11 +22,20 @@ pub(crate) enum Cause {
 
 /// Routes everything to the primary, scales the target to zero and ends the run as `Failed`.
 ///
-/// Never onto a primary without an available pod: then it holds, and says so.
+/// Never onto a primary without an available pod, and never from a canary that serves everybody onto the broken primary
+/// of a failed promotion (Q1): then it holds, and says so.
 pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     let Context { plan, state, seen } = context;
-    let Ok(target) = &seen.target else { return context.idle() };
-    let to_primary = match context.to_primary() {
+    let target = match &seen.target {
+        Ok(target) => target,
+        Err(text) => return without_target(context, text),
+    };
+    let primary_failed =
+        seen.primary.as_ref().is_some_and(|primary| matches!(primary.readiness, Readiness::Failed { .. }));
+    if context.canary_serves_all() && primary_failed {
+        return context.hold_until_primary_serves();
+    }
+    let to_primary = match context.route(Split::PRIMARY) {
         Ok(effect) => effect,
         Err(decision) => return *decision,
     };
@@ -50,7 +61,22 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
         next.canary_weight = 0;
         next.failed_checks = 0;
         next.iterations = 0;
+        // Already so, except for a revision that was refused while it waited for approval.
+        next.last_applied.clone_from(&target.revision);
+        next.tracked_configs.clone_from(&target.configs);
         next.last_step = None;
         next.metrics_unavailable_since = None;
     })
+}
+
+/// Rollback hooks are asked before each round and whenever something else is asked again; a success means "roll back".
+/// `None` when no hook wants it.
+pub(crate) fn ask_rollback_hooks(context: Context) -> Option<Decision> {
+    let kind = WebhookType::Rollback;
+    if !context.plan.has_hooks(kind) {
+        return None;
+    }
+    let Some(answer) = context.fresh_answer(kind) else { return Some(context.ask(Question::Hooks(kind))) };
+    let signal = answer.value.iter().find(|hook| hook.result.is_ok())?;
+    Some(roll_back(context, &Cause::Hook(signal.name.clone())))
 }

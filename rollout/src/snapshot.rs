@@ -140,6 +140,8 @@ pub struct Answers {
 }
 
 /// Everything observed about one canary at one instant.
+///
+/// Never older than the effects executed before: whoever builds it waits until the caches have seen its own writes.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Now.

@@ -38,7 +38,8 @@ pub struct State {
     /// Time of the last status write.
     pub last_transition: Option<Timestamp>,
     /// Start of the soak interval: when the weight was set or the last check was counted.
-    /// Absent means that the next step need not wait.
+    /// Absent means that the next step need not wait; during an analysis with canary traffic, that the soak starts when
+    /// the canary is ready.
     pub last_step: Option<Timestamp>,
     /// Since when the monitoring does not answer.
     pub metrics_unavailable_since: Option<Timestamp>,
@@ -72,7 +73,7 @@ impl State {
             last_promoted: status.last_promoted_spec.clone().unwrap_or_default(),
             last_transition: status.last_transition_time,
             last_step: last_step(status),
-            metrics_unavailable_since: status.metrics_unavailable_since,
+            metrics_unavailable_since: status.metrics_unavailable_since.or_else(|| outage_condition(status)),
             promoted: promoted.and_then(promoted_from),
             complaint: status
                 .conditions
@@ -133,8 +134,15 @@ fn percent(weight: i64) -> u32 {
 
 /// A status that Flagger wrote, or that went through Flagger's CRD, has no step time; its last write then was the step.
 fn last_step(status: &CanaryStatus) -> Option<Timestamp> {
-    let analysing = matches!(status.phase, Phase::Progressing | Phase::WaitingPromotion | Phase::Waiting);
-    status.last_step_time.or(status.last_transition_time.filter(|_| analysing && status.observed_generation.is_none()))
+    let timed =
+        matches!(status.phase, Phase::Progressing | Phase::WaitingPromotion | Phase::Waiting | Phase::Promoting);
+    status.last_step_time.or(status.last_transition_time.filter(|_| timed && status.observed_generation.is_none()))
+}
+
+/// Under Flagger's CRD the field for it is pruned, the condition is not.
+fn outage_condition(status: &CanaryStatus) -> Option<Timestamp> {
+    let condition = status.conditions.iter().find(|condition| condition.condition_type == METRICS_AVAILABLE)?;
+    condition.last_transition_time.filter(|_| condition.status == "False")
 }
 
 fn promoted_from(condition: &CanaryCondition) -> Option<PromotedCondition> {

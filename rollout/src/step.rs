@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::effect::{Component, Decision, Effect, Hold, HoldKind, Question, Wake};
 use crate::message::{Message, Notice};
 use crate::plan::Plan;
-use crate::snapshot::{Snapshot, Split, TargetView};
+use crate::snapshot::{Answer, HookAnswer, Snapshot, Split, TargetView};
 use crate::state::{PromotedCondition, State};
 use aviary_crds::validated::WebhookType;
 
@@ -18,6 +18,17 @@ pub(crate) struct Context<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) state: &'a State,
     pub(crate) seen: &'a Snapshot,
+}
+
+/// How long the answer of a gate counts.
+#[derive(Clone, Copy)]
+pub(crate) enum Validity {
+    /// One interval.
+    Fresh,
+    /// A yes lasts, a no counts for one interval.
+    Lasting,
+    /// It must not be older than this.
+    Since(Timestamp),
 }
 
 /// A gate of confirm hooks (or any hooks that must all pass).
@@ -60,6 +71,7 @@ impl<'a> Context<'a> {
         until: Option<Timestamp>,
     ) -> Decision {
         let hold = Hold { kind, message, announce_after, alert: None };
+        let until = until.map(|at| at.max(self.soon()));
         Decision { wake: Wake::OnChange.or_at(until), hold: Some(hold), ..self.idle() }
     }
 
@@ -68,20 +80,51 @@ impl<'a> Context<'a> {
         self.hold(kind, Message::Obstacle(text.to_owned()), Duration::ZERO, None)
     }
 
-    /// What brings all traffic to the primary: nothing where it is there already or nothing is routed. `Err` holds the
-    /// decision to make where the primary cannot serve it, or the routes cannot be read.
-    pub(crate) fn to_primary(self) -> Result<Option<Effect>, Box<Decision>> {
+    /// What makes `split` the one in force: nothing where it is already, or where nothing is routed. `Err` holds the
+    /// decision to make where a side that would gain traffic cannot serve it, or the routes cannot be read.
+    pub(crate) fn route(self, split: Split) -> Result<Option<Effect>, Box<Decision>> {
         match &self.seen.traffic {
             None => Ok(None),
-            Some(Ok(split)) if *split == Split::PRIMARY => Ok(None),
-            Some(Ok(_)) if self.primary_available() => Ok(Some(Effect::SetTraffic(Split::PRIMARY))),
-            Some(Ok(_)) => {
-                let message = Message::RollbackBlocked { canary: self.plan.canary_id() };
-                Err(Box::new(self.hold(HoldKind::RollbackBlocked, message, Duration::ZERO, None)))
-            }
-            Some(Err(_)) if self.seen.pending.routes => Ok(Some(Effect::Apply(Component::Routes(Split::PRIMARY)))),
+            Some(Ok(found)) if *found == split => Ok(None),
+            Some(Ok(found)) if self.is_served(*found, split) => Ok(Some(Effect::SetTraffic(split))),
+            Some(Ok(found)) if split.primary > found.primary => Err(Box::new(self.hold_until_primary_serves())),
+            Some(Ok(_)) => Err(Box::new(self.hold_until_canary_serves())),
+            Some(Err(_)) if self.seen.pending.routes => Ok(Some(Effect::Apply(Component::Routes(split)))),
             Some(Err(text)) => Err(Box::new(self.obstacle(HoldKind::Routes, text))),
         }
+    }
+
+    /// Whether no side that gains traffic between the two splits is without pods.
+    pub(crate) fn is_served(self, found: Split, split: Split) -> bool {
+        (split.primary <= found.primary || self.primary_serves())
+            && (split.canary <= found.canary || self.canary_serves())
+    }
+
+    /// `split`, or where a side could not serve it, the split in force.
+    pub(crate) fn served_or_found(self, split: Split) -> Split {
+        match self.seen.traffic {
+            Some(Ok(found)) if !self.is_served(found, split) => found,
+            _ => split,
+        }
+    }
+
+    /// Holds because traffic should go to the primary, but cannot.
+    pub(crate) fn hold_until_primary_serves(self) -> Decision {
+        let message = Message::RollbackBlocked { canary: self.plan.canary_id() };
+        self.hold(HoldKind::RollbackBlocked, message, Duration::ZERO, None)
+    }
+
+    /// Holds because the canary has no pods to serve with, although it counts as ready.
+    pub(crate) fn hold_until_canary_serves(self) -> Decision {
+        let kind = self.plan.target_kind.to_lowercase();
+        let text = format!("canary {kind} {} not ready: no available pods", self.plan.target_id());
+        self.hold(HoldKind::CanaryNotReady, Message::Obstacle(text), self.plan.interval, None)
+    }
+
+    /// The earliest time worth waking up for. A deadline that has just passed may not show yet: Kubernetes writes times
+    /// in whole seconds.
+    fn soon(self) -> Timestamp {
+        self.seen.now.checked_add(SignedDuration::from_secs(1)).unwrap_or(Timestamp::MAX)
     }
 
     /// `at` plus one analysis interval.
@@ -90,20 +133,36 @@ impl<'a> Context<'a> {
         at.checked_add(interval).unwrap_or(Timestamp::MAX)
     }
 
-    /// Pods of the primary that can serve requests now.
-    pub(crate) fn primary_available(self) -> bool {
+    /// Whether the primary has pods that can serve requests now.
+    pub(crate) fn primary_serves(self) -> bool {
         self.seen.primary.as_ref().is_some_and(|primary| primary.available > 0)
     }
 
-    /// Whether the target differs from what was last seen, in revision or configs.
-    pub(crate) fn is_new(self, target: &TargetView) -> bool {
-        self.is_new_revision(target) || self.has_new_configs(target)
+    /// Whether the target has pods that can serve requests now, and is to keep them.
+    pub(crate) fn canary_serves(self) -> bool {
+        self.seen.target.as_ref().is_ok_and(|target| target.available > 0 && !target.scaled_to_zero)
     }
 
-    /// Whether the target's template is neither the last seen nor the promoted one.
-    pub(crate) fn is_new_revision(self, target: &TargetView) -> bool {
-        self.state.last_applied.is_empty()
-            || (target.revision != self.state.last_applied && target.revision != self.state.last_promoted)
+    /// Whether all requests are the canary's by design: at the end of an analysis up to 100 %, or after a promotion that
+    /// failed.
+    pub(crate) fn canary_serves_all(self) -> bool {
+        self.state.canary_weight == 100
+    }
+
+    /// Whether the target holds something that is neither what was last seen nor what the primary runs.
+    pub(crate) fn is_new(self, target: &TargetView) -> bool {
+        let State { last_applied, last_promoted, .. } = self.state;
+        if last_applied.is_empty() {
+            return true;
+        }
+        let changed = target.revision != *last_applied || self.has_new_configs(target);
+        // After a failed promotion, going back to the promoted revision must be brought to the primary, too.
+        if self.canary_serves_all() || target.revision != *last_promoted {
+            return changed;
+        }
+        // Going back to the promoted revision is no news where the primary runs it, configs included. It is where a
+        // promotion has failed and nothing is routed.
+        changed && self.seen.primary.as_ref().is_none_or(|primary| !primary.matches_target)
     }
 
     /// Whether tracked configs changed.
@@ -115,28 +174,55 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The state of a gate. An answer older than `since` no longer counts.
-    pub(crate) fn gate(self, kind: WebhookType, since: Option<Timestamp>) -> Gate {
+    /// The answer of hooks of this kind, if it is not older than an interval.
+    pub(crate) fn fresh_answer(self, kind: WebhookType) -> Option<&'a Answer<Vec<HookAnswer>>> {
+        self.seen.answers.hooks.get(&kind).filter(|answer| self.seen.now < self.interval_after(answer.at))
+    }
+
+    /// The state of a gate.
+    pub(crate) fn gate(self, kind: WebhookType, validity: Validity) -> Gate {
         if !self.plan.has_hooks(kind) {
             return Gate::Open(Vec::new());
         }
-        let answer = self.seen.answers.hooks.get(&kind).filter(|answer| since.is_none_or(|since| answer.at >= since));
+        let fresh = self.fresh_answer(kind);
+        let answer = match validity {
+            Validity::Fresh => fresh,
+            Validity::Lasting => {
+                let passed = |answer: &&Answer<Vec<HookAnswer>>| answer.value.iter().all(|hook| hook.result.is_ok());
+                fresh.or_else(|| self.seen.answers.hooks.get(&kind).filter(passed))
+            }
+            Validity::Since(since) => self.seen.answers.hooks.get(&kind).filter(|answer| answer.at >= since),
+        };
         let Some(answer) = answer else { return Gate::Ask };
         for hook in &answer.value {
             if let Err(error) = &hook.result {
-                if since.is_none() && self.seen.now >= self.interval_after(answer.at) {
-                    return Gate::Ask;
-                }
                 return Gate::Closed { hook: hook.name.clone(), error: error.clone(), at: answer.at };
             }
         }
         Gate::Open(answer.value.iter().map(|hook| hook.name.clone()).collect())
     }
 
+    /// The confirm gate of a running analysis that said no last: its kind, hook and when.
+    pub(crate) fn closed_gate(self) -> Option<(WebhookType, String, Timestamp)> {
+        [WebhookType::ConfirmTrafficIncrease, WebhookType::ConfirmPromotion]
+            .into_iter()
+            .filter(|kind| self.plan.has_hooks(*kind))
+            .filter_map(|kind| {
+                let answer = self.seen.answers.hooks.get(&kind)?;
+                let hook = answer.value.iter().find(|hook| hook.result.is_err())?;
+                Some((kind, hook.name.clone(), answer.at))
+            })
+            .max_by_key(|(_, _, at)| *at)
+    }
+
+    /// Whether the alert of this gate is muted.
+    pub(crate) fn is_muted(self, kind: WebhookType, hook: &str) -> bool {
+        self.plan.hooks_of(kind).any(|candidate| candidate.name == hook && candidate.mute_alert)
+    }
+
     /// The split that must be in force: the state's weight, unless the canary has no pod to serve it.
     pub(crate) fn expected_split(self) -> Split {
-        let canary_serves = self.seen.target.as_ref().is_ok_and(|target| target.available > 0);
-        if self.state.canary_weight > 0 && !canary_serves && self.primary_available() {
+        if self.state.canary_weight > 0 && !self.canary_serves() && self.primary_serves() {
             return Split::PRIMARY;
         }
         Split::to_canary(self.state.canary_weight)

@@ -1,4 +1,224 @@
-//! The API server of the embedded cluster.
+//! The API server of the embedded cluster: kube-apiserver's wire behaviour over the [`Store`].
+//!
+//! [`ApiServer`] is a `tower::Service`. In process a [`Client`](crate::cluster::Cluster::client) calls it without sockets, tasks
+//! or timers (watches apart); [`crate::http`] serves the same over plain HTTP.
+//!
+//! Not served: server-side apply, dry runs, Tables, OpenAPI, CEL rules, authentication and authorisation.
 
-pub mod definition;
-pub mod schema;
+mod defaults;
+pub(crate) mod definition;
+mod discovery;
+mod metadata;
+mod patch;
+mod read;
+mod request;
+mod response;
+mod scale;
+pub(crate) mod schema;
+mod selectors;
+mod strategy;
+mod validation;
+mod watch;
+mod write;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Limited};
+use parking_lot::Mutex;
+use tower::Service;
+
+pub use response::ResponseBody;
+
+use crate::calls::CallLog;
+use crate::faults::{Action, Faults};
+use crate::random::Random;
+use crate::store::{StatusError, Store};
+use request::{Query, Route, Target};
+use response::{Answer, Encoder};
+
+/// The API server's own limit of request bodies (`MaxRequestBodyBytes`): 3 MiB.
+const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// Settings of the API server.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Shortest and longest time after which a watch is ended by the server; drawn from the seed for each watch.
+    pub watch_lifetime: (Duration, Duration),
+    /// Time between bookmarks.
+    pub bookmark_interval: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            // What clients meet behind load balancers and with client-go's own timeouts of five to ten minutes.
+            watch_lifetime: (Duration::from_secs(300), Duration::from_secs(600)),
+            // `bookmarkFrequency` of the API server's watch cache.
+            bookmark_interval: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a request got no answer at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// A fault took the answer away.
+    #[error("connection closed before the response arrived")]
+    ResponseLost,
+    /// The request's body broke off.
+    #[error("failed to read the request body")]
+    Body(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// The API server. A cheap, clonable service.
+#[derive(Clone)]
+pub struct ApiServer {
+    store: Store,
+    calls: CallLog,
+    faults: Faults,
+    options: Arc<ServerOptions>,
+    random: Arc<Mutex<Random>>,
+}
+
+impl ApiServer {
+    /// An API server over a store.
+    #[must_use]
+    pub fn new(store: Store, calls: CallLog, faults: Faults, options: ServerOptions, seed: u64) -> Self {
+        Self { store, calls, faults, options: Arc::new(options), random: Arc::new(Mutex::new(Random::new(seed))) }
+    }
+
+    async fn serve<B>(self, request: Request<B>) -> Result<Response<ResponseBody>, ConnectionError>
+    where
+        B: HttpBody<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let client = header_text(&head, header::USER_AGENT);
+        let query = Query::parse(head.uri.query());
+        let route = Route::parse(&self.store, head.uri.path());
+        let call = route.call(&head.method, &query, head.uri.path(), client);
+        let ticket = self.calls.begin(&call, self.store.clock().now());
+        let bytes = match Limited::new(body, MAX_BODY_BYTES).collect().await {
+            Ok(collected) => collected.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                self.calls.finish(ticket, 413);
+                return Ok(Answer::error(&too_large()).into_response(None));
+            }
+            Err(error) => return Err(ConnectionError::Body(error)),
+        };
+        let mut loses_response = false;
+        match self.faults.on_request(&call) {
+            None => {}
+            Some(Action::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(Action::Hang) => std::future::pending().await,
+            Some(Action::LoseResponse) => loses_response = true,
+            Some(Action::Error(error)) => {
+                self.calls.finish(ticket, error.code());
+                let retry_after = retry_after(&error);
+                return Ok(Answer::error(&error).into_response(retry_after));
+            }
+        }
+        let handled = self.handle(&route, &head, &query, &bytes);
+        let (answer, retry_after) = match handled {
+            Ok(answer) => (answer, None),
+            Err(error) => (Answer::error(&error), retry_after(&error)),
+        };
+        self.calls.finish(ticket, answer.code);
+        if answer.changed && self.faults.on_written(&call) {
+            std::future::pending().await
+        }
+        if loses_response {
+            return Err(ConnectionError::ResponseLost);
+        }
+        Ok(answer.into_response(retry_after))
+    }
+
+    fn handle(
+        &self,
+        route: &Route,
+        head: &http::request::Parts,
+        query: &Query,
+        bytes: &Bytes,
+    ) -> Result<Answer, StatusError> {
+        match route {
+            Route::Unknown => Ok(Answer::unknown_path()),
+            Route::Health => Ok(Answer::text(200, "ok")),
+            Route::Version => Ok(discovery::version()),
+            Route::Discovery(path) => Ok(discovery::answer(&self.store, path)),
+            Route::Resource(target) => self.handle_resource(target, head, query, bytes),
+        }
+    }
+
+    fn handle_resource(
+        &self,
+        target: &Target,
+        head: &http::request::Parts,
+        query: &Query,
+        bytes: &Bytes,
+    ) -> Result<Answer, StatusError> {
+        let encoder = encoder(target, header_text(head, header::ACCEPT));
+        let content_type = header_text(head, header::CONTENT_TYPE);
+        let body = write::Body { content_type: content_type.split(';').next().unwrap_or_default().trim(), bytes };
+        match (&head.method, &target.name) {
+            (&Method::GET, _) if query.flag("watch") && target.subresource.is_empty() => {
+                self.watch(target, query, encoder)
+            }
+            (&Method::GET, Some(name)) => self.get(target, name, &encoder),
+            (&Method::GET, None) => self.list(target, query, &encoder),
+            (&Method::POST, _) => self.create(target, query, &body, &encoder),
+            (&Method::PUT, Some(name)) => self.update(target, name, query, &body, &encoder),
+            (&Method::PATCH, Some(name)) => self.patch(target, name, query, &body, &encoder),
+            (&Method::DELETE, Some(name)) => self.delete(target, name, query, &body, &encoder),
+            (&Method::DELETE, None) => self.delete_collection(target, query, &body, &encoder),
+            _ => Err(StatusError::method_not_allowed()),
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for ApiServer
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<ResponseBody>;
+    type Error = ConnectionError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Box::pin(self.clone().serve(request))
+    }
+}
+
+fn header_text(head: &http::request::Parts, name: header::HeaderName) -> &str {
+    head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+fn encoder(target: &Target, accept: &str) -> Encoder {
+    let first_choice = accept.split(',').next().unwrap_or_default();
+    Encoder {
+        api_version: target.api_version(),
+        storage_api_version: target.resource.storage_api_version(),
+        kind: target.resource.kind.clone(),
+        bare_items: !target.resource.custom,
+        metadata_only: first_choice.contains("as=PartialObjectMetadata"),
+    }
+}
+
+fn too_large() -> StatusError {
+    StatusError::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {MAX_BODY_BYTES}"))
+}
+
+fn retry_after(error: &StatusError) -> Option<u32> {
+    error.status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0)
+}

@@ -1,1 +1,330 @@
-//! Prometheus query API of the embedded cluster.
+//! Prometheus' HTTP query API over the traffic of the embedded cluster.
+
+use std::collections::HashMap;
+use std::future::{Future, pending};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use aviary_promql::api::{self, ApiError};
+use aviary_promql::{EngineOptions, Query, QueryValue, RangeBoundary};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::traffic::Traffic;
+
+/// What is wrong with the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrometheusFault {
+    /// Connections are refused.
+    Down,
+    /// Requests get no answer, ever: the client's timeout ends them.
+    Timeout,
+    /// Every request gets this status, with an error that has Prometheus' form.
+    Status(StatusCode),
+    /// Every query finds nothing, as a server does that has lost its targets.
+    Empty,
+}
+
+/// Prometheus of the embedded cluster: its query API as a method and as a `tower::Service`. Clones share faults and counts.
+#[derive(Clone)]
+pub struct Prometheus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    traffic: Traffic,
+    settings: Mutex<Settings>,
+    parsed: Mutex<HashMap<String, Arc<Query>>>,
+    query_count: AtomicU64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Settings {
+    engine: EngineOptions,
+    fault: Option<PrometheusFault>,
+}
+
+/// A status and a body.
+struct Answer {
+    status: StatusCode,
+    content_type: &'static str,
+    body: String,
+}
+
+/// Parsed queries that are kept. A canary asks the same two to ten queries over and over; this is enough for the built-in
+/// checks of two thousand canaries, at a few kilobytes each.
+const MAX_PARSED_QUERIES: usize = 4_096;
+
+/// Prometheus accepts forms of 10 MiB (Go's default); a query of the embedded cluster that is longer than 1 MiB is a mistake.
+const MAX_FORM_BYTES: usize = 1 << 20;
+
+impl Prometheus {
+    /// A server that scrapes nothing but `traffic`, in the version that [`RangeBoundary::default`] stands for.
+    #[must_use]
+    pub fn new(traffic: Traffic) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                traffic,
+                settings: Mutex::default(),
+                parsed: Mutex::default(),
+                query_count: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Breaks the server, or with `None` mends it. Holds for requests that begin after the call.
+    pub fn set_fault(&self, fault: Option<PrometheusFault>) {
+        self.inner.settings.lock().fault = fault;
+    }
+
+    /// Chooses whose windows the server has, Prometheus 2's or 3's.
+    pub fn set_boundary(&self, boundary: RangeBoundary) {
+        self.inner.settings.lock().engine.boundary = boundary;
+    }
+
+    /// How many queries were asked, those included that a fault answered.
+    #[must_use]
+    pub fn query_count(&self) -> u64 {
+        self.inner.query_count.load(Ordering::Relaxed)
+    }
+
+    /// Answers one request: `/api/v1/query` and `/api/v1/query_range` (GET, or POST with a form), `/api/v1/status/buildinfo`,
+    /// `/-/healthy`, `/-/ready`. `body` is read only as the form of a POST.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` under [`PrometheusFault::Down`]; nothing else. Under [`PrometheusFault::Timeout`] the future
+    /// does not end.
+    pub async fn handle(&self, method: &Method, path_and_query: &str, body: &[u8]) -> io::Result<(StatusCode, String)> {
+        let answer = self.respond(method, path_and_query, body).await?;
+        Ok((answer.status, answer.body))
+    }
+
+    async fn respond(&self, method: &Method, path_and_query: &str, body: &[u8]) -> io::Result<Answer> {
+        let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+        let is_query = matches!(path, "/api/v1/query" | "/api/v1/query_range");
+        if is_query {
+            self.inner.query_count.fetch_add(1, Ordering::Relaxed);
+        }
+        let settings = self.inner.settings.lock().clone();
+        match settings.fault {
+            Some(PrometheusFault::Down) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Some(PrometheusFault::Timeout) => pending::<()>().await,
+            Some(PrometheusFault::Status(status)) => {
+                let error = ApiError::unavailable("injected fault");
+                return Ok(Answer::json(status, error.body()));
+            }
+            Some(PrometheusFault::Empty) if is_query => {
+                let nothing = match path {
+                    "/api/v1/query" => QueryValue::Vector(Vec::new()),
+                    _ => QueryValue::Matrix(Vec::new()),
+                };
+                return Ok(Answer::json(StatusCode::OK, api::success_body(&nothing)));
+            }
+            Some(PrometheusFault::Empty) | None => {}
+        }
+        if is_query {
+            return Ok(self.answer_query(&settings.engine, method, path, query, body));
+        }
+        Ok(match path {
+            _ if method != Method::GET && method != Method::HEAD => {
+                Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
+            }
+            "/-/healthy" => Answer::text(StatusCode::OK, "Prometheus Server is Healthy.\n"),
+            "/-/ready" => Answer::text(StatusCode::OK, "Prometheus Server is Ready.\n"),
+            "/api/v1/status/buildinfo" => Answer::json(StatusCode::OK, build_info(settings.engine.boundary)),
+            _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        })
+    }
+
+    fn answer_query(&self, engine: &EngineOptions, method: &Method, path: &str, query: &str, body: &[u8]) -> Answer {
+        let mut parameters = Parameters::parse(query);
+        match *method {
+            Method::GET => {}
+            Method::POST => parameters.prefer(&String::from_utf8_lossy(body)),
+            _ => return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n"),
+        }
+        let result = match path {
+            "/api/v1/query" => self.instant(engine, &parameters),
+            _ => self.range(engine, &parameters),
+        };
+        match result {
+            Ok(value) => Answer::json(StatusCode::OK, api::success_body(&value)),
+            Err(error) => {
+                let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                Answer::json(status, error.body())
+            }
+        }
+    }
+
+    fn instant(&self, engine: &EngineOptions, parameters: &Parameters) -> Result<QueryValue, ApiError> {
+        let at_ms = match parameters.get("time") {
+            Some(text) => parse_time("time", text)?,
+            None => self.inner.traffic.now_ms(),
+        };
+        let query = self.parsed(parameters.get("query").unwrap_or_default())?;
+        Ok(query.instant(&self.inner.traffic, at_ms, engine)?)
+    }
+
+    fn range(&self, engine: &EngineOptions, parameters: &Parameters) -> Result<QueryValue, ApiError> {
+        let text = |name: &str| parameters.get(name).unwrap_or_default();
+        let start_ms = parse_time("start", text("start"))?;
+        let end_ms = parse_time("end", text("end"))?;
+        let step_ms = api::parse_duration("step", text("step"))?;
+        let query = self.parsed(text("query"))?;
+        Ok(query.range(&self.inner.traffic, start_ms, end_ms, step_ms, engine)?)
+    }
+
+    fn parsed(&self, text: &str) -> Result<Arc<Query>, ApiError> {
+        if let Some(query) = self.inner.parsed.lock().get(text) {
+            return Ok(Arc::clone(query));
+        }
+        let query = Arc::new(Query::parse(text)?);
+        let mut parsed = self.inner.parsed.lock();
+        if parsed.len() >= MAX_PARSED_QUERIES {
+            // Beyond the bound queries are not repeated often enough for an order of eviction to matter.
+            parsed.clear();
+        }
+        parsed.insert(text.to_owned(), Arc::clone(&query));
+        Ok(query)
+    }
+}
+
+impl Answer {
+    fn json(status: StatusCode, body: String) -> Self {
+        Self { status, content_type: "application/json", body }
+    }
+
+    fn text(status: StatusCode, body: &str) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.to_owned() }
+    }
+
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::new(Bytes::from(self.body)));
+        *response.status_mut() = self.status;
+        let content_type = http::HeaderValue::from_static(self.content_type);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Prometheus
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let prometheus = self.clone();
+        Box::pin(async move {
+            let (head, body) = request.into_parts();
+            let body = match Limited::new(body, MAX_FORM_BYTES).collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(error) => {
+                    let error = ApiError::bad_data(format!("error parsing form values: {error}"));
+                    return Ok(Answer::json(StatusCode::BAD_REQUEST, error.body()).into_response());
+                }
+            };
+            let path_and_query = head.uri.path_and_query().map_or("/", |target| target.as_str());
+            let answer = prometheus.respond(&head.method, path_and_query, &body).await?;
+            Ok(answer.into_response())
+        })
+    }
+}
+
+fn build_info(boundary: RangeBoundary) -> String {
+    let version = match boundary {
+        RangeBoundary::Closed => "2.42.0",
+        RangeBoundary::LeftOpen => "3.0.0",
+    };
+    serde_json::json!({"status": "success", "data": {
+        "version": version, "revision": "", "branch": "HEAD", "buildUser": "aviary-sim", "buildDate": "", "goVersion": "",
+    }})
+    .to_string()
+}
+
+/// Seconds since the epoch, with or without decimals, or RFC 3339; in milliseconds.
+#[allow(clippy::cast_possible_truncation)]
+fn parse_time(name: &str, text: &str) -> Result<i64, ApiError> {
+    // Ten thousand years on both sides: sums of times and durations stay far from overflow.
+    const LIMIT_SECONDS: f64 = 3.2e11;
+    if let Some(seconds) = text.parse::<f64>().ok().filter(|seconds| seconds.abs() < LIMIT_SECONDS) {
+        return Ok((seconds * 1000.0).round() as i64);
+    }
+    let refuse =
+        |_| ApiError::bad_data(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid timestamp"));
+    text.parse::<Timestamp>().map(Timestamp::as_millisecond).map_err(refuse)
+}
+
+/// The fields of a query string or a form.
+#[derive(Debug, Default)]
+struct Parameters {
+    pairs: Vec<(String, String)>,
+}
+
+impl Parameters {
+    fn parse(encoded: &str) -> Self {
+        let pairs = encoded.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        });
+        Self { pairs: pairs.collect() }
+    }
+
+    /// Puts the fields of a form before those of the query string, as Go's `FormValue` does.
+    fn prefer(&mut self, form: &str) {
+        let Self { mut pairs } = Self::parse(form);
+        pairs.append(&mut self.pairs);
+        self.pairs = pairs;
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.pairs.iter().find(|(candidate, value)| candidate == name && !value.is_empty());
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Decodes `application/x-www-form-urlencoded`. A percent sign that begins no escape stands for itself.
+fn decode(encoded: &str) -> String {
+    let mut bytes = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high * 16 + low),
+            _ => None,
+        };
+        match (escaped, first) {
+            (Some(byte), _) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            (None, b'+') => {
+                bytes.push(b' ');
+                rest = tail;
+            }
+            (None, byte) => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}

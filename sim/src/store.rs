@@ -23,7 +23,7 @@ pub use kinds::GroupKind;
 pub use record::{ChangeType, StoreEvent};
 pub use registry::{ResourceType, ResourceVersion, ScalePaths};
 
-pub(crate) use deletion::{Deletion, Propagation};
+pub(crate) use deletion::{Deletion, Propagation, pod_grace_seconds};
 pub(crate) use error::success_status;
 pub(crate) use record::{Change, Record, to_bytes};
 pub(crate) use registry::Registry;
@@ -166,7 +166,7 @@ impl Store {
             }
             Ok(value)
         })
-        .map(|record| Arc::clone(&record.value))
+        .map(|(record, _)| Arc::clone(&record.value))
     }
 
     /// Deletes an object. With finalizers it only gets a `deletionTimestamp`; else it is gone at once, and so is what it owned.
@@ -260,14 +260,14 @@ impl Store {
         Ok(state.insert(&self.shared, &key, value, resource.tracks_generation))
     }
 
-    /// Replaces an object by what `change` makes of it, under the lock.
+    /// Replaces an object by what `change` makes of it, under the lock. Tells whether that was a write.
     pub(crate) fn modify(
         &self,
         resource: &ResourceType,
         namespace: &str,
         name: &str,
         change: impl FnOnce(&mut State, &Arc<Record>) -> Result<Value, StatusError>,
-    ) -> Result<Arc<Record>, StatusError> {
+    ) -> Result<(Arc<Record>, bool), StatusError> {
         let mut state = self.shared.state.lock();
         let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name: name.to_owned() };
         let Some(present) = state.record_of(&key).cloned() else {
@@ -276,7 +276,7 @@ impl Store {
         let mut value = change(&mut state, &present)?;
         value["metadata"]["resourceVersion"] = present.metadata("resourceVersion").cloned().unwrap_or_default();
         if value == *present.value {
-            return Ok(present);
+            return Ok((present, false));
         }
         let record = state.put(&self.shared, &key, value);
         if record.is_deleting() && record.finalizers().is_empty() && !present.finalizers().is_empty() {
@@ -284,7 +284,7 @@ impl Store {
         } else if record.owner_uids() != present.owner_uids() {
             state.collect_if_orphaned(&self.shared, &key);
         }
-        Ok(record)
+        Ok((record, true))
     }
 
     /// Deletes after the caller's checks, under the lock.

@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use actix::dev::ContextFut;
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Supervised};
+use actix::{Actor, Addr, AsyncContext, Context, Supervised};
 
 /// Why the last life of an actor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -135,7 +135,12 @@ fn parse_step_weights(declared: &[i64], root: &str, problems: &mut Problems) -> 
                 0 => "must be more than 0, or the run would never start".to_owned(),
                 _ => format!("must be more than the weight before it ({previous}), or the run would get stuck"),
             };
-            problems.add(format!("{root}.stepWeights[{index}]"), weight, message, "list the weights in increasing order");
+            problems.add(
+                format!("{root}.stepWeights[{index}]"),
+                weight,
+                message,
+                "list the weights in increasing order",
+            );
             return Vec::new();
         }
         previous = weight;
@@ -297,9 +302,9 @@ fn parse_webhook_type(webhook: &CanaryWebhook, path: &str, problems: &mut Proble
 
 fn parse_url(webhook: &CanaryWebhook, path: &str, problems: &mut Problems) -> String {
     let url = webhook.url.as_str();
-    let rest = url.split_once("://").filter(|(scheme, _)| {
-        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-    });
+    let rest = url
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
     if !rest.is_some_and(|(_, rest)| !rest.is_empty() && !rest.starts_with('/')) {
         problems.add(
             format!("{path}.url"),
@@ -322,11 +327,7 @@ fn parse_webhook_timeout(webhook: &CanaryWebhook, path: &str, problems: &mut Pro
     timeout
 }
 
-fn parse_session_affinity(
-    affinity: &SessionAffinity,
-    root: &str,
-    problems: &mut Problems,
-) -> ValidatedSessionAffinity {
+fn parse_session_affinity(affinity: &SessionAffinity, root: &str, problems: &mut Problems) -> ValidatedSessionAffinity {
     let path = format!("{root}.sessionAffinity");
     let primary_cookie_name = non_empty(affinity.primary_cookie_name.as_deref());
     if affinity.cookie_name.is_empty() {

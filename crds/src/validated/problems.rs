@@ -41,7 +41,13 @@ impl Problems {
     }
 
     /// Adds a problem with a value.
-    pub(super) fn add(&mut self, path: impl Into<String>, value: impl Into<Value>, message: impl Into<String>, fix: &str) {
+    pub(super) fn add(
+        &mut self,
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        message: impl Into<String>,
+        fix: &str,
+    ) {
         self.0.push(Problem {
             path: path.into(),
             value: Some(shorten(&value.into())),

@@ -1,15 +1,96 @@
-//! Validation of `spec.service`.
+//! The validated form of `spec.service`.
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
 
+use super::Problems;
 use super::parse::non_empty;
-use super::{Problems, ValidatedService};
-use crate::service::{BackendReference, CanaryService, GatewayReference, HttpRequestMirror};
+use crate::names::{CANARY_SUFFIX, PRIMARY_SUFFIX};
+use crate::service::{
+    BackendReference, CanaryService, CorsPolicy, CustomMetadata, GatewayReference, HttpHeaders, HttpMatchRequest,
+    HttpRequestMirror, HttpRetry, HttpRewrite, UnmanagedMetadata,
+};
 
 /// Port on which Knative services answer.
 const KNATIVE_PORT: i64 = 80;
 
 const PORT_RANGE: &str = "use a port from 1 to 65535";
+
+/// The generated services and how requests are routed to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedService {
+    /// Name of the apex service. Default: name of the target.
+    pub name: String,
+    /// Port, 1–65535.
+    pub port: u16,
+    /// Name of the port. Default `http`.
+    pub port_name: String,
+    /// Application protocol of the port.
+    pub app_protocol: Option<String>,
+    /// `trafficDistribution` of the services.
+    pub traffic_distribution: Option<String>,
+    /// Number or name of the container port. Default: the port.
+    pub target_port: IntOrString,
+    /// Whether the services also get every other port of the containers.
+    pub port_discovery: bool,
+    /// Whether the services have no cluster IP.
+    pub headless: bool,
+    /// Timeout of a request, as written.
+    pub timeout: Option<String>,
+    /// Timeout of one attempt at a backend, as written (Gateway API).
+    pub backend_timeout: Option<String>,
+    /// Istio gateways.
+    pub gateways: Vec<String>,
+    /// Parents of the HTTPRoute; `group` and `kind` are set.
+    pub gateway_refs: Vec<GatewayReference>,
+    /// Hosts.
+    pub hosts: Vec<String>,
+    /// Whether the VirtualService is a delegate.
+    pub delegation: bool,
+    /// Requests that are routed; all, if empty.
+    pub matches: Vec<HttpMatchRequest>,
+    /// Rewrite of requests.
+    pub rewrite: Option<HttpRewrite>,
+    /// Retries.
+    pub retries: Option<HttpRetry>,
+    /// Header operations.
+    pub headers: Option<HttpHeaders>,
+    /// Backends that get a copy of each request; `group` and `kind` are set.
+    pub mirror: Vec<BackendReference>,
+    /// Cross-origin resource sharing.
+    pub cors_policy: Option<CorsPolicy>,
+    /// Istio traffic policy, as written.
+    pub traffic_policy: Option<Value>,
+    /// App Mesh: name of the mesh.
+    pub mesh_name: Option<String>,
+    /// App Mesh: services that the target calls.
+    pub backends: Vec<String>,
+    /// Metadata of the apex service and of the mesh object.
+    pub apex_metadata: CustomMetadata,
+    /// Metadata of the primary service.
+    pub primary_metadata: CustomMetadata,
+    /// Metadata of the canary service.
+    pub canary_metadata: CustomMetadata,
+    /// Metadata keys that others manage.
+    pub unmanaged_metadata: UnmanagedMetadata,
+}
+
+impl ValidatedService {
+    /// Name of the service that clients call, and of the mesh object.
+    pub fn apex(&self) -> &str {
+        &self.name
+    }
+
+    /// Name of the primary's service.
+    pub fn primary_name(&self) -> String {
+        format!("{}{PRIMARY_SUFFIX}", self.name)
+    }
+
+    /// Name of the canary's service.
+    pub fn canary_name(&self) -> String {
+        format!("{}{CANARY_SUFFIX}", self.name)
+    }
+}
 
 /// Checks the service of a canary whose target has this name.
 pub(super) fn parse(service: &CanaryService, target: &str, problems: &mut Problems) -> ValidatedService {

@@ -34,7 +34,8 @@ pub fn grouped_builtin(metric: BuiltinMetric, members: &[(&str, &str)], interval
 pub fn parse_grouped(status: u16, body: &[u8]) -> Result<BTreeMap<(String, String), f64>, MetricError> {
     let mut values = BTreeMap::new();
     for mut series in parse_vector(status, body)? {
-        let (Some(namespace), Some(workload)) = (series.labels.remove(NAMESPACE), series.labels.remove(WORKLOAD)) else {
+        let (Some(namespace), Some(workload)) = (series.labels.remove(NAMESPACE), series.labels.remove(WORKLOAD))
+        else {
             return Err(MetricError::Invalid(format!("a series of the answer lacks {NAMESPACE} or {WORKLOAD}")));
         };
         if !series.value.is_nan() {
@@ -79,13 +80,12 @@ mod tests {
 
     #[test]
     fn values_are_keyed_by_workload() {
-        let entry = |namespace: &str, workload: &str, value: &str| {
-            serde_json::json!({"metric": {NAMESPACE: namespace, WORKLOAD: workload}, "value": [1, value]})
-        };
+        let entry = |namespace: &str, workload: &str, value: &str| serde_json::json!({"metric": {NAMESPACE: namespace, WORKLOAD: workload}, "value": [1, value]});
         let body = |entries: &[serde_json::Value]| {
             serde_json::json!({"data": {"resultType": "vector", "result": entries}}).to_string().into_bytes()
         };
-        let values = parse_grouped(200, &body(&[entry("a", "x", "99.5"), entry("b", "x", "0"), entry("a", "y", "NaN")]));
+        let values =
+            parse_grouped(200, &body(&[entry("a", "x", "99.5"), entry("b", "x", "0"), entry("a", "y", "NaN")]));
         let expected = [(("a".into(), "x".into()), 99.5), (("b".into(), "x".into()), 0.0)];
         assert_eq!(values, Ok(BTreeMap::from(expected)));
         let unlabelled = body(&[serde_json::json!({"metric": {}, "value": [1, "1"]})]);

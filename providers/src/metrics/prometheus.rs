@@ -216,7 +216,10 @@ mod tests {
         assert_eq!(value(&vector(&["+Inf"])), Ok(f64::INFINITY));
         assert_eq!(value(&vector(&[])), Err(MetricError::NoValues));
         assert_eq!(value(&vector(&["NaN"])), Err(MetricError::NoValues));
-        assert_eq!(value(r#"{"status":"success","data":{"resultType":"vector","result":null}}"#), Err(MetricError::NoValues));
+        assert_eq!(
+            value(r#"{"status":"success","data":{"resultType":"vector","result":null}}"#),
+            Err(MetricError::NoValues)
+        );
         let matrix = r#"{"data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"]]}]}}"#;
         assert_eq!(value(matrix), Err(MetricError::MultipleValues));
     }
@@ -253,7 +256,10 @@ mod tests {
     #[test]
     fn unusable_addresses_are_refused_without_showing_the_password() {
         for address in ["", "prometheus:9090", "ftp://h", "/path", "http://"] {
-            assert!(matches!(request(&ProviderConfig::metrics_server(address), "x"), Err(MetricError::Invalid(_))), "{address}");
+            assert!(
+                matches!(request(&ProviderConfig::metrics_server(address), "x"), Err(MetricError::Invalid(_))),
+                "{address}"
+            );
         }
         let error = request(&ProviderConfig::metrics_server("ftp://u:hunter2@h"), "x").unwrap_err();
         assert!(!error.to_string().contains("hunter2"), "{error}");

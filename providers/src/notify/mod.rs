@@ -11,7 +11,6 @@ use std::fmt;
 
 use aviary_crds::AlertProvider;
 use aviary_crds::validated::AlertSeverity;
-use aviary_rollout::Severity;
 use thiserror::Error;
 
 pub use crate::http_request::HttpRequest;
@@ -102,7 +101,7 @@ pub struct Alert {
     /// What happened.
     pub message: String,
     /// How bad it is.
-    pub severity: Severity,
+    pub severity: AlertSeverity,
     /// Name of the canary.
     pub canary: String,
     /// Namespace of the canary.
@@ -118,7 +117,7 @@ impl Alert {
     }
 
     fn is_error(&self) -> bool {
-        self.severity == Severity::Error
+        self.severity == AlertSeverity::Error
     }
 }
 
@@ -147,12 +146,8 @@ pub fn for_type(provider_type: &str) -> Result<&'static dyn Channel, NotifyError
 }
 
 /// Whether an alert that wants `wanted` is sent for an event of `severity`: `Info` takes all, `Warn` also takes errors.
-pub fn wants(wanted: AlertSeverity, severity: Severity) -> bool {
-    match wanted {
-        AlertSeverity::Info => true,
-        AlertSeverity::Warn => severity >= Severity::Warning,
-        AlertSeverity::Error => severity == Severity::Error,
-    }
+pub fn wants(wanted: AlertSeverity, severity: AlertSeverity) -> bool {
+    severity >= wanted
 }
 
 /// The part that all webhooks have in common.

@@ -22,8 +22,7 @@ impl Channel for Slack {
         let color = if alert.is_error() { "danger" } else { "good" };
         let mut request = post(target, target.address.clone(), &payload(target, alert, color)?);
         if let Some(token) = target.token.as_deref().filter(|token| !token.is_empty()) {
-            let mut value =
-                HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| NotifyError::BadToken)?;
+            let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| NotifyError::BadToken)?;
             value.set_sensitive(true);
             request.headers.insert(AUTHORIZATION, value);
         }

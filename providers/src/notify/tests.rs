@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::AlertSeverity as Severity;
 use super::*;
 
 fn target() -> AlertTarget {
@@ -53,7 +54,7 @@ fn slack() {
     assert_eq!(request.headers["authorization"], "Bearer xoxb");
     assert_eq!(request.headers["content-type"], "application/json");
     assert_eq!(request.proxy.as_deref(), Some("http://proxy:3128"));
-    assert_eq!(send(&Slack, Severity::Warning).1, slack_payload("good"));
+    assert_eq!(send(&Slack, Severity::Warn).1, slack_payload("good"));
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn msteams() {
         }],
     });
     assert_eq!(body, expected);
-    assert_eq!(send(&MicrosoftTeams, Severity::Warning).1["themeColor"], "0076D7");
+    assert_eq!(send(&MicrosoftTeams, Severity::Warn).1["themeColor"], "0076D7");
 }
 
 #[test]
@@ -135,11 +136,11 @@ fn slack_and_rocket_want_a_channel_and_a_sender() {
 
 #[test]
 fn severities_are_filtered_as_documented() {
-    use Severity::{Error, Info, Warning};
-    let sent = |wanted| [Info, Warning, Error].map(|severity| wants(wanted, severity));
-    assert_eq!(sent(AlertSeverity::Info), [true, true, true]);
-    assert_eq!(sent(AlertSeverity::Warn), [false, true, true]);
-    assert_eq!(sent(AlertSeverity::Error), [false, false, true]);
+    use Severity::{Error, Info, Warn};
+    let sent = |wanted| [Info, Warn, Error].map(|severity| wants(wanted, severity));
+    assert_eq!(sent(Severity::Info), [true, true, true]);
+    assert_eq!(sent(Severity::Warn), [false, true, true]);
+    assert_eq!(sent(Severity::Error), [false, false, true]);
 }
 
 #[test]
@@ -147,7 +148,10 @@ fn the_secrets_address_wins_and_is_mandatory() {
     let mut provider = AlertProvider::default();
     provider.spec.address = Some("https://plain".into());
     let plain = AlertTarget::from_provider(&provider, None).unwrap();
-    assert_eq!((plain.address.as_str(), plain.channel.as_str(), plain.username.as_str()), ("https://plain", "general", "flagger"));
+    assert_eq!(
+        (plain.address.as_str(), plain.channel.as_str(), plain.username.as_str()),
+        ("https://plain", "general", "flagger")
+    );
     let secret = BTreeMap::from([("address".to_owned(), b"https://secret\n".to_vec())]);
     assert_eq!(AlertTarget::from_provider(&provider, Some(&secret)).unwrap().address, "https://secret");
     assert_eq!(AlertTarget::from_provider(&provider, Some(&BTreeMap::new())), Err(NotifyError::NoAddress));

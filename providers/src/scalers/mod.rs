@@ -59,7 +59,7 @@ pub fn for_subject(subject: &Subject) -> Result<Option<&'static dyn Scaler>, Sca
     let Some(autoscaler) = &subject.canary.autoscaler else { return Ok(None) };
     match for_kind(autoscaler.kind) {
         Some(scaler) => Ok(Some(scaler)),
-        None => Err(ScalerError::Unsupported { kind: autoscaler.kind.to_string() }),
+        None => Err(ScalerError::Unsupported { kind: autoscaler.kind.as_str().to_owned() }),
     }
 }
 

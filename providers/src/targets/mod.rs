@@ -1,8 +1,8 @@
 //! Workloads that are released (`spec.targetRef`), and the primaries that are made from them.
 
 mod deployment;
-mod naming;
-pub mod readiness;
+mod pod_template;
+mod readiness;
 pub mod revision;
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use aviary_rollout::{PrimaryView, Scale, TargetView};
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::change::Change;
 use crate::Subject;
+use crate::change::Change;
 
 pub use deployment::DeploymentTarget;
 pub use revision::is_own_revision;

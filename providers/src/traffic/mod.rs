@@ -164,7 +164,10 @@ mod tests {
         assert_eq!(for_name("istio").map(|provider| provider.name()), Ok("istio"));
         let text = |name: &str| for_name(name).err().expect("refused").to_string();
         assert_eq!(text("kubernetes"), "provider \"kubernetes\" is not supported yet; supported: istio");
-        assert_eq!(text("smi:v1alpha1:linkerd"), "provider \"smi:v1alpha1:linkerd\" is not supported yet; supported: istio");
+        assert_eq!(
+            text("smi:v1alpha1:linkerd"),
+            "provider \"smi:v1alpha1:linkerd\" is not supported yet; supported: istio"
+        );
         assert_eq!(text("isto"), "provider \"isto\" is unknown; supported: istio");
         assert!(matches!(for_name("gatewayapi"), Err(UnknownProvider::Unknown { .. })));
     }

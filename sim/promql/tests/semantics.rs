@@ -47,7 +47,7 @@ fn elements(value: QueryValue) -> Vec<(String, f64)> {
     samples
         .into_iter()
         .map(|sample| {
-            let name = sample.labels.get("__name__").cloned().unwrap_or_default();
+            let name = &sample.labels["__name__"];
             let labels: Vec<String> = sample
                 .labels
                 .iter()
@@ -431,7 +431,7 @@ fn range_queries_evaluate_every_step_and_sort_by_labels() {
         panic!("expected a matrix");
     };
     assert_eq!(series.len(), 2);
-    assert_eq!(series[0].labels["__name__"], "b");
+    assert_eq!(&series[0].labels["__name__"], "b");
     assert_eq!(series[0].samples, [(10 * SECOND, 7.0), (20 * SECOND, 8.0)]);
     assert_eq!(series[1].samples.len(), 3);
 
@@ -467,5 +467,31 @@ fn what_is_missing_is_refused_by_name_before_any_sample_is_read() {
     }
     for query in ["", "sum(", "rate(x)", "unknown_function(x)", "x{", "1 < 2", "{a=~\".*\"}"] {
         assert!(matches!(evaluate(&source, query, 0), Err(QueryError::BadData(_))), "{query}");
+    }
+}
+
+/// The shapes of every built-in check and of the metric templates in Flagger's documentation.
+#[test]
+fn the_checks_of_every_mesh_are_accepted() {
+    let source = MemorySource::default();
+    for query in [
+        r#"sum(rate(envoy_cluster_upstream_rq{envoy_cluster_name=~"test_podinfo-canary_[0-9a-zA-Z-]+",
+            envoy_response_code!~"5.*"}[1m])) / sum(rate(envoy_cluster_upstream_rq{
+            envoy_cluster_name=~"test_podinfo-canary_[0-9a-zA-Z-]+"}[1m])) * 100"#,
+        r#"sum(rate(http_request_duration_seconds_count{kubernetes_namespace="test",
+            kubernetes_pod_name=~"podinfo-[0-9a-zA-Z]+(-[0-9a-zA-Z]+)",status!~"5.*"}[1m]))"#,
+        r#"sum(rate(nginx_ingress_controller_response_duration_seconds_sum{namespace="test",ingress="podinfo",
+            canary!=""}[1m])) / sum(rate(nginx_ingress_controller_response_duration_seconds_count{namespace="test",
+            ingress="podinfo",canary!=""}[1m])) * 1000"#,
+        r#"sum(rate(skipper_response_duration_seconds_bucket{
+            route=~"kube(ew)?_test__podinfo_canary__.*__podinfo_canary(_[0-9]+)?",code!~"5..",le="+Inf"}[1m]))"#,
+        r#"histogram_quantile(0.99, sum(rate(traefik_service_request_duration_seconds_bucket{
+            service=~"test-podinfo-canary-[0-9a-zA-Z-]+@kubernetescrd"}[1m])) by (le)) * 1000"#,
+        r#"histogram_quantile(0.99, sum(rate(istio_request_duration_milliseconds_bucket{reporter="source",
+            destination_workload_namespace=~"test",destination_workload=~"podinfo",}[1m])) by (le))/1000"#,
+        r#"100 - sum(rate(istio_requests_total{reporter="source",destination_workload=~"podinfo",
+            response_code!~"5.*"}[1m])) / sum(rate(istio_requests_total{reporter="source"}[1m])) * 100"#,
+    ] {
+        assert_eq!(evaluate(&source, query, 0), Ok(QueryValue::Vector(vec![])), "{query}");
     }
 }

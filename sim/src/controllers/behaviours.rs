@@ -34,10 +34,7 @@ impl PodBehaviour {
     /// A behaviour with the default start-up delay.
     #[must_use]
     pub fn new(outcome: PodOutcome) -> Self {
-        Self {
-            start_delay: None,
-            outcome,
-        }
+        Self { start_delay: None, outcome }
     }
 }
 
@@ -72,10 +69,7 @@ impl PodBehaviours {
 
     /// Takes back what [`set`](Self::set) set for exactly this `image_part`.
     pub fn reset(&self, image_part: &str) {
-        self.inner
-            .rules
-            .lock()
-            .retain(|(part, _)| part != image_part);
+        self.inner.rules.lock().retain(|(part, _)| part != image_part);
         self.inner.changed.notify_one();
     }
 
@@ -83,11 +77,7 @@ impl PodBehaviours {
     #[must_use]
     pub fn of_image(&self, image: &str) -> PodBehaviour {
         let rules = self.inner.rules.lock();
-        if let Some((_, behaviour)) = rules
-            .iter()
-            .rev()
-            .find(|(part, _)| image.contains(part.as_str()))
-        {
+        if let Some((_, behaviour)) = rules.iter().rev().find(|(part, _)| image.contains(part.as_str())) {
             return *behaviour;
         }
         let tag = tag(image);

@@ -34,20 +34,14 @@ pub(super) fn count(object: &Value, pointer: &str) -> Option<i32> {
 }
 
 pub(super) fn flag(object: &Value, pointer: &str) -> bool {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
+    object.pointer(pointer).and_then(Value::as_bool).unwrap_or(false)
 }
 
 pub(super) fn strings(object: &Value, pointer: &str) -> BTreeMap<String, String> {
     let Some(members) = object.pointer(pointer).and_then(Value::as_object) else {
         return BTreeMap::new();
     };
-    members
-        .iter()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect()
+    members.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 pub(super) fn timestamp(object: &Value, pointer: &str) -> Option<Timestamp> {
@@ -55,9 +49,7 @@ pub(super) fn timestamp(object: &Value, pointer: &str) -> Option<Timestamp> {
 }
 
 pub(super) fn is_deleting(object: &Value) -> bool {
-    object
-        .pointer("/metadata/deletionTimestamp")
-        .is_some_and(|value| !value.is_null())
+    object.pointer("/metadata/deletionTimestamp").is_some_and(|value| !value.is_null())
 }
 
 pub(super) fn controller_owner(object: &Value) -> Option<Owner> {
@@ -84,10 +76,7 @@ pub(super) fn images(pod_spec: &Value) -> Vec<String> {
     let Some(containers) = pod_spec.pointer("/containers").and_then(Value::as_array) else {
         return Vec::new();
     };
-    containers
-        .iter()
-        .map(|container| text(container, "/image").unwrap_or_default().to_owned())
-        .collect()
+    containers.iter().map(|container| text(container, "/image").unwrap_or_default().to_owned()).collect()
 }
 
 /// Times in objects have a resolution of one second.
@@ -178,10 +167,8 @@ fn hash_value(value: &Value, hasher: &mut Fnv) {
             hasher.write(b"]");
         }
         Value::Object(members) => {
-            let mut members: Vec<_> = members
-                .iter()
-                .filter(|(key, value)| !value.is_null() && *key != TEMPLATE_HASH_LABEL)
-                .collect();
+            let mut members: Vec<_> =
+                members.iter().filter(|(key, value)| !value.is_null() && *key != TEMPLATE_HASH_LABEL).collect();
             members.sort_unstable_by_key(|(key, _)| *key);
             hasher.write(b"{");
             for (key, value) in members {

@@ -16,10 +16,7 @@ pub(super) struct ObjectName {
 
 impl ObjectName {
     pub(super) fn new(namespace: &str, name: &str) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 
     pub(super) fn of(object: &Value) -> Self {
@@ -31,10 +28,7 @@ impl ObjectName {
 
     /// Another object in the same namespace.
     pub(super) fn sibling(&self, name: &str) -> Self {
-        Self {
-            namespace: Arc::clone(&self.namespace),
-            name: name.into(),
-        }
+        Self { namespace: Arc::clone(&self.namespace), name: name.into() }
     }
 }
 

@@ -28,12 +28,7 @@ struct State {
 impl Utilisation {
     /// Sets the average usage of a target's pods, in percent of what they request. It stays at this value however many pods
     /// there are.
-    pub fn set_utilisation(
-        &self,
-        namespace: impl Into<String>,
-        target: impl Into<String>,
-        percent: u32,
-    ) {
+    pub fn set_utilisation(&self, namespace: impl Into<String>, target: impl Into<String>, percent: u32) {
         let key = (namespace.into(), target.into());
         let mut state = self.inner.state.lock();
         state.percents.insert(key.clone(), percent);

@@ -58,10 +58,7 @@ pub struct Workloads {
 
 impl Default for Workloads {
     fn default() -> Self {
-        Self {
-            namespaces: RwLock::default(),
-            version: watch::Sender::new(0),
-        }
+        Self { namespaces: RwLock::default(), version: watch::Sender::new(0) }
     }
 }
 
@@ -79,13 +76,7 @@ impl Workloads {
         namespaces
             .get(namespace)
             .and_then(|entries| entries.workloads.get(&(kind, name.to_owned())))
-            .map(|versions| {
-                versions
-                    .values()
-                    .filter(|version| version.ready > 0)
-                    .cloned()
-                    .collect()
-            })
+            .map(|versions| versions.values().filter(|version| version.ready > 0).cloned().collect())
             .unwrap_or_default()
     }
 
@@ -93,11 +84,7 @@ impl Workloads {
     /// makes no endpoints for such a Service. Its cost does not grow with the number of workloads in the namespace, as long as
     /// the first label of the selector is selective.
     #[must_use]
-    pub fn select(
-        &self,
-        namespace: &str,
-        selector: &BTreeMap<String, String>,
-    ) -> Vec<SelectedPods> {
+    pub fn select(&self, namespace: &str, selector: &BTreeMap<String, String>) -> Vec<SelectedPods> {
         let namespaces = self.namespaces.read();
         let Some(entries) = namespaces.get(namespace) else {
             return Vec::new();
@@ -111,15 +98,9 @@ impl Workloads {
         for name in candidates.into_iter().flatten() {
             let versions = entries.workloads.get(name).into_iter().flatten();
             for (_, pods) in versions {
-                let matches = selector
-                    .iter()
-                    .all(|(key, value)| pods.labels.get(key) == Some(value));
+                let matches = selector.iter().all(|(key, value)| pods.labels.get(key) == Some(value));
                 if matches && pods.ready > 0 {
-                    selected.push(SelectedPods {
-                        kind: name.0,
-                        workload: name.1.clone(),
-                        pods: pods.clone(),
-                    });
+                    selected.push(SelectedPods { kind: name.0, workload: name.1.clone(), pods: pods.clone() });
                 }
             }
         }
@@ -144,10 +125,7 @@ impl Workloads {
         let name = (kind, workload.to_owned());
         let mut namespaces = self.namespaces.write();
         let entries = namespaces.entry(namespace.to_owned()).or_default();
-        let present = entries
-            .workloads
-            .get(&name)
-            .and_then(|versions| versions.get(version));
+        let present = entries.workloads.get(&name).and_then(|versions| versions.get(version));
         if present == pods.as_ref() {
             return;
         }
@@ -156,18 +134,10 @@ impl Workloads {
                 let same_labels = present.is_some_and(|present| present.labels == pods.labels);
                 if !same_labels {
                     for (key, value) in pods.labels.iter() {
-                        entries
-                            .by_label
-                            .entry((key.clone(), value.clone()))
-                            .or_default()
-                            .insert(name.clone());
+                        entries.by_label.entry((key.clone(), value.clone())).or_default().insert(name.clone());
                     }
                 }
-                entries
-                    .workloads
-                    .entry(name)
-                    .or_default()
-                    .insert(version.to_owned(), pods);
+                entries.workloads.entry(name).or_default().insert(version.to_owned(), pods);
             }
             None => entries.remove(&name, version),
         }
@@ -176,24 +146,12 @@ impl Workloads {
     }
 
     /// Forgets versions of a workload that `keep` does not name.
-    pub(super) fn retain(
-        &self,
-        kind: WorkloadKind,
-        namespace: &str,
-        workload: &str,
-        keep: impl Fn(&str) -> bool,
-    ) {
+    pub(super) fn retain(&self, kind: WorkloadKind, namespace: &str, workload: &str, keep: impl Fn(&str) -> bool) {
         let gone: Vec<String> = {
             let namespaces = self.namespaces.read();
-            let versions = namespaces
-                .get(namespace)
-                .and_then(|entries| entries.workloads.get(&(kind, workload.to_owned())));
-            versions
-                .into_iter()
-                .flat_map(BTreeMap::keys)
-                .filter(|version| !keep(version))
-                .cloned()
-                .collect()
+            let versions =
+                namespaces.get(namespace).and_then(|entries| entries.workloads.get(&(kind, workload.to_owned())));
+            versions.into_iter().flat_map(BTreeMap::keys).filter(|version| !keep(version)).cloned().collect()
         };
         for version in gone {
             self.set(kind, namespace, workload, &version, None);
@@ -236,12 +194,7 @@ mod tests {
     fn pods(app: &str, hash: &str, ready: u32) -> VersionPods {
         let labels = [("app", app), ("pod-template-hash", hash)];
         VersionPods {
-            labels: Arc::new(
-                labels
-                    .iter()
-                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-                    .collect(),
-            ),
+            labels: Arc::new(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
             image: "app:1".into(),
             ready,
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Shared;
-use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind, NAMESPACE};
+use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind, NAMESPACE, POD};
 use super::record::Record;
 use super::state::{ObjectKey, State};
 
@@ -137,11 +137,19 @@ impl State {
             return;
         }
         if present.is_empty() {
-            self.delete(shared, key, Propagation::Background);
+            self.collect(shared, key, &record, Propagation::Background);
             return;
         }
         let present: Vec<String> = present.into_iter().map(str::to_owned).collect();
         self.retain_owners(shared, key, &record, |uid| present.iter().any(|kept| kept == uid));
+    }
+
+    /// What the cluster's own controllers delete goes through the API there too: running pods get their grace period.
+    fn collect(&mut self, shared: &Shared, key: &ObjectKey, record: &Record, propagation: Propagation) {
+        match pod_grace_seconds(key, &record.value, None) {
+            Some(seconds) => self.delete_after_grace(shared, key, seconds),
+            None => self.delete(shared, key, propagation),
+        };
     }
 
     /// A namespaced owner counts only for objects of its own namespace.
@@ -185,7 +193,7 @@ impl State {
             if other_owner {
                 self.retain_owners(shared, &key, &record, |owner| owner != uid);
             } else {
-                self.delete(shared, &key, Propagation::Foreground);
+                self.collect(shared, &key, &record, Propagation::Foreground);
             }
         }
         self.finish_foreground(shared, uid);
@@ -231,7 +239,9 @@ impl State {
         let marked = Arc::clone(self.record_of(key)?);
         let contents: Vec<ObjectKey> = self.keys_in(|_, namespace| namespace == key.name);
         for content in contents {
-            self.delete(shared, &content, Propagation::Background);
+            if let Some(record) = self.record_of(&content).cloned() {
+                self.collect(shared, &content, &record, Propagation::Background);
+            }
         }
         self.finish_namespace(shared, &key.name);
         Some(Deletion::Marked(marked))
@@ -278,6 +288,20 @@ impl State {
         keys.sort();
         keys
     }
+}
+
+/// The grace period of a pod that runs on a node and so is removed by its kubelet; `None` for everything that goes at once
+/// (`podStrategy.CheckGracefulDelete`).
+pub(crate) fn pod_grace_seconds(key: &ObjectKey, pod: &Value, requested: Option<u64>) -> Option<u64> {
+    if key.kind != POD || pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+        return None;
+    }
+    if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    // 30 s is the API server's default of `terminationGracePeriodSeconds`.
+    let seconds = requested.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_u64()).unwrap_or(30);
+    (seconds > 0).then_some(seconds)
 }
 
 fn blocks_owner(dependent: &Value, uid: &str) -> bool {

@@ -56,7 +56,7 @@ impl StatusError {
         if let Some(fields) = body.as_object_mut() {
             fields.insert("kind".to_owned(), "Status".into());
             fields.insert("apiVersion".to_owned(), "v1".into());
-            fields.insert("metadata".to_owned(), Value::Object(serde_json::Map::new()));
+            fields.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
         }
         body
     }

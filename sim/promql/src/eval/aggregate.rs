@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Element, Metric, Value, owned, type_error};
+use super::{Element, Metric, Value, type_error};
 use crate::error::QueryError;
 use crate::labels::Labels;
 use crate::number;

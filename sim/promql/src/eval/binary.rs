@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
-use super::{Element, Metric, Value, owned, type_error, unique};
+use super::{Element, Metric, Value, type_error, unique};
 use crate::error::QueryError;
 use crate::labels::Labels;
 use crate::plan::{Arithmetic, Binary, BinaryOperator, Cardinality, Comparison, LabelSelection, Matching, SetOperator};

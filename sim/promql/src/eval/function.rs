@@ -5,7 +5,7 @@ use std::sync::Arc;
 use regex::Regex;
 
 use super::window::{RangeFunction, Window};
-use super::{Element, Evaluator, Metric, Value, ensure_distinct, histogram, owned, type_error, unique};
+use super::{Element, Evaluator, Metric, Value, ensure_distinct, histogram, type_error, unique};
 use crate::error::QueryError;
 use crate::labels::{Labels, METRIC_NAME};
 use crate::matcher::MatchOperator;

@@ -49,7 +49,7 @@ impl Metric {
 
     /// Without the metric name and the labels named.
     pub(crate) fn except(self, labels: &[&str]) -> Self {
-        if !labels.iter().any(|label| self.labels.contains(*label)) {
+        if !labels.iter().any(|label| self.labels.contains(label)) {
             return self.drop_name();
         }
         let kept = self.iter_without_name().filter(|(name, _)| !labels.contains(name));
@@ -75,10 +75,6 @@ impl Metric {
         }
         Arc::new(self.iter().collect())
     }
-}
-
-pub(crate) fn owned((name, value): (&str, &str)) -> (String, String) {
-    (name.to_owned(), value.to_owned())
 }
 
 /// One element of an instant vector.

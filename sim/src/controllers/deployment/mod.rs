@@ -5,11 +5,13 @@
 //! whether ReplicaSets are stored objects or only counted, so both forms of the cluster roll out alike.
 
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod spec;
 mod status;
 
 pub(super) use plan::{Operation, SetStatus, SetView, plan};
-pub(super) use spec::{DeploymentSpec, scaled};
+pub(super) use spec::DeploymentSpec;
 pub(super) use status::DeploymentStatus;
 
 /// Annotation with the revision of a Deployment and of each of its ReplicaSets.

@@ -7,10 +7,9 @@ use jiff::Timestamp;
 use super::super::json::{after, seconds};
 use super::spec::{DeploymentSpec, Strategy};
 use super::status::{
-    AVAILABLE, Condition, DEPLOYMENT_PAUSED, DEPLOYMENT_RESUMED, DeploymentStatus,
-    FOUND_NEW_REPLICA_SET, MINIMUM_REPLICAS_AVAILABLE, MINIMUM_REPLICAS_UNAVAILABLE,
-    NEW_REPLICA_SET_AVAILABLE, NEW_REPLICA_SET_CREATED, PROGRESS_DEADLINE_EXCEEDED, PROGRESSING,
-    REPLICA_SET_UPDATED,
+    AVAILABLE, Condition, DEPLOYMENT_PAUSED, DEPLOYMENT_RESUMED, DeploymentStatus, FOUND_NEW_REPLICA_SET,
+    MINIMUM_REPLICAS_AVAILABLE, MINIMUM_REPLICAS_UNAVAILABLE, NEW_REPLICA_SET_AVAILABLE, NEW_REPLICA_SET_CREATED,
+    PROGRESS_DEADLINE_EXCEEDED, PROGRESSING, REPLICA_SET_UPDATED,
 };
 
 /// Counts of a ReplicaSet's pods. Pods that are being deleted are in `terminating` only.
@@ -45,11 +44,7 @@ pub(crate) struct SetView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// A ReplicaSet for the current template.
-    Create {
-        name: String,
-        revision: i64,
-        replicas: i32,
-    },
+    Create { name: String, revision: i64, replicas: i32 },
     /// Another size, or only other annotations where `from == to`.
     Scale { name: String, from: i32, to: i32 },
     /// The set of the current template takes a new revision number, or the Deployment's `minReadySeconds`.
@@ -70,12 +65,7 @@ pub(crate) struct Plan {
 }
 
 /// Decides as `syncDeployment` of Kubernetes does. `stored` is the status that the Deployment carries.
-pub(crate) fn plan(
-    spec: &DeploymentSpec,
-    stored: &DeploymentStatus,
-    sets: Vec<SetView>,
-    now: Timestamp,
-) -> Plan {
+pub(crate) fn plan(spec: &DeploymentSpec, stored: &DeploymentStatus, sets: Vec<SetView>, now: Timestamp) -> Plan {
     let mut rollout = Rollout {
         spec,
         now,
@@ -86,12 +76,7 @@ pub(crate) fn plan(
         revision: None,
     };
     let (status, wake) = rollout.run();
-    Plan {
-        operations: rollout.operations,
-        status,
-        revision: rollout.revision,
-        wake,
-    }
+    Plan { operations: rollout.operations, status, revision: rollout.revision, wake }
 }
 
 /// The oldest set of the template: where two match, all controllers must pick the same.
@@ -140,10 +125,7 @@ impl Rollout<'_> {
         if self.spec.progress_deadline.is_none() {
             return;
         }
-        let reason = self
-            .current
-            .condition(PROGRESSING)
-            .map(|condition| condition.reason.as_str());
+        let reason = self.current.condition(PROGRESSING).map(|condition| condition.reason.as_str());
         if reason == Some(PROGRESS_DEADLINE_EXCEEDED) {
             return;
         }
@@ -151,11 +133,7 @@ impl Rollout<'_> {
         if self.spec.paused && !was_paused {
             self.set_progressing("Unknown", DEPLOYMENT_PAUSED, "Deployment is paused".into());
         } else if !self.spec.paused && was_paused {
-            self.set_progressing(
-                "Unknown",
-                DEPLOYMENT_RESUMED,
-                "Deployment is resumed".into(),
-            );
+            self.set_progressing("Unknown", DEPLOYMENT_RESUMED, "Deployment is resumed".into());
         }
     }
 
@@ -172,10 +150,7 @@ impl Rollout<'_> {
         if set.revision < revision || set.min_ready != self.spec.min_ready {
             set.revision = set.revision.max(revision);
             set.min_ready = self.spec.min_ready;
-            self.operations.push(Operation::Refresh {
-                name: set.name.clone(),
-                revision: set.revision,
-            });
+            self.operations.push(Operation::Refresh { name: set.name.clone(), revision: set.revision });
         }
         self.revision = Some(set.revision);
         let found = format!("Found new replica set \"{}\"", set.name);
@@ -210,11 +185,7 @@ impl Rollout<'_> {
             settled: false,
         };
         set.replicas = self.wanted_new_replicas(0);
-        self.operations.push(Operation::Create {
-            name: name.clone(),
-            revision,
-            replicas: set.replicas,
-        });
+        self.operations.push(Operation::Create { name: name.clone(), revision, replicas: set.replicas });
         self.sets.push(set);
         let index = self.sets.len() - 1;
         self.new_set = Some(index);
@@ -227,18 +198,12 @@ impl Rollout<'_> {
     }
 
     fn old_indices(&self) -> Vec<usize> {
-        (0..self.sets.len())
-            .filter(|index| Some(*index) != self.new_set)
-            .collect()
+        (0..self.sets.len()).filter(|index| Some(*index) != self.new_set).collect()
     }
 
     fn old_sets(&self) -> impl Iterator<Item = &SetView> {
         let new_set = self.new_set;
-        self.sets
-            .iter()
-            .enumerate()
-            .filter(move |(index, _)| Some(*index) != new_set)
-            .map(|(_, set)| set)
+        self.sets.iter().enumerate().filter(move |(index, _)| Some(*index) != new_set).map(|(_, set)| set)
     }
 
     fn by_age(&self, mut indices: Vec<usize>) -> Vec<usize> {
@@ -247,10 +212,7 @@ impl Rollout<'_> {
     }
 
     fn active(&self, indices: Vec<usize>) -> Vec<usize> {
-        indices
-            .into_iter()
-            .filter(|index| self.sets[*index].replicas > 0)
-            .collect()
+        indices.into_iter().filter(|index| self.sets[*index].replicas > 0).collect()
     }
 
     /// Sum of `spec.replicas` over all sets.
@@ -270,11 +232,7 @@ impl Rollout<'_> {
         if !resized && set.desired_annotation == desired && set.max_annotation == max {
             return false;
         }
-        self.operations.push(Operation::Scale {
-            name: set.name.clone(),
-            from: set.replicas,
-            to,
-        });
+        self.operations.push(Operation::Scale { name: set.name.clone(), from: set.replicas, to });
         set.replicas = to;
         set.desired_annotation = desired;
         set.max_annotation = max;
@@ -283,12 +241,9 @@ impl Rollout<'_> {
 
     /// Somebody changed the size of the Deployment since its sets were last scaled.
     fn is_scaling_event(&self) -> bool {
-        self.sets.iter().any(|set| {
-            set.replicas > 0
-                && set
-                    .desired_annotation
-                    .is_some_and(|desired| desired != self.spec.replicas)
-        })
+        self.sets
+            .iter()
+            .any(|set| set.replicas > 0 && set.desired_annotation.is_some_and(|desired| desired != self.spec.replicas))
     }
 
     /// Reaches the Deployment's size without moving the rollout on.
@@ -327,18 +282,12 @@ impl Rollout<'_> {
 
     /// A rollout under way that is resized keeps the shares of its sets; what rounding leaves over goes to the largest.
     fn scale_proportionally(&mut self, mut active: Vec<usize>) {
-        let allowed = if self.spec.replicas > 0 {
-            self.spec.max_replicas()
-        } else {
-            0
-        };
+        let allowed = if self.spec.replicas > 0 { self.spec.max_replicas() } else { 0 };
         let existing: i32 = active.iter().map(|index| self.sets[*index].replicas).sum();
         let to_add = allowed - existing;
         let sets = &self.sets;
         if to_add > 0 {
-            active.sort_by_key(|index| {
-                (Reverse(sets[*index].replicas), Reverse(sets[*index].created))
-            });
+            active.sort_by_key(|index| (Reverse(sets[*index].replicas), Reverse(sets[*index].created)));
         } else {
             active.sort_by_key(|index| (Reverse(sets[*index].replicas), sets[*index].created));
         }
@@ -364,11 +313,7 @@ impl Rollout<'_> {
         }
         let share = self.fraction(set);
         let allowed = to_add - added;
-        if to_add > 0 {
-            share.min(allowed)
-        } else {
-            share.max(allowed)
-        }
+        if to_add > 0 { share.min(allowed) } else { share.max(allowed) }
     }
 
     fn fraction(&self, set: &SetView) -> i32 {
@@ -403,11 +348,8 @@ impl Rollout<'_> {
         if replicas == self.spec.replicas {
             return false;
         }
-        let wanted = if replicas > self.spec.replicas {
-            self.spec.replicas
-        } else {
-            self.wanted_new_replicas(replicas)
-        };
+        let wanted =
+            if replicas > self.spec.replicas { self.spec.replicas } else { self.wanted_new_replicas(replicas) };
         self.scale_set(new_set, wanted)
     }
 
@@ -466,9 +408,7 @@ impl Rollout<'_> {
             scaled_down |= self.scale_set(index, 0);
         }
         // Pods that are still terminating hold what the new ones wait for, be it a volume or a port.
-        let old_pods_exist = self
-            .old_sets()
-            .any(|set| set.status.replicas > 0 || set.status.terminating > 0);
+        let old_pods_exist = self.old_sets().any(|set| set.status.replicas > 0 || set.status.terminating > 0);
         if scaled_down || old_pods_exist {
             return;
         }
@@ -484,17 +424,13 @@ impl Rollout<'_> {
             return;
         };
         let mut old: Vec<&SetView> = self.old_sets().filter(|set| !set.deleting).collect();
-        let surplus = old
-            .len()
-            .saturating_sub(usize::try_from(limit).unwrap_or(0));
+        let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         old.sort_by_key(|set| (set.revision, set.created));
         let deletions: Vec<Operation> = old
             .into_iter()
             .take(surplus)
             .filter(|set| set.settled && set.replicas == 0 && set.status.replicas == 0)
-            .map(|set| Operation::Delete {
-                name: set.name.clone(),
-            })
+            .map(|set| Operation::Delete { name: set.name.clone() })
             .collect();
         self.operations.extend(deletions);
     }
@@ -516,28 +452,13 @@ impl Rollout<'_> {
             status.updated_replicas = self.sets[index].status.replicas;
         }
         status.unavailable_replicas = (self.wanted_pods() - status.available_replicas).max(0);
-        let enough =
-            status.available_replicas >= self.spec.replicas - self.spec.max_unavailable;
+        let enough = status.available_replicas >= self.spec.replicas - self.spec.max_unavailable;
         let (value, reason, message) = if enough {
-            (
-                "True",
-                MINIMUM_REPLICAS_AVAILABLE,
-                "Deployment has minimum availability.",
-            )
+            ("True", MINIMUM_REPLICAS_AVAILABLE, "Deployment has minimum availability.")
         } else {
-            (
-                "False",
-                MINIMUM_REPLICAS_UNAVAILABLE,
-                "Deployment does not have minimum availability.",
-            )
+            ("False", MINIMUM_REPLICAS_UNAVAILABLE, "Deployment does not have minimum availability.")
         };
-        status.set_condition(Condition::new(
-            AVAILABLE,
-            value,
-            reason,
-            message.into(),
-            self.now,
-        ));
+        status.set_condition(Condition::new(AVAILABLE, value, reason, message.into(), self.now));
         status
     }
 
@@ -550,26 +471,18 @@ impl Rollout<'_> {
         };
         let current = self.current.condition(PROGRESSING).cloned();
         let reason = current.as_ref().map(|condition| condition.reason.as_str());
-        let was_complete = status.replicas == status.updated_replicas
-            && reason == Some(NEW_REPLICA_SET_AVAILABLE);
+        let was_complete = status.replicas == status.updated_replicas && reason == Some(NEW_REPLICA_SET_AVAILABLE);
         if was_complete {
             return (status, None);
         }
         if status.is_complete(self.spec) {
             let message = format!("{} has successfully progressed.", self.subject());
-            status.set_condition(Condition::new(
-                PROGRESSING,
-                "True",
-                NEW_REPLICA_SET_AVAILABLE,
-                message,
-                self.now,
-            ));
+            status.set_condition(Condition::new(PROGRESSING, "True", NEW_REPLICA_SET_AVAILABLE, message, self.now));
             return (status, None);
         }
         if status.has_progressed_since(&self.current) {
             let message = format!("{} is progressing.", self.subject());
-            let mut condition =
-                Condition::new(PROGRESSING, "True", REPLICA_SET_UPDATED, message, self.now);
+            let mut condition = Condition::new(PROGRESSING, "True", REPLICA_SET_UPDATED, message, self.now);
             // Progress renews the update time even where status and reason stay, so that the deadline starts anew.
             if let Some(current) = current.filter(|current| current.status == "True") {
                 condition.last_transition_time = current.last_transition_time;
@@ -578,13 +491,7 @@ impl Rollout<'_> {
             status.set_condition(condition);
         } else if self.has_timed_out(&status, deadline) {
             let message = format!("{} has timed out progressing.", self.subject());
-            status.set_condition(Condition::new(
-                PROGRESSING,
-                "False",
-                PROGRESS_DEADLINE_EXCEEDED,
-                message,
-                self.now,
-            ));
+            status.set_condition(Condition::new(PROGRESSING, "False", PROGRESS_DEADLINE_EXCEEDED, message, self.now));
         }
         let wake = Self::deadline_check(&status, deadline);
         (status, wake)
@@ -604,23 +511,16 @@ impl Rollout<'_> {
         match condition.reason.as_str() {
             NEW_REPLICA_SET_AVAILABLE => false,
             PROGRESS_DEADLINE_EXCEEDED => true,
-            _ => condition
-                .last_update_time
-                .is_some_and(|from| after(from, seconds(deadline)) < self.now),
+            _ => condition.last_update_time.is_some_and(|from| after(from, seconds(deadline)) < self.now),
         }
     }
 
     /// Kubernetes looks one second after the deadline, because times in a status have no fractions.
     fn deadline_check(status: &DeploymentStatus, deadline: i64) -> Option<Timestamp> {
         let condition = status.condition(PROGRESSING)?;
-        if [NEW_REPLICA_SET_AVAILABLE, PROGRESS_DEADLINE_EXCEEDED]
-            .contains(&condition.reason.as_str())
-        {
+        if [NEW_REPLICA_SET_AVAILABLE, PROGRESS_DEADLINE_EXCEEDED].contains(&condition.reason.as_str()) {
             return None;
         }
-        Some(after(
-            condition.last_update_time?,
-            seconds(deadline.saturating_add(1)),
-        ))
+        Some(after(condition.last_update_time?, seconds(deadline.saturating_add(1))))
     }
 }

@@ -46,9 +46,7 @@ impl DeploymentSpec {
         let history = count(deployment, "/spec/revisionHistoryLimit").unwrap_or(10);
         let null = Value::Null;
         Self {
-            name: text(deployment, "/metadata/name")
-                .unwrap_or_default()
-                .to_owned(),
+            name: text(deployment, "/metadata/name").unwrap_or_default().to_owned(),
             generation: integer(deployment, "/metadata/generation").unwrap_or(0),
             deleting: is_deleting(deployment),
             replicas,
@@ -84,44 +82,23 @@ impl DeploymentSpec {
 fn fence_posts(deployment: &Value, replicas: i32) -> (i32, i32) {
     let rolling = deployment.pointer("/spec/strategy/rollingUpdate");
     let surge = scaled(rolling.and_then(|r| r.get("maxSurge")), 25, replicas, true);
-    let unavailable = scaled(
-        rolling.and_then(|r| r.get("maxUnavailable")),
-        25,
-        replicas,
-        false,
-    );
-    let unavailable = if surge == 0 && unavailable == 0 {
-        1
-    } else {
-        unavailable
-    };
+    let unavailable = scaled(rolling.and_then(|r| r.get("maxUnavailable")), 25, replicas, false);
+    let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
     (surge, unavailable.min(replicas))
 }
 
 /// An int-or-percent value against a total. `default_percent` stands in for an absent or unreadable value.
-pub(crate) fn scaled(
-    value: Option<&Value>,
-    default_percent: i64,
-    total: i32,
-    round_up: bool,
-) -> i32 {
+fn scaled(value: Option<&Value>, default_percent: i64, total: i32, round_up: bool) -> i32 {
     let percent = match value {
         Some(Value::Number(number)) => {
             let number = number.as_i64().unwrap_or(0).max(0);
             return i32::try_from(number).unwrap_or(i32::MAX);
         }
-        Some(Value::String(text)) => text
-            .trim_end_matches('%')
-            .parse::<i64>()
-            .unwrap_or(default_percent),
+        Some(Value::String(text)) => text.trim_end_matches('%').parse::<i64>().unwrap_or(default_percent),
         _ => default_percent,
     };
     let hundredths = i64::from(total).saturating_mul(percent.max(0));
-    let rounded = if round_up {
-        hundredths.saturating_add(99) / 100
-    } else {
-        hundredths / 100
-    };
+    let rounded = if round_up { hundredths.saturating_add(99) / 100 } else { hundredths / 100 };
     i32::try_from(rounded).unwrap_or(i32::MAX)
 }
 
@@ -131,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    fn posts(replicas: i32, surge: Value, unavailable: Value) -> (i32, i32) {
+    fn posts(replicas: i32, surge: &Value, unavailable: &Value) -> (i32, i32) {
         let deployment = json!({"spec": {"replicas": replicas,
             "strategy": {"rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}}});
         let spec = DeploymentSpec::parse(&deployment);
@@ -140,20 +117,17 @@ mod tests {
 
     #[test]
     fn surge_rounds_up_and_unavailability_rounds_down() {
-        assert_eq!(posts(10, json!("25%"), json!("25%")), (3, 2));
-        assert_eq!(posts(1, json!("25%"), json!("25%")), (1, 0));
-        assert_eq!(posts(3, json!(0), json!("10%")), (0, 1));
-        assert_eq!(posts(2, json!(1), json!(5)), (1, 2));
-        assert_eq!(posts(0, json!("25%"), json!("25%")), (0, 0));
+        assert_eq!(posts(10, &json!("25%"), &json!("25%")), (3, 2));
+        assert_eq!(posts(1, &json!("25%"), &json!("25%")), (1, 0));
+        assert_eq!(posts(3, &json!(0), &json!("10%")), (0, 1));
+        assert_eq!(posts(2, &json!(1), &json!(5)), (1, 2));
+        assert_eq!(posts(0, &json!("25%"), &json!("25%")), (0, 0));
     }
 
     #[test]
     fn absent_fields_take_the_defaults_of_the_api_server() {
         let spec = DeploymentSpec::parse(&json!({"metadata": {"name": "a"}, "spec": {}}));
-        assert_eq!(
-            (spec.replicas, spec.max_surge, spec.max_unavailable),
-            (1, 1, 0)
-        );
+        assert_eq!((spec.replicas, spec.max_surge, spec.max_unavailable), (1, 1, 0));
         assert_eq!(spec.progress_deadline, Some(600));
         assert_eq!(spec.revision_history_limit, Some(10));
         let off = DeploymentSpec::parse(&json!({"spec": {"progressDeadlineSeconds": 2147483647}}));

@@ -38,13 +38,7 @@ pub(crate) struct Condition {
 }
 
 impl Condition {
-    pub(crate) fn new(
-        condition_type: &str,
-        status: &str,
-        reason: &str,
-        message: String,
-        now: Timestamp,
-    ) -> Self {
+    pub(crate) fn new(condition_type: &str, status: &str, reason: &str, message: String, now: Timestamp) -> Self {
         let now = whole_second(now);
         Self {
             condition_type: condition_type.to_owned(),
@@ -86,10 +80,7 @@ pub(crate) struct DeploymentStatus {
 impl DeploymentStatus {
     /// What is stored; a status nobody wrote yet, or one this controller cannot read, counts as empty and is rebuilt.
     pub(crate) fn parse(deployment: &Value) -> Self {
-        deployment
-            .get("status")
-            .and_then(|status| Self::deserialize(status).ok())
-            .unwrap_or_default()
+        deployment.get("status").and_then(|status| Self::deserialize(status).ok()).unwrap_or_default()
     }
 
     pub(crate) fn to_value(&self) -> Value {
@@ -97,9 +88,7 @@ impl DeploymentStatus {
     }
 
     pub(crate) fn condition(&self, condition_type: &str) -> Option<&Condition> {
-        self.conditions
-            .iter()
-            .find(|condition| condition.condition_type == condition_type)
+        self.conditions.iter().find(|condition| condition.condition_type == condition_type)
     }
 
     /// A condition with the same status and reason is left as it is, message and times included; one with the same status
@@ -118,8 +107,7 @@ impl DeploymentStatus {
     }
 
     pub(crate) fn remove_condition(&mut self, condition_type: &str) {
-        self.conditions
-            .retain(|condition| condition.condition_type != condition_type);
+        self.conditions.retain(|condition| condition.condition_type != condition_type);
     }
 
     /// Every pod is of the new template, available, and no old one is left.

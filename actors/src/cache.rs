@@ -1,0 +1,271 @@
+//! Observed objects, fed by watches and by the answers to our own writes, and the wake-up calls that follow from them.
+//!
+//! **Guarantees.** An object is only ever replaced by a newer version, so a decision that follows a write sees that
+//! write, however late the watch is. A canary is woken for every change of every object that its last snapshot looked
+//! up, whether it existed or not. Wake-ups collapse: a canary that has not yet looked is not called twice.
+//!
+//! Watches run on worker threads and actors on one arbiter, so this is the one structure they share.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix::Recipient;
+use aviary_providers::{ObjectKey, ObjectKind, Objects};
+use dashmap::DashMap;
+use kube::core::DynamicObject;
+
+use crate::messages::{CanaryId, Nudge};
+
+/// Whether a kind has been listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KindState {
+    /// Not yet.
+    Syncing,
+    /// Listed at least once.
+    Synced,
+    /// The API server does not serve it (its CRD is not installed).
+    Unserved,
+}
+
+#[derive(Clone)]
+struct Inbox {
+    nudge: Recipient<Nudge>,
+    pending: Arc<AtomicBool>,
+}
+
+impl Inbox {
+    fn ring(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            self.nudge.do_send(Nudge);
+        }
+    }
+}
+
+/// The objects, who looked at them, and how to reach those.
+#[derive(Default)]
+pub struct Cache {
+    objects: DashMap<ObjectKey, Arc<DynamicObject>>,
+    interests: DashMap<ObjectKey, Vec<CanaryId>>,
+    inboxes: DashMap<CanaryId, Inbox>,
+    kinds: DashMap<&'static ObjectKind, KindState>,
+}
+
+impl Cache {
+    /// Stores an object unless a newer version is known. Wakes whoever looked at it.
+    pub fn apply(&self, kind: &'static ObjectKind, mut object: DynamicObject) {
+        // Large, and nothing here looks at it.
+        object.metadata.managed_fields = None;
+        let Some(key) = key_of(kind, &object) else { return };
+        if self.objects.get(&key).is_some_and(|known| !is_newer(&object, &known)) {
+            return;
+        }
+        self.objects.insert(key.clone(), Arc::new(object));
+        self.wake(&key);
+    }
+
+    /// Removes an object unless a newer version is known. Wakes whoever looked at it.
+    pub fn remove(&self, kind: &'static ObjectKind, object: &DynamicObject) {
+        let Some(key) = key_of(kind, object) else { return };
+        if self.objects.remove_if(&key, |_, known| version(known) <= version(object)).is_some() {
+            self.wake(&key);
+        }
+    }
+
+    /// Removes an object that the API server says does not exist.
+    pub fn forget(&self, key: &ObjectKey) {
+        if self.objects.remove(key).is_some() {
+            self.wake(key);
+        }
+    }
+
+    /// After a complete list: removes objects of the kind (in the listed scope) that were not in it.
+    pub fn retain_listed(&self, kind: &'static ObjectKind, namespace: Option<&str>, listed: &BTreeSet<ObjectKey>) {
+        let gone: Vec<ObjectKey> = self
+            .objects
+            .iter()
+            .map(|entry| entry.key().clone())
+            .filter(|key| key.kind == kind && namespace.is_none_or(|namespace| key.namespace == namespace))
+            .filter(|key| !listed.contains(key))
+            .collect();
+        gone.iter().for_each(|key| self.forget(key));
+    }
+
+    /// The object, if it exists.
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<DynamicObject>> {
+        self.objects.get(key).map(|entry| entry.value().clone())
+    }
+
+    /// Namespaces and names of all objects of a kind.
+    pub fn names(&self, kind: &'static ObjectKind) -> Vec<CanaryId> {
+        let of_kind = self.objects.iter().filter(|entry| entry.key().kind == kind);
+        of_kind
+            .map(|entry| CanaryId { namespace: entry.key().namespace.clone(), name: entry.key().name.clone() })
+            .collect()
+    }
+
+    /// How many objects are held.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Notes the state of a kind.
+    pub fn set_kind(&self, kind: &'static ObjectKind, state: KindState) {
+        self.kinds.insert(kind, state);
+    }
+
+    /// The state of a kind; `None` for one that is not watched.
+    pub fn kind(&self, kind: &'static ObjectKind) -> Option<KindState> {
+        self.kinds.get(kind).map(|entry| *entry.value())
+    }
+
+    /// Whether every watched kind was listed or is known not to be served.
+    pub fn is_synced(&self) -> bool {
+        self.kinds.iter().all(|entry| *entry.value() != KindState::Syncing)
+    }
+
+    /// Registers where a canary is reached. Returns the flag that the canary clears before it looks.
+    pub fn register(&self, canary: &CanaryId, nudge: Recipient<Nudge>) -> Arc<AtomicBool> {
+        let pending = Arc::new(AtomicBool::new(false));
+        self.inboxes.insert(canary.clone(), Inbox { nudge, pending: pending.clone() });
+        pending
+    }
+
+    /// Forgets a canary and what it looked at.
+    pub fn unregister(&self, canary: &CanaryId, interests: &BTreeSet<ObjectKey>) {
+        self.inboxes.remove(canary);
+        interests.iter().for_each(|key| self.drop_interest(canary, key));
+    }
+
+    /// Replaces what a canary is woken for. Returns whether anything was added: an object may have changed between
+    /// the look at it and the registration, so the caller must look once more.
+    pub fn watch_for(&self, canary: &CanaryId, before: &BTreeSet<ObjectKey>, now: &BTreeSet<ObjectKey>) -> bool {
+        before.difference(now).for_each(|key| self.drop_interest(canary, key));
+        let mut added = false;
+        for key in now.difference(before) {
+            added = true;
+            self.interests.entry(key.clone()).or_default().push(canary.clone());
+        }
+        added
+    }
+
+    /// Wakes one canary.
+    pub fn wake_canary(&self, canary: &CanaryId) {
+        // The guard is dropped before the message is sent: a handler may run on this very thread.
+        let inbox = self.inboxes.get(canary).map(|entry| entry.value().clone());
+        if let Some(inbox) = inbox {
+            inbox.ring();
+        }
+    }
+
+    fn wake(&self, key: &ObjectKey) {
+        let interested = self.interests.get(key).map(|entry| entry.value().clone()).unwrap_or_default();
+        interested.iter().for_each(|canary| self.wake_canary(canary));
+    }
+
+    fn drop_interest(&self, canary: &CanaryId, key: &ObjectKey) {
+        if let Some(mut entry) = self.interests.get_mut(key) {
+            entry.retain(|other| other != canary);
+        }
+        self.interests.remove_if(key, |_, interested| interested.is_empty());
+    }
+}
+
+/// Looks objects up and remembers what was looked up.
+pub struct Lookups<'a> {
+    cache: &'a Cache,
+    keys: RefCell<BTreeSet<ObjectKey>>,
+}
+
+impl<'a> Lookups<'a> {
+    /// No lookups yet.
+    pub fn new(cache: &'a Cache) -> Self {
+        Lookups { cache, keys: RefCell::default() }
+    }
+
+    /// What was looked up.
+    pub fn into_keys(self) -> BTreeSet<ObjectKey> {
+        self.keys.into_inner()
+    }
+}
+
+impl Objects for Lookups<'_> {
+    fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
+        let key = ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+        let found = self.cache.get(&key);
+        self.keys.borrow_mut().insert(key);
+        found
+    }
+}
+
+/// The key of an object.
+pub fn key_of(kind: &'static ObjectKind, object: &DynamicObject) -> Option<ObjectKey> {
+    Some(ObjectKey {
+        kind,
+        namespace: object.metadata.namespace.clone().unwrap_or_default(),
+        name: object.metadata.name.clone()?,
+    })
+}
+
+/// Resource versions can be compared as numbers (Kubernetes 1.35; true of every release on etcd before).
+pub(crate) fn version(object: &DynamicObject) -> u64 {
+    object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
+fn is_newer(object: &DynamicObject, known: &DynamicObject) -> bool {
+    // Versions that are not numbers cannot be compared; then the latest word counts.
+    let (new, old) = (version(object), version(known));
+    new == 0 || old == 0 || new > old
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use aviary_providers::kinds;
+
+    fn object(name: &str, version: &str) -> DynamicObject {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "a", "name": name, "resourceVersion": version},
+        }))
+        .unwrap()
+    }
+
+    fn held(cache: &Cache, name: &str) -> Option<String> {
+        let key = ObjectKey { kind: &kinds::CONFIG_MAP, namespace: "a".into(), name: name.into() };
+        cache.get(&key).and_then(|object| object.metadata.resource_version.clone())
+    }
+
+    #[test]
+    fn a_late_watch_event_does_not_undo_a_newer_version() {
+        let cache = Cache::default();
+        cache.apply(&kinds::CONFIG_MAP, object("x", "10"));
+        cache.apply(&kinds::CONFIG_MAP, object("x", "9"));
+        assert_eq!(held(&cache, "x").as_deref(), Some("10"));
+        cache.remove(&kinds::CONFIG_MAP, &object("x", "9"));
+        assert_eq!(held(&cache, "x").as_deref(), Some("10"), "deletion of an earlier incarnation");
+        cache.remove(&kinds::CONFIG_MAP, &object("x", "11"));
+        assert_eq!(held(&cache, "x"), None);
+    }
+
+    #[test]
+    fn a_list_removes_what_it_does_not_hold_in_its_scope_only() {
+        let cache = Cache::default();
+        cache.apply(&kinds::CONFIG_MAP, object("x", "1"));
+        cache.apply(&kinds::CONFIG_MAP, object("y", "2"));
+        cache.apply(&kinds::SECRET, object("x", "3"));
+        let listed = BTreeSet::from([key_of(&kinds::CONFIG_MAP, &object("y", "2")).unwrap()]);
+        cache.retain_listed(&kinds::CONFIG_MAP, Some("b"), &listed);
+        assert_eq!(cache.len(), 3);
+        cache.retain_listed(&kinds::CONFIG_MAP, None, &listed);
+        assert_eq!(cache.len(), 2);
+        assert_eq!(held(&cache, "x"), None);
+    }
+}

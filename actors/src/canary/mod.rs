@@ -1,0 +1,389 @@
+//! The actor of one canary: looks, decides, and hands effects to the shared actors, one at a time.
+//!
+//! It owns its timer and its state and nothing else. Everything it knows comes from the caches and can be rebuilt from
+//! them at any time; that is what a restart does.
+
+mod knowledge;
+mod run;
+
+pub(crate) use run::with_complaint;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
+use aviary_crds::Phase;
+use aviary_providers::{ObjectKey, Subject, kinds};
+use aviary_rollout::{Answers, Decision, Hold, Message as Note, Wake, decide, invariants};
+use jiff::Timestamp;
+use kube::core::DynamicObject;
+
+use crate::cache::Lookups;
+use crate::deps::Deps;
+use crate::messages::{
+    CanaryId, CanaryView, ChildRecovered, ChildRetired, Describe, EffectDone, Epoch, EventSubject, Nudge,
+    Observed, Record, Retire,
+};
+use crate::retry::Retry;
+use crate::snapshot::{Circumstances, look};
+use knowledge::Knowledge;
+use run::Run;
+
+/// First and longest wait after a write that failed. The first is short because most failures are a hiccup; the longest
+/// is what a person who has just repaired something is ready to wait.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Steps in a row that change nothing that can be seen. Bootstrap applies five components one after the other; twice
+/// that in a row means that an effect does not do what the core expects of it.
+const MAX_SPINS: u32 = 12;
+
+/// Why nothing is done, since when, and whether it was told.
+struct HoldEpisode {
+    hold: Hold,
+    since: Timestamp,
+    announced: bool,
+}
+
+/// The supervisor, as its children see it.
+#[derive(Clone)]
+pub struct Parent {
+    /// Hears of a recovery.
+    pub recovered: Recipient<ChildRecovered>,
+    /// Hears of a retirement.
+    pub retired: Recipient<ChildRetired>,
+}
+
+/// The actor of one canary.
+pub struct CanaryActor {
+    id: CanaryId,
+    deps: Deps,
+    parent: Parent,
+    /// Cleared before each look, so that a change during it wakes the actor again.
+    nudged: Arc<AtomicBool>,
+    interests: BTreeSet<ObjectKey>,
+    knowledge: Knowledge,
+    answers: Answers,
+    epoch: Epoch,
+    run: Option<Run>,
+    timer: Option<SpawnHandle>,
+    next_wake: Option<Timestamp>,
+    hold: Option<HoldEpisode>,
+    retry: Retry,
+    retry_at: Option<Timestamp>,
+    last_failure: Option<String>,
+    spins: u32,
+    after_restart: bool,
+    retiring: bool,
+}
+
+impl CanaryActor {
+    /// An actor that has not yet looked.
+    pub fn new(id: CanaryId, deps: Deps, parent: Parent) -> CanaryActor {
+        CanaryActor {
+            id,
+            deps,
+            parent,
+            nudged: Arc::default(),
+            interests: BTreeSet::new(),
+            knowledge: Knowledge::default(),
+            answers: Answers::default(),
+            epoch: Epoch::default(),
+            run: None,
+            timer: None,
+            next_wake: None,
+            hold: None,
+            retry: Retry::new(RETRY.0, RETRY.1),
+            retry_at: None,
+            last_failure: None,
+            spins: 0,
+            after_restart: false,
+            retiring: false,
+        }
+    }
+
+    fn key(&self) -> ObjectKey {
+        ObjectKey { kind: &kinds::CANARY, namespace: self.id.namespace.clone(), name: self.id.name.clone() }
+    }
+
+    /// One look and what follows from it. Does nothing while effects are in flight; their end looks again.
+    fn step(&mut self, context: &mut Context<Self>) {
+        if self.run.is_some() {
+            return;
+        }
+        self.disarm(context);
+        if self.retiring {
+            self.retire(context);
+            return;
+        }
+        self.nudged.store(false, Ordering::Release);
+        if let Some(fault) = &self.deps.fault {
+            fault(&self.id);
+        }
+        let now = self.deps.clock.now();
+        if let Some(at) = self.retry_at.filter(|at| now < *at) {
+            self.arm(at, now, context);
+            return;
+        }
+        self.retry_at = None;
+        // A canary that is gone is retired by the supervisor.
+        let Some(object) = self.deps.cache.get(&self.key()) else { return };
+        self.look_and_decide(&object, now, context);
+        if self.after_restart && self.run.is_none() {
+            self.after_restart = false;
+            self.parent.recovered.do_send(ChildRecovered(self.id.clone()));
+        }
+    }
+
+    fn look_and_decide(&mut self, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
+        let started = std::time::Instant::now();
+        let deps = self.deps.clone();
+        if self.knowledge.is_about_another(object) {
+            self.answers = Answers::default();
+            self.hold = None;
+        }
+        let state_changed = self.knowledge.learn(object, &deps.settings, &deps.metrics);
+        if state_changed {
+            self.answers = Answers::default();
+        }
+        let lookups = Lookups::new(&deps.cache);
+        let decision = match self.knowledge.understood() {
+            Err(refusal) => Err(refusal.to_owned()),
+            Ok((understood, state)) => {
+                let subject = Subject {
+                    canary: &understood.canary,
+                    settings: &deps.settings.providers,
+                    objects: &lookups,
+                };
+                let around = Circumstances {
+                    now,
+                    deleting: object.metadata.deletion_timestamp.is_some(),
+                    state,
+                    answers: &self.answers,
+                };
+                let seen = look(understood, &subject, &deps.cache, &around);
+                let decision = decide(&understood.plan, state, &seen);
+                for violation in invariants::violations(state, &seen, &decision) {
+                    deps.metrics.violations.with_label_values(&[violation.name()]).inc();
+                    tracing::error!(canary = %self.id, invariant = violation.name(), ?decision, "decision breaks an invariant");
+                }
+                // What the checks look up is looked at only when a round is due, but a change of it must not wake.
+                let weights = seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok());
+                deps.recorder.do_send(Observed {
+                    canary: self.id.clone(),
+                    target: understood.canary.target.name.clone(),
+                    status: status_gauge(state.phase),
+                    weights: weights.map(|split| (split.canary, split.primary)),
+                });
+                Ok(decision)
+            }
+        };
+        deps.metrics.decision_duration.observe(started.elapsed().as_secs_f64());
+        self.update_interests(lookups.into_keys());
+        match decision {
+            Ok(decision) => self.follow(decision, object, now, context),
+            Err(refusal) => self.refuse(object, &refusal, now, context),
+        }
+    }
+
+    /// Follows a decision: starts its effects, or waits.
+    fn follow(&mut self, decision: Decision, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
+        let wake = self.note_hold(decision.hold.clone(), decision.wake, object, now);
+        if decision.effects.is_empty() {
+            self.spins = 0;
+            if let Wake::At(at) = wake {
+                self.arm(at, now, context);
+            }
+            return;
+        }
+        self.spins += 1;
+        if self.spins > MAX_SPINS {
+            tracing::error!(canary = %self.id, effects = ?decision.effects, "the same step again and again");
+            self.fail("an effect does not take hold; see the log of the controller".to_owned(), object, now, context);
+            return;
+        }
+        self.start_run(Run::new(decision), context);
+    }
+
+    /// Keeps track of why nothing is done, and tells it when it has lasted long enough.
+    fn note_hold(&mut self, hold: Option<Hold>, wake: Wake, object: &DynamicObject, now: Timestamp) -> Wake {
+        let Some(hold) = hold else {
+            // A step in between (a question asked, a status written) does not end an episode; doing nothing does.
+            if wake == Wake::OnChange {
+                self.hold = None;
+            }
+            return wake;
+        };
+        let episode = match self.hold.take() {
+            Some(episode) if episode.hold.kind == hold.kind => HoldEpisode { hold, ..episode },
+            _ => HoldEpisode { hold, since: now, announced: false },
+        };
+        let episode = self.hold.insert(episode);
+        if episode.announced {
+            return wake;
+        }
+        let due = episode.since.checked_add(episode.hold.announce_after).unwrap_or(Timestamp::MAX);
+        if now < due {
+            // Some holds are told by the step that led to them and never again.
+            return if due == Timestamp::MAX { wake } else { wake.or_at(Some(due)) };
+        }
+        episode.announced = true;
+        let (message, alert) = (episode.hold.message.clone(), episode.hold.alert.clone());
+        self.emit(message, object, now);
+        if let Some(notice) = alert {
+            self.alert(notice);
+        }
+        wake
+    }
+
+    fn emit(&self, note: Note, object: &DynamicObject, at: Timestamp) {
+        self.deps.recorder.do_send(Record { about: event_subject(&self.id, object), note, at });
+    }
+
+    /// Something failed: tell it once, and try again later.
+    fn fail(&mut self, text: String, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
+        self.run = None;
+        self.spins = 0;
+        let wait = self.retry.next_delay();
+        let at = now.checked_add(wait).unwrap_or(Timestamp::MAX);
+        self.retry_at = Some(at);
+        if self.last_failure.as_ref() != Some(&text) {
+            self.emit(Note::Obstacle(text.clone()), object, now);
+            self.last_failure = Some(text);
+        }
+        self.arm(at, now, context);
+    }
+
+    fn update_interests(&mut self, mut interests: BTreeSet<ObjectKey>) {
+        interests.insert(self.key());
+        if interests == self.interests {
+            return;
+        }
+        if self.deps.cache.watch_for(&self.id, &self.interests, &interests) {
+            // An object may have changed between the look and the registration.
+            self.deps.cache.wake_canary(&self.id);
+        }
+        self.interests = interests;
+    }
+
+    fn arm(&mut self, at: Timestamp, now: Timestamp, context: &mut Context<Self>) {
+        let wait = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+        self.next_wake = Some(at);
+        self.timer = Some(context.run_later(wait, |actor, context| {
+            actor.timer = None;
+            actor.next_wake = None;
+            actor.step(context);
+        }));
+    }
+
+    fn disarm(&mut self, context: &mut Context<Self>) {
+        self.next_wake = None;
+        if let Some(timer) = self.timer.take() {
+            context.cancel_future(timer);
+        }
+    }
+
+    fn retire(&mut self, context: &mut Context<Self>) {
+        self.deps.cache.unregister(&self.id, &std::mem::take(&mut self.interests));
+        self.knowledge.forget(&self.deps.metrics);
+        self.parent.retired.do_send(ChildRetired(self.id.clone()));
+        context.stop();
+    }
+}
+
+/// Flagger's gauge: 0 progressing, 2 failed, 1 everything else.
+fn status_gauge(phase: Phase) -> i64 {
+    match phase {
+        Phase::Progressing => 0,
+        Phase::Failed => 2,
+        Phase::Uninitialized
+        | Phase::Initializing
+        | Phase::Initialized
+        | Phase::Waiting
+        | Phase::WaitingPromotion
+        | Phase::Promoting
+        | Phase::Finalising
+        | Phase::Succeeded
+        | Phase::Terminating
+        | Phase::Terminated => 1,
+    }
+}
+
+fn event_subject(id: &CanaryId, object: &DynamicObject) -> EventSubject {
+    EventSubject {
+        canary: id.clone(),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+impl Actor for CanaryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.nudged = self.deps.cache.register(&self.id, context.address().recipient());
+        context.notify(Nudge);
+    }
+}
+
+impl Supervised for CanaryActor {
+    /// A new life: nothing is kept but the count of epochs, so that answers to the old one are told apart.
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        let interests = std::mem::take(&mut self.interests);
+        self.deps.cache.unregister(&self.id, &interests);
+        self.knowledge.forget(&self.deps.metrics);
+        let fresh = CanaryActor::new(self.id.clone(), self.deps.clone(), self.parent.clone());
+        let epoch = Epoch(self.epoch.0 + 1);
+        *self = CanaryActor { epoch, after_restart: true, retiring: self.retiring, ..fresh };
+    }
+}
+
+impl Handler<Nudge> for CanaryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Nudge, context: &mut Context<Self>) {
+        self.step(context);
+    }
+}
+
+impl Handler<EffectDone> for CanaryActor {
+    type Result = ();
+
+    fn handle(&mut self, done: EffectDone, context: &mut Context<Self>) {
+        if done.epoch == self.epoch && self.run.is_some() {
+            self.effect_done(done.outcome, context);
+        }
+    }
+}
+
+impl Handler<Retire> for CanaryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, context: &mut Context<Self>) {
+        self.retiring = true;
+        self.step(context);
+    }
+}
+
+impl Handler<Describe> for CanaryActor {
+    type Result = actix::MessageResult<Describe>;
+
+    fn handle(&mut self, _: Describe, _: &mut Context<Self>) -> Self::Result {
+        let (phase, canary_weight, failed_checks) = self.knowledge.state().map_or((Phase::default(), 0, 0), |state| {
+            (state.phase, state.canary_weight, state.failed_checks)
+        });
+        let failure = self.last_failure.clone().filter(|_| self.retry_at.is_some());
+        let hold = self.hold.as_ref().map(|episode| episode.hold.message.to_string());
+        actix::MessageResult(CanaryView {
+            canary: self.id.clone(),
+            phase: phase.to_string(),
+            canary_weight,
+            failed_checks,
+            epoch: self.epoch,
+            busy: self.run.is_some(),
+            waiting_for: failure.or(hold),
+            next_wake: self.next_wake,
+            refused: self.knowledge.understood().err().map(ToOwned::to_owned),
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! Everything wired: the same for `aviary run`, for the demo and for tests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use aviary_crds::ValidationOptions;
+use aviary_providers::{ObjectKind, traffic};
+use aviary_rollout::OutagePolicy;
+use kube::Client;
+use tokio::task::JoinHandle;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::courier::Courier;
+use crate::deps::{CanarySettings, Deps, FaultHook};
+use crate::hooks::GlobalNotifier;
+use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Shutdown};
+use crate::metrics::Metrics;
+use crate::observer::Observer;
+use crate::recorder::Recorder;
+use crate::router::Router;
+use crate::supervisor::Supervisor;
+use crate::transport::Transport;
+use crate::watches::{self, Scope};
+
+/// Settings of the controller.
+#[derive(Clone)]
+pub struct ControllerConfig {
+    /// Settings of providers.
+    pub providers: aviary_providers::Settings,
+    /// How objects are validated.
+    pub validation: ValidationOptions,
+    /// What a missing answer of the monitoring means.
+    pub outage: OutagePolicy,
+    /// `--cluster-name`.
+    pub cluster_name: Option<String>,
+    /// Where alerts of canaries go that list none.
+    pub notifier: Option<GlobalNotifier>,
+    /// Where to look for canaries.
+    pub scope: Scope,
+    /// Version, for `flagger_info`.
+    pub version: String,
+    /// Called at the beginning of every step of every canary. For tests of supervision; `None` otherwise.
+    pub fault: Option<FaultHook>,
+}
+
+/// Monitoring outages are waited out this long by default.
+pub const DEFAULT_OUTAGE_LIMIT: Duration = Duration::from_secs(600);
+
+impl Default for ControllerConfig {
+    fn default() -> Self {
+        ControllerConfig {
+            providers: aviary_providers::Settings::default(),
+            validation: ValidationOptions::default(),
+            outage: OutagePolicy::Hold { limit: DEFAULT_OUTAGE_LIMIT },
+            cluster_name: None,
+            notifier: None,
+            scope: Scope::default(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            fault: None,
+        }
+    }
+}
+
+/// A running controller.
+pub struct Controller {
+    handle: ControllerHandle,
+    watches: Vec<JoinHandle<()>>,
+}
+
+/// A way to ask a running controller from any thread.
+#[derive(Clone)]
+pub struct ControllerHandle {
+    supervisor: Addr<Supervisor>,
+    cache: Arc<Cache>,
+    metrics: Metrics,
+}
+
+impl Controller {
+    /// Starts all actors on the current arbiter (or `LocalSet`), and the watches on the current tokio runtime.
+    pub fn start(
+        config: ControllerConfig,
+        client: Client,
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Controller {
+        let mesh_provider = config.providers.mesh_provider.clone();
+        metrics.info.with_label_values(&[config.version.as_str(), mesh_provider.as_str()]).set(1.0);
+        let cache = Arc::new(Cache::default());
+        let recorder = Recorder::new(&client, metrics.clone()).start();
+        let observer = Observer::new(transport.clone(), clock.clone(), metrics.clone(), recorder.clone()).start();
+        let deps = Deps {
+            cache: cache.clone(),
+            clock,
+            settings: Arc::new(CanarySettings {
+                providers: config.providers,
+                validation: config.validation,
+                outage: config.outage,
+                cluster_name: config.cluster_name,
+                notifier: config.notifier,
+            }),
+            metrics: metrics.clone(),
+            router: Router::new(client.clone(), cache.clone(), metrics.clone()).start(),
+            observer,
+            recorder,
+            courier: Courier::new(transport, metrics.clone()).start(),
+            fault: config.fault,
+        };
+        let supervisor = Supervisor::new(deps).start();
+        let kinds: Vec<&'static ObjectKind> = traffic::ALL.iter().flat_map(|provider| provider.watched()).copied().collect();
+        let watches = watches::start(&client, &cache, &config.scope, &kinds, &supervisor.clone().recipient());
+        Controller { handle: ControllerHandle { supervisor, cache, metrics }, watches }
+    }
+
+    /// A way to ask this controller from any thread.
+    pub fn handle(&self) -> ControllerHandle {
+        self.handle.clone()
+    }
+
+    /// Whether every watched kind was listed.
+    pub fn is_ready(&self) -> bool {
+        self.handle.is_ready()
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.handle.metrics
+    }
+
+    /// Finishes the effects in flight, decides nothing more, and ends the watches. Returns whether everything was
+    /// finished before the deadline.
+    pub async fn shutdown(self, deadline: Duration) -> bool {
+        let finished = tokio::time::timeout(deadline, self.handle.supervisor.send(Shutdown)).await.is_ok();
+        self.watches.iter().for_each(JoinHandle::abort);
+        finished
+    }
+
+    /// Ends at once, as a killed process would: nothing in flight is finished or told.
+    pub fn kill(self) {
+        self.watches.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl ControllerHandle {
+    /// Whether every watched kind was listed.
+    pub fn is_ready(&self) -> bool {
+        self.cache.is_synced()
+    }
+
+    /// The metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What one canary is doing; `None` if there is no such canary or its actor does not answer.
+    pub async fn describe(&self, canary: &CanaryId) -> Option<CanaryView> {
+        let all = self.supervisor.send(DescribeCanaries).await.ok()?;
+        let (_, actor) = all.into_iter().find(|(id, _)| id == canary)?;
+        ask(&actor).await
+    }
+
+    /// What every canary is doing, as far as their actors answer.
+    pub async fn describe_all(&self) -> Vec<CanaryView> {
+        let Ok(all) = self.supervisor.send(DescribeCanaries).await else { return Vec::new() };
+        let views = futures::future::join_all(all.iter().map(|(_, actor)| ask(actor))).await;
+        views.into_iter().flatten().collect()
+    }
+}
+
+/// An actor that is being restarted answers late; a person who looks will not wait longer.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+async fn ask(actor: &actix::Recipient<Describe>) -> Option<CanaryView> {
+    tokio::time::timeout(DESCRIBE_TIMEOUT, actor.send(Describe)).await.ok()?.ok()
+}

@@ -1,0 +1,142 @@
+//! The courier: webhooks and alerts. Bounded per tenant, so that one team's slow endpoint delays nobody else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Supervised};
+use aviary_crds::validated::WebhookType;
+use aviary_rollout::HookAnswer;
+use tokio::sync::Semaphore;
+
+use crate::hooks::PreparedHook;
+use crate::messages::{CallHooks, EffectDone, EffectOutcome, SendAlert};
+use crate::metrics::Metrics;
+use crate::transport::{HttpResponse, Transport};
+
+/// Calls under way at once for one namespace. Hooks are mostly quick gates and load-test starts; sixteen let a busy team
+/// release as many services side by side, and keep its share of sockets small.
+const PER_NAMESPACE: usize = 16;
+/// First wait between tries, as in Flagger's client.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest wait between tries, as in Flagger's client.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Sends webhooks and alerts.
+pub struct Courier {
+    transport: Arc<dyn Transport>,
+    metrics: Metrics,
+    tenants: HashMap<String, Arc<Semaphore>>,
+}
+
+impl Courier {
+    /// A courier with nothing to do.
+    pub fn new(transport: Arc<dyn Transport>, metrics: Metrics) -> Courier {
+        Courier { transport, metrics, tenants: HashMap::new() }
+    }
+
+    fn tenant(&mut self, namespace: &str) -> Arc<Semaphore> {
+        // A namespace whose calls are all done costs nothing.
+        self.tenants.retain(|_, bound| Arc::strong_count(bound) > 1);
+        let bound = self.tenants.entry(namespace.to_owned());
+        bound.or_insert_with(|| Arc::new(Semaphore::new(PER_NAMESPACE))).clone()
+    }
+}
+
+impl Actor for Courier {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Courier {}
+
+impl Handler<CallHooks> for Courier {
+    type Result = ();
+
+    fn handle(&mut self, order: CallHooks, _: &mut Context<Self>) {
+        let bound = self.tenant(&order.canary.namespace);
+        let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
+        tokio::spawn(async move {
+            let CallHooks { epoch, kind, hooks, reply, .. } = order;
+            let _permit = bound.acquire_owned().await;
+            let mut answers = Vec::new();
+            for hook in hooks {
+                let result = call(transport.as_ref(), &hook).await;
+                let label = if result.is_ok() { "success" } else { "failure" };
+                metrics.webhooks.with_label_values(&[kind.as_str(), label]).inc();
+                let decided = is_decided(kind, result.is_ok());
+                answers.push(HookAnswer { name: hook.name, result });
+                if decided {
+                    break;
+                }
+            }
+            reply.do_send(EffectDone { epoch, outcome: EffectOutcome::Hooks(kind, answers) });
+        });
+    }
+}
+
+/// Gates end at the first no, rollback hooks at the first yes.
+fn is_decided(kind: WebhookType, success: bool) -> bool {
+    match kind {
+        WebhookType::Rollback => success,
+        WebhookType::ConfirmRollout
+        | WebhookType::PreRollout
+        | WebhookType::Rollout
+        | WebhookType::ConfirmTrafficIncrease
+        | WebhookType::ConfirmPromotion
+        | WebhookType::PostRollout
+        | WebhookType::Event => !success,
+    }
+}
+
+/// One call with its tries. The error text never holds a body of the other side: it would end up in events that whole
+/// teams can read.
+async fn call(transport: &dyn Transport, hook: &PreparedHook) -> Result<(), String> {
+    let attempts = hook.retries.saturating_add(1);
+    let mut wait = FIRST_RETRY;
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let (cause, retry_after) = match transport.send(hook.request.clone()).await {
+            // Flagger takes 200, 201 and 202 for a yes; a gate that answers 203 or 204 means "closed".
+            Ok(HttpResponse { status: 200..=202, .. }) => return Ok(()),
+            Ok(HttpResponse { status, .. }) if !is_retried(status) => return Err(format!("status {status}")),
+            Ok(HttpResponse { status, retry_after, .. }) => (format!("status {status}"), retry_after),
+            Err(error) => (error.to_string(), None),
+        };
+        if tried >= attempts {
+            return Err(format!("giving up after {tried} attempt(s): {cause}"));
+        }
+        tokio::time::sleep(retry_after.unwrap_or(wait).min(LONGEST_RETRY)).await;
+        wait = (wait * 2).min(LONGEST_RETRY);
+    }
+}
+
+fn is_retried(status: u16) -> bool {
+    status == 429 || (status >= 500 && status != 501)
+}
+
+impl Handler<SendAlert> for Courier {
+    type Result = ();
+
+    fn handle(&mut self, order: SendAlert, _: &mut Context<Self>) {
+        let bound = self.tenant(&order.canary.namespace);
+        let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
+        tokio::spawn(async move {
+            let _permit = bound.acquire_owned().await;
+            for alert in order.alerts {
+                let result = match alert.request {
+                    Err(error) => Err(error),
+                    Ok(request) => match transport.send(request).await {
+                        Ok(response) if (200..300).contains(&response.status) => Ok(()),
+                        Ok(response) => Err(format!("bad response {}", response.status)),
+                        Err(error) => Err(error.to_string()),
+                    },
+                };
+                metrics.alerts.with_label_values(&[if result.is_ok() { "success" } else { "failure" }]).inc();
+                if let Err(error) = result {
+                    tracing::error!(canary = %order.canary, provider = alert.provider, "alert can't be sent: {error}");
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,170 @@
+//! From the webhooks and alerts of a canary to requests.
+
+use std::collections::BTreeMap;
+
+use aviary_crds::validated::{ValidatedCanary, ValidatedWebhook, WebhookType};
+use aviary_crds::{AlertProvider, decode_object};
+use aviary_providers::metrics::secret_data;
+use aviary_providers::notify::{self, Alert, AlertTarget};
+use aviary_providers::{HttpRequest, Subject, kinds};
+use aviary_rollout::{Notice, Plan};
+use serde::Serialize;
+use serde_json::Value;
+
+/// A webhook call, ready to be made.
+#[derive(Clone, Debug)]
+pub struct PreparedHook {
+    /// Name of the hook.
+    pub name: String,
+    /// The call.
+    pub request: HttpRequest,
+    /// Further tries after the first.
+    pub retries: u32,
+}
+
+/// Body of a webhook call (Flagger's reference 5.2).
+#[derive(Serialize)]
+struct Payload<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    phase: &'a str,
+    checksum: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<BTreeMap<&'a str, Value>>,
+}
+
+/// The calls of one type, in list order.
+pub fn prepare(canary: &ValidatedCanary, kind: WebhookType, phase: &str, checksum: &str) -> Vec<PreparedHook> {
+    let hooks = canary.analysis.webhooks.iter().filter(|hook| hook.kind == kind);
+    hooks.map(|hook| prepare_one(canary, hook, phase, checksum)).collect()
+}
+
+fn prepare_one(canary: &ValidatedCanary, hook: &ValidatedWebhook, phase: &str, checksum: &str) -> PreparedHook {
+    let metadata = hook.metadata.as_ref();
+    let payload = Payload {
+        name: &canary.key.name,
+        namespace: &canary.key.namespace,
+        phase,
+        checksum,
+        metadata: metadata.map(|map| map.iter().map(|(key, value)| (key.as_str(), value.as_str().into())).collect()),
+    };
+    let body = serde_json::to_value(&payload).unwrap_or(Value::Null);
+    let mut request = HttpRequest::post_json(hook.url.clone(), &body);
+    request.timeout = hook.timeout;
+    request.insecure_skip_verify = hook.disable_tls;
+    PreparedHook { name: hook.name.clone(), request, retries: hook.retries }
+}
+
+/// Checksum of a revision, as Flagger computes it for webhook payloads (its reference 13.1): FNV-1a of the state's
+/// rendering in Go's `%#v`, in an alphabet that is safe in names.
+pub fn checksum(configs: Option<&BTreeMap<String, String>>, last_applied: &str) -> String {
+    let configs = match configs {
+        None => "<nil>".to_owned(),
+        Some(configs) => {
+            let entries: Vec<String> = configs.iter().map(|(name, sum)| format!("{name}:{sum}")).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+    };
+    let text = format!(
+        "(struct {{ TrackedConfigs *map[string]string; LastAppliedSpec string }}){{TrackedConfigs:(*map[string]string){configs} LastAppliedSpec:(string){last_applied}}}"
+    );
+    let sum = text.bytes().fold(2_166_136_261_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(16_777_619));
+    sum.to_string().bytes().map(|digit| char::from(b"456789bcdf"[usize::from(digit - b'0')])).collect()
+}
+
+/// An alert, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct PreparedAlert {
+    /// Where it goes, for the log.
+    pub provider: String,
+    /// The request, or why there is none.
+    pub request: Result<HttpRequest, String>,
+}
+
+/// The alerts that a notice causes: those listed in the canary whose severity fits, or the global notifier.
+pub fn prepare_alerts(
+    plan: &Plan,
+    notice: &Notice,
+    subject: &Subject,
+    global: Option<&GlobalNotifier>,
+) -> Vec<PreparedAlert> {
+    let canary = subject.canary;
+    let alert = Alert {
+        message: notice.text.clone(),
+        severity: notice.severity,
+        canary: plan.canary.clone(),
+        namespace: plan.namespace.clone(),
+        fields: if notice.with_facts { plan.alert_facts.fields.clone() } else { Vec::new() },
+    };
+    if canary.analysis.alerts.is_empty() {
+        return global.into_iter().filter_map(|global| global.prepare(&alert)).collect();
+    }
+    let wanted = canary.analysis.alerts.iter().filter(|wanted| notify::wants(wanted.severity, notice.severity));
+    wanted
+        .filter_map(|wanted| {
+            let provider = format!("{}.{}", wanted.provider.name, wanted.provider.namespace);
+            let request = through_provider(&wanted.provider.namespace, &wanted.provider.name, &alert, subject).transpose()?;
+            Some(PreparedAlert { provider, request })
+        })
+        .collect()
+}
+
+fn through_provider(
+    namespace: &str,
+    name: &str,
+    alert: &Alert,
+    subject: &Subject,
+) -> Result<Option<HttpRequest>, String> {
+    let object = subject.objects.get(&kinds::ALERT_PROVIDER, namespace, name);
+    let object = object.ok_or_else(|| format!("alertprovider.flagger.app \"{name}\" not found"))?;
+    let provider: AlertProvider = decode_object(&object).map_err(|error| error.to_string())?;
+    let secret = match provider.spec.secret_ref.as_ref().map(|reference| reference.name.as_str()) {
+        None | Some("") => None,
+        Some(name) => {
+            let secret = subject.objects.get(&kinds::SECRET, namespace, name);
+            Some(secret_data(&*secret.ok_or_else(|| format!("secretRef error: {}", kinds::SECRET.not_found(name)))?))
+        }
+    };
+    let target = AlertTarget::from_provider(&provider, secret.as_ref()).map_err(|error| error.to_string())?;
+    let channel = notify::for_type(&provider.spec.provider_type).map_err(|error| error.to_string())?;
+    channel.request(&target, alert).map_err(|error| error.to_string())
+}
+
+/// Where alerts of canaries without `spec.analysis.alerts` go (`--slack-url`, `--msteams-url` …).
+#[derive(Clone, Debug)]
+pub struct GlobalNotifier {
+    /// `slack` or `msteams`.
+    pub channel: String,
+    /// Where.
+    pub target: AlertTarget,
+}
+
+impl GlobalNotifier {
+    fn prepare(&self, alert: &Alert) -> Option<PreparedAlert> {
+        let channel = notify::for_type(&self.channel).map_err(|error| error.to_string());
+        let request = channel.and_then(|channel| channel.request(&self.target, alert).map_err(|error| error.to_string()));
+        Some(PreparedAlert { provider: self.channel.clone(), request: request.transpose()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::checksum;
+    use std::collections::BTreeMap;
+
+    fn configs(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+        entries.iter().map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned())).collect()
+    }
+
+    #[test]
+    fn checksums_agree_with_flagger() {
+        let one = configs(&[("test-config-map", "484637c76acaa7c6")]);
+        assert_eq!(checksum(Some(&one), "5f56684589"), "85d557f47b");
+        assert_eq!(checksum(Some(&one), "4cb74184589"), "569bdb7cb9");
+        assert_eq!(checksum(None, "4cb74184589"), "7c9d467496");
+        assert_eq!(checksum(Some(&configs(&[])), "4cb74184589"), "56966965f5");
+        let two = configs(&[("configmap/a", "y"), ("secret/b", "x")]);
+        assert_eq!(checksum(Some(&two), "abc"), "5694d467f4");
+        assert_eq!(checksum(None, ""), "758df7c9fc");
+    }
+}

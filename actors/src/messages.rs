@@ -1,0 +1,335 @@
+//! Every message between actors, grouped by receiver. Facts are in the past tense, orders are imperative, and questions
+//! are called `Describe`.
+
+use std::fmt;
+
+use actix::{Message, Recipient};
+use aviary_crds::validated::WebhookType;
+use aviary_providers::Change;
+use aviary_rollout::{HookAnswer, Message as Note, Notice, Outcome, RoundAnswer};
+use jiff::Timestamp;
+use kube::core::DynamicObject;
+use serde::Serialize;
+
+use crate::checks::PreparedCheck;
+use crate::hooks::{PreparedAlert, PreparedHook};
+
+/// Namespace and name of a canary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct CanaryId {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// `name.namespace`, as Flagger writes it.
+impl fmt::Display for CanaryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.name, self.namespace)
+    }
+}
+
+/// Counts the steps of one canary's actor. An answer that was asked for under another epoch is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Epoch(pub u64);
+
+// ---- to a canary ---------------------------------------------------------------------------------------------------
+
+/// Something that the canary looked at has changed. Carries nothing: the canary looks again.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Nudge;
+
+/// An effect is done.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct EffectDone {
+    /// When it was asked for.
+    pub epoch: Epoch,
+    /// How it went.
+    pub outcome: EffectOutcome,
+}
+
+/// How an effect went.
+#[derive(Debug)]
+pub enum EffectOutcome {
+    /// A write; with the version of the object that was written last.
+    Written(Result<(), WriteError>),
+    /// Whether the metric providers answer.
+    Providers(Result<(), String>),
+    /// A check round.
+    Round(RoundAnswer),
+    /// Hooks of one type.
+    Hooks(WebhookType, Vec<HookAnswer>),
+}
+
+/// Why a write was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// The object is not what it was when the write was decided. The cache holds the present one; decide again.
+    #[error("the object has changed")]
+    Conflict,
+    /// The API server refused, or did not answer; the write may have been made.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Finish what is in flight, then stop deciding.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retire;
+
+/// What is the canary doing, and why?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "CanaryView")]
+pub struct Describe;
+
+/// The answer to [`Describe`].
+#[derive(Clone, Debug, Serialize)]
+pub struct CanaryView {
+    /// Which canary.
+    pub canary: CanaryId,
+    /// Its phase.
+    pub phase: String,
+    /// Its weight.
+    pub canary_weight: u32,
+    /// Its failed checks.
+    pub failed_checks: u32,
+    /// Steps since the actor started.
+    pub epoch: Epoch,
+    /// Whether effects are in flight.
+    pub busy: bool,
+    /// Why nothing is done, if something is wanted.
+    pub waiting_for: Option<String>,
+    /// When it will look again by itself; absent when only a change wakes it.
+    pub next_wake: Option<Timestamp>,
+    /// What the object is refused for.
+    pub refused: Option<String>,
+}
+
+// ---- to the supervisor ---------------------------------------------------------------------------------------------
+
+/// Canaries came, changed or went.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub enum CanariesChanged {
+    /// This one.
+    One(CanaryId),
+    /// A list of some kind was read, or the kind is not served.
+    Listed,
+}
+
+/// A canary's actor died and will be restarted.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChildDied {
+    /// Which one.
+    pub canary: CanaryId,
+    /// What the panic said.
+    pub reason: String,
+    /// Whether it keeps dying.
+    pub quarantined: bool,
+    /// Deaths in a row.
+    pub deaths: u32,
+}
+
+/// A canary's actor made a step after a restart.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChildRecovered(pub CanaryId);
+
+/// A canary's actor has nothing in flight any more and will not decide again.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChildRetired(pub CanaryId);
+
+/// Stop everything in order; answered when the effects in flight are done.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Shutdown;
+
+/// Which canaries are there, and who answers for them?
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Vec<(CanaryId, Recipient<Describe>)>")]
+pub struct DescribeCanaries;
+
+// ---- to the router -------------------------------------------------------------------------------------------------
+
+/// Which writes go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// Users are hurting.
+    Rollback,
+    /// Users wait for the way back to a scaled primary.
+    Promotion,
+    /// The next weight.
+    Advance,
+    /// Bootstrap and repairs.
+    Upkeep,
+}
+
+/// Write, and answer with [`EffectDone`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Write {
+    /// Who wants it.
+    pub canary: CanaryId,
+    /// When.
+    pub epoch: Epoch,
+    /// How urgent.
+    pub lane: Lane,
+    /// What.
+    pub write: WriteOrder,
+    /// Where the answer goes.
+    pub reply: Recipient<EffectDone>,
+}
+
+/// What to write.
+#[derive(Debug)]
+pub enum WriteOrder {
+    /// These changes, one after the other; the first failure ends it.
+    Changes(Vec<Change>),
+    /// The status of this canary object, which carries the version that was read.
+    Status(Box<DynamicObject>),
+}
+
+// ---- to the observer -----------------------------------------------------------------------------------------------
+
+/// Take one sample of each check, and answer with [`EffectOutcome::Round`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeSamples {
+    /// Who wants it.
+    pub canary: CanaryId,
+    /// When.
+    pub epoch: Epoch,
+    /// The checks, in the order of the plan.
+    pub checks: Vec<PreparedCheck>,
+    /// Hooks that were called before; part of the answer.
+    pub hooks: Vec<HookAnswer>,
+    /// Where the answer goes.
+    pub reply: Recipient<EffectDone>,
+}
+
+/// Ask whether the backends of these checks answer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ProbeBackends {
+    /// When.
+    pub epoch: Epoch,
+    /// The checks.
+    pub checks: Vec<PreparedCheck>,
+    /// Where the answer goes.
+    pub reply: Recipient<EffectDone>,
+}
+
+// ---- to the recorder -----------------------------------------------------------------------------------------------
+
+/// Record an event.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Record {
+    /// About which canary object.
+    pub about: EventSubject,
+    /// What.
+    pub note: Note,
+    /// When; the recorder may be late.
+    pub at: Timestamp,
+}
+
+/// The object that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSubject {
+    /// Which canary.
+    pub canary: CanaryId,
+    /// Its uid.
+    pub uid: String,
+    /// The version that was looked at.
+    pub resource_version: String,
+}
+
+/// The state of a canary, for the gauges.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Observed {
+    /// Which canary.
+    pub canary: CanaryId,
+    /// Name of its target, which is what the metrics carry.
+    pub target: String,
+    /// 0 progressing, 1 fine, 2 failed, as in Flagger.
+    pub status: i64,
+    /// Weights of canary and primary, where known.
+    pub weights: Option<(u32, u32)>,
+}
+
+/// The value of one check, for the gauge.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Measured {
+    /// Which canary.
+    pub canary: CanaryId,
+    /// Name of the metric.
+    pub metric: String,
+    /// Value; request-duration in seconds.
+    pub value: f64,
+}
+
+/// A check round took this long.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RoundTook {
+    /// Which canary.
+    pub canary: CanaryId,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// A run ended.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct RunEnded {
+    /// Which canary.
+    pub canary: CanaryId,
+    /// Name of its target.
+    pub target: String,
+    /// `canary`, `blue-green` or `ab-testing`.
+    pub strategy: &'static str,
+    /// How.
+    pub outcome: Outcome,
+}
+
+/// A canary is gone; so are its series.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct CanaryGone(pub CanaryId);
+
+// ---- to the courier ------------------------------------------------------------------------------------------------
+
+/// Call these hooks in order until one decides the matter, and answer with [`EffectOutcome::Hooks`].
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CallHooks {
+    /// Who wants it.
+    pub canary: CanaryId,
+    /// When.
+    pub epoch: Epoch,
+    /// Their type.
+    pub kind: WebhookType,
+    /// The calls.
+    pub hooks: Vec<PreparedHook>,
+    /// Where the answer goes.
+    pub reply: Recipient<EffectDone>,
+}
+
+/// Send an alert through these channels. Failures are logged.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SendAlert {
+    /// About which canary.
+    pub canary: CanaryId,
+    /// What.
+    pub notice: Notice,
+    /// Where to.
+    pub alerts: Vec<PreparedAlert>,
+}

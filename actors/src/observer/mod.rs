@@ -1,0 +1,294 @@
+//! The observer: metric queries, each asked once.
+//!
+//! Equal queries within a short window share one answer. Built-in checks of many canaries are folded into one grouped
+//! query. A backend that does not answer is left alone for a while, and everybody is told so at once: an outage costs
+//! neither threads nor time, and judges nobody.
+
+mod breaker;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
+use aviary_providers::HttpRequest;
+use aviary_providers::metrics::{BuiltinMetric, MetricError, Prometheus, ProviderConfig, MetricsProvider, grouped};
+use aviary_rollout::{CheckKind, RoundAnswer};
+use futures::future::{join_all, BoxFuture, Shared};
+use futures::FutureExt;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::checks::{GroupMember, PreparedCheck, Query, sample};
+use crate::clock::Clock;
+use crate::messages::{EffectDone, EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
+use crate::metrics::Metrics;
+use crate::recorder::Recorder;
+use crate::transport::{NoAnswer, HttpResponse, Transport};
+use breaker::Breaker;
+
+/// An answer serves equal queries for this long. Far below the shortest analysis interval (10 s), so no check round
+/// sees the answer of an earlier one.
+const SHARE: Duration = Duration::from_secs(1);
+/// Built-in checks that come in within this time are asked together. Unnoticeable at an interval of 10 s, and long
+/// enough to gather what one watch event or one restart sets off.
+const GATHER: Duration = Duration::from_millis(20);
+/// Workloads in one grouped query. Keeps the expression below 64 KB, which Prometheus and proxies take in a URL.
+const GROUP_LIMIT: usize = 500;
+
+type Answer = Result<f64, MetricError>;
+type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
+
+/// Asks metric backends.
+pub struct Observer {
+    asker: Asker,
+    recorder: actix::Addr<Recorder>,
+    /// Recent queries, by backend and text.
+    recent: HashMap<String, (Instant, SharedAnswer)>,
+    /// Members of grouped queries that wait for company.
+    gathering: BTreeMap<GroupKey, Gathering>,
+}
+
+/// Everything that one grouped query has in common.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct GroupKey {
+    address: String,
+    metric: BuiltinMetric,
+    interval: String,
+}
+
+struct Gathering {
+    config: ProviderConfig,
+    members: BTreeMap<GroupMember, Vec<(Query, oneshot::Sender<Answer>)>>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Flush(GroupKey);
+
+impl Observer {
+    /// An observer with nothing to do.
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        clock: Clock,
+        metrics: Metrics,
+        recorder: actix::Addr<Recorder>,
+    ) -> Observer {
+        let asker = Asker { transport, clock, metrics, breaker: Breaker::default() };
+        Observer { asker, recorder, recent: HashMap::new(), gathering: BTreeMap::new() }
+    }
+
+    fn ask(&mut self, query: &Query, context: &mut Context<Self>) -> SharedAnswer {
+        let now = Instant::now();
+        self.recent.retain(|_, (asked, _)| now.duration_since(*asked) < SHARE);
+        let key = identity(query);
+        if let Some((_, answer)) = self.recent.get(&key) {
+            return answer.clone();
+        }
+        let answer = match &query.grouped {
+            Some(member) => self.gather(query, member, context),
+            None => {
+                let (asker, query) = (self.asker.clone(), query.clone());
+                async move { asker.ask(&query).await }.boxed()
+            }
+        };
+        let answer = answer.shared();
+        self.recent.insert(key, (now, answer.clone()));
+        answer
+    }
+
+    /// Waits a moment for other canaries with the same kind of question.
+    fn gather(&mut self, query: &Query, member: &GroupMember, context: &mut Context<Self>) -> BoxFuture<'static, Answer> {
+        let key = GroupKey {
+            address: query.config.address.clone(),
+            metric: member.metric,
+            interval: member.interval.clone(),
+        };
+        let (sender, receiver) = oneshot::channel();
+        let gathering = self.gathering.entry(key.clone()).or_insert_with(|| {
+            context.notify_later(Flush(key.clone()), GATHER);
+            Gathering { config: query.config.clone(), members: BTreeMap::new() }
+        });
+        gathering.members.entry(member.clone()).or_default().push((query.clone(), sender));
+        if gathering.members.len() >= GROUP_LIMIT {
+            self.flush(&key);
+        }
+        async move { receiver.await.unwrap_or_else(|_| Err(MetricError::Unavailable("the query was dropped".to_owned()))) }
+            .boxed()
+    }
+
+    fn flush(&mut self, key: &GroupKey) {
+        let Some(Gathering { config, members }) = self.gathering.remove(key) else { return };
+        let asker = self.asker.clone();
+        let (metric, interval) = (key.metric, key.interval.clone());
+        tokio::spawn(async move {
+            // Alone, a check asks exactly the query that Flagger would.
+            if members.len() == 1 {
+                for (query, sender) in members.into_values().flatten() {
+                    let _ = sender.send(asker.ask(&query).await);
+                }
+                return;
+            }
+            let keys: Vec<(&str, &str)> =
+                members.keys().map(|member| (member.namespace.as_str(), member.workload.as_str())).collect();
+            let values = asker.ask_grouped(&config, &grouped::grouped_builtin(metric, &keys, &interval)).await;
+            for (member, waiting) in members {
+                let value = match &values {
+                    Ok(values) => {
+                        let value = values.get(&(member.namespace.clone(), member.workload.clone()));
+                        value.copied().filter(|value| !value.is_nan()).ok_or(MetricError::NoValues)
+                    }
+                    Err(error) => Err(error.clone()),
+                };
+                for (_, sender) in waiting {
+                    let _ = sender.send(value.clone());
+                }
+            }
+        });
+    }
+}
+
+/// What makes two queries equal: backend, credentials and text.
+fn identity(query: &Query) -> String {
+    let request = query.provider.request(&query.config, &query.text, jiff::Timestamp::UNIX_EPOCH);
+    match request {
+        Ok(request) => {
+            let headers: Vec<String> =
+                request.headers.iter().map(|(name, value)| format!("{name}:{}", String::from_utf8_lossy(value.as_bytes()))).collect();
+            format!("{} {} {}", query.provider.name(), request.url, headers.join("\n"))
+        }
+        Err(_) => format!("{} {} {}", query.provider.name(), query.config.address, query.text),
+    }
+}
+
+#[derive(Clone)]
+struct Asker {
+    transport: Arc<dyn Transport>,
+    clock: Clock,
+    metrics: Metrics,
+    breaker: Breaker,
+}
+
+impl Asker {
+    async fn ask(&self, query: &Query) -> Answer {
+        let request = query.provider.request(&query.config, &query.text, self.clock.now())?;
+        let response = self.send(request).await?;
+        query.provider.parse(response.status, &response.body)
+    }
+
+    async fn ask_grouped(
+        &self,
+        config: &ProviderConfig,
+        text: &str,
+    ) -> Result<BTreeMap<(String, String), f64>, MetricError> {
+        let request = Prometheus.request(config, text, self.clock.now())?;
+        let response = self.send(request).await?;
+        grouped::parse_grouped(response.status, &response.body)
+    }
+
+    async fn probe(&self, query: &Query) -> Result<(), MetricError> {
+        let request = query.provider.probe(&query.config, self.clock.now())?;
+        let response = self.send(request).await?;
+        query.provider.check_probe(response.status, &response.body)
+    }
+
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, MetricError> {
+        let backend = request.origin();
+        if let Some(reason) = self.breaker.is_open(&backend) {
+            return Err(MetricError::Unavailable(reason));
+        }
+        let started = Instant::now();
+        let limit = request.timeout;
+        let answer = match tokio::time::timeout(limit, self.transport.send(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(NoAnswer(format!("no answer within {limit:?}"))),
+        };
+        self.metrics.query_duration.with_label_values(&[backend.as_str()]).observe(started.elapsed().as_secs_f64());
+        let result = match &answer {
+            Ok(response) if response.status < 400 => "success",
+            Ok(_) => "error",
+            Err(_) => "no_answer",
+        };
+        self.metrics.queries.with_label_values(&[backend.as_str(), result]).inc();
+        let error = match &answer {
+            Ok(response) if response.status >= 500 || response.status == 429 => Some(format!("error response {}", response.status)),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        self.breaker.record(&backend, error);
+        answer.map_err(|error| MetricError::Unavailable(error.to_string()))
+    }
+}
+
+impl Actor for Observer {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Observer {}
+
+impl Handler<Flush> for Observer {
+    type Result = ();
+
+    fn handle(&mut self, Flush(key): Flush, _: &mut Context<Self>) {
+        self.flush(&key);
+    }
+}
+
+impl Handler<TakeSamples> for Observer {
+    type Result = ();
+
+    fn handle(&mut self, order: TakeSamples, context: &mut Context<Self>) {
+        let TakeSamples { canary, epoch, checks, hooks, reply } = order;
+        let asked: Vec<(PreparedCheck, Option<SharedAnswer>)> = checks
+            .into_iter()
+            .map(|check| {
+                let answer = check.query.as_ref().ok().map(|query| self.ask(query, context));
+                (check, answer)
+            })
+            .collect();
+        let recorder = self.recorder.clone();
+        let started = Instant::now();
+        tokio::spawn(async move {
+            let samples = join_all(asked.into_iter().map(|(check, answer)| {
+                let (recorder, canary) = (recorder.clone(), canary.clone());
+                async move {
+                    let Some(answer) = answer else {
+                        return Err(aviary_rollout::SampleError::Broken(check.query.err().unwrap_or_default()));
+                    };
+                    let answer = answer.await;
+                    if let Ok(value) = &answer {
+                        let value = if check.kind == CheckKind::Duration { value / 1000.0 } else { *value };
+                        recorder.do_send(Measured { canary, metric: check.name.clone(), value });
+                    }
+                    sample(&check, answer)
+                }
+            }))
+            .await;
+            recorder.do_send(RoundTook { canary, seconds: started.elapsed().as_secs_f64() });
+            reply.do_send(EffectDone { epoch, outcome: EffectOutcome::Round(RoundAnswer { hooks, samples }) });
+        });
+    }
+}
+
+impl Handler<ProbeBackends> for Observer {
+    type Result = ();
+
+    fn handle(&mut self, order: ProbeBackends, _: &mut Context<Self>) {
+        let asker = self.asker.clone();
+        tokio::spawn(async move {
+            let mut result = Ok(());
+            for check in &order.checks {
+                result = match &check.query {
+                    // Flagger does not probe the server of inline queries.
+                    Ok(_) if check.kind == CheckKind::Query => Ok(()),
+                    Ok(query) => asker.probe(query).await.map_err(|error| format!("{}: {error}", check.name)),
+                    Err(text) => Err(text.clone()),
+                };
+                if result.is_err() {
+                    break;
+                }
+            }
+            order.reply.do_send(EffectDone { epoch: order.epoch, outcome: EffectOutcome::Providers(result) });
+        });
+    }
+}

@@ -1,0 +1,263 @@
+//! The recorder: Kubernetes events and the metrics of canaries.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use actix::{Actor, Context, Handler, Supervised};
+use aviary_crds::names::{API_VERSION, EVENT_REASON, EVENT_SOURCE};
+use aviary_crds::validated::AlertSeverity;
+use aviary_rollout::Outcome;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+
+use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded};
+use crate::metrics::Metrics;
+
+/// Events that may wait for the API server: a minute of what a thousand busy canaries say. More are dropped and counted;
+/// the log has them all.
+const QUEUE: usize = 10_000;
+/// Workers that write events. Events of one canary always go through one of them, so they stay in order.
+const WORKERS: usize = 8;
+/// An event that repeats within this time raises the count of the first one, as `kubectl describe` shows it.
+const REPEAT_WINDOW: std::time::Duration = std::time::Duration::from_secs(600);
+/// Events remembered for that, for each worker. Beyond it the oldest are forgotten and a repetition is a new event.
+const REMEMBERED: usize = 2_000;
+
+/// Records events and keeps the gauges and counters of canaries.
+pub struct Recorder {
+    workers: Vec<mpsc::Sender<Record>>,
+    metrics: Metrics,
+    /// Target and metric names with a series, for each canary.
+    series: BTreeMap<CanaryId, Series>,
+    totals: BTreeMap<String, BTreeSet<CanaryId>>,
+}
+
+#[derive(Default)]
+struct Series {
+    target: String,
+    metrics: BTreeSet<String>,
+}
+
+impl Recorder {
+    /// A recorder; its workers run on the current runtime.
+    pub fn new(client: &Client, metrics: Metrics) -> Recorder {
+        let workers = (0..WORKERS)
+            .map(|_| {
+                let (sender, receiver) = mpsc::channel(QUEUE / WORKERS);
+                let worker = Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new() };
+                tokio::spawn(worker.run(receiver));
+                sender
+            })
+            .collect();
+        Recorder { workers, metrics, series: BTreeMap::new(), totals: BTreeMap::new() }
+    }
+}
+
+impl Actor for Recorder {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Recorder {}
+
+impl Handler<Record> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, record: Record, _: &mut Context<Self>) {
+        let canary = record.about.canary.to_string();
+        match record.note.severity() {
+            AlertSeverity::Error => tracing::error!(canary, "{}", record.note),
+            AlertSeverity::Info | AlertSeverity::Warn => tracing::info!(canary, "{}", record.note),
+        }
+        let worker = hash(&record.about.canary) % self.workers.len().max(1);
+        let sent = self.workers.get(worker).map(|worker| worker.try_send(record));
+        match sent {
+            Some(Ok(())) => self.metrics.event_queue.inc(),
+            _ => self.metrics.events_dropped.inc(),
+        }
+    }
+}
+
+fn hash(canary: &CanaryId) -> usize {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    canary.hash(&mut hasher);
+    usize::try_from(hasher.finish() % 1024).unwrap_or(0)
+}
+
+#[derive(Clone)]
+struct Recent {
+    name: String,
+    count: i32,
+    last: Timestamp,
+}
+
+struct Worker {
+    client: Client,
+    metrics: Metrics,
+    recent: HashMap<(String, String), Recent>,
+}
+
+impl Worker {
+    async fn run(mut self, mut records: mpsc::Receiver<Record>) {
+        while let Some(record) = records.recv().await {
+            self.metrics.event_queue.dec();
+            if let Err(error) = self.write(record).await {
+                self.metrics.events_dropped.inc();
+                tracing::warn!(%error, "event was not recorded");
+            }
+        }
+    }
+
+    async fn write(&mut self, record: Record) -> kube::Result<()> {
+        let at = record.at;
+        let namespace = record.about.canary.namespace.clone();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let text = record.note.to_string();
+        let key = (record.about.uid.clone(), text.clone());
+        if let Some(recent) = self.recent.get(&key).filter(|recent| is_repeat(recent, at)).cloned() {
+            let count = recent.count + 1;
+            let patch = serde_json::json!({"count": count, "lastTimestamp": Time(whole(at))});
+            match events.patch(&recent.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => {
+                    self.remember(key, Recent { count, last: at, ..recent });
+                    return Ok(());
+                }
+                // The event was deleted meanwhile (they live for an hour); record it anew.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let event = event(&record.about, &text, record.note.severity(), at);
+        let created = events.create(&PostParams::default(), &event).await?;
+        if let Some(name) = created.metadata.name {
+            self.remember(key, Recent { name, count: 1, last: at });
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, key: (String, String), recent: Recent) {
+        if self.recent.len() >= REMEMBERED {
+            let now = recent.last;
+            self.recent.retain(|_, known| is_repeat(known, now));
+            if self.recent.len() >= REMEMBERED {
+                self.recent.clear();
+            }
+        }
+        self.recent.insert(key, recent);
+    }
+}
+
+fn is_repeat(recent: &Recent, at: Timestamp) -> bool {
+    at.duration_since(recent.last).unsigned_abs() < REPEAT_WINDOW
+}
+
+fn whole(at: Timestamp) -> Timestamp {
+    aviary_crds::status::whole_seconds(at)
+}
+
+fn event(about: &EventSubject, text: &str, severity: AlertSeverity, at: Timestamp) -> Event {
+    let time = Time(whole(at));
+    Event {
+        metadata: ObjectMeta {
+            // client-go's naming: the object and the time in hexadecimal nanoseconds.
+            generate_name: Some(format!("{}.", about.canary.name)),
+            namespace: Some(about.canary.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some(API_VERSION.to_owned()),
+            kind: Some("Canary".to_owned()),
+            namespace: Some(about.canary.namespace.clone()),
+            name: Some(about.canary.name.clone()),
+            uid: Some(about.uid.clone()),
+            resource_version: Some(about.resource_version.clone()),
+            ..ObjectReference::default()
+        },
+        type_: Some(match severity {
+            AlertSeverity::Info => "Normal".to_owned(),
+            AlertSeverity::Warn | AlertSeverity::Error => "Warning".to_owned(),
+        }),
+        reason: Some(EVENT_REASON.to_owned()),
+        message: Some(text.to_owned()),
+        source: Some(EventSource { component: Some(EVENT_SOURCE.to_owned()), ..EventSource::default() }),
+        reporting_component: Some(EVENT_SOURCE.to_owned()),
+        first_timestamp: Some(time.clone()),
+        last_timestamp: Some(time),
+        count: Some(1),
+        ..Event::default()
+    }
+}
+
+impl Handler<Observed> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, seen: Observed, _: &mut Context<Self>) {
+        let Observed { canary, target, status, weights } = seen;
+        let namespace = canary.namespace.as_str();
+        self.metrics.canary_status.with_label_values(&[target.as_str(), namespace]).set(status);
+        if let Some((canary_weight, primary_weight)) = weights {
+            let primary = format!("{target}-primary");
+            self.metrics.canary_weight.with_label_values(&[target.as_str(), namespace]).set(canary_weight.into());
+            self.metrics.canary_weight.with_label_values(&[primary.as_str(), namespace]).set(primary_weight.into());
+        }
+        let known = self.totals.entry(canary.namespace.clone()).or_default();
+        if known.insert(canary.clone()) {
+            let total = i64::try_from(known.len()).unwrap_or(i64::MAX);
+            self.metrics.canary_total.with_label_values(&[namespace]).set(total);
+        }
+        self.series.entry(canary).or_default().target = target;
+    }
+}
+
+impl Handler<Measured> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, measured: Measured, _: &mut Context<Self>) {
+        let Some(series) = self.series.get_mut(&measured.canary) else { return };
+        let labels = [series.target.as_str(), measured.canary.namespace.as_str(), measured.metric.as_str()];
+        self.metrics.metric_analysis.with_label_values(&labels).set(measured.value);
+        series.metrics.insert(measured.metric);
+    }
+}
+
+impl Handler<RoundTook> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, round: RoundTook, _: &mut Context<Self>) {
+        let Some(series) = self.series.get(&round.canary) else { return };
+        let labels = [series.target.as_str(), round.canary.namespace.as_str()];
+        self.metrics.canary_duration.with_label_values(&labels).observe(round.seconds);
+    }
+}
+
+impl Handler<RunEnded> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, run: RunEnded, _: &mut Context<Self>) {
+        let RunEnded { canary, target, strategy, outcome } = run;
+        let (counter, status) = match outcome {
+            Outcome::Completed => (&self.metrics.successes, "completed"),
+            Outcome::Skipped => (&self.metrics.successes, "skipped"),
+            Outcome::Failed => (&self.metrics.failures, "completed"),
+        };
+        counter.with_label_values(&[target.as_str(), canary.namespace.as_str(), strategy, status]).inc();
+    }
+}
+
+impl Handler<CanaryGone> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, CanaryGone(canary): CanaryGone, _: &mut Context<Self>) {
+        if let Some(series) = self.series.remove(&canary) {
+            let metrics: Vec<String> = series.metrics.into_iter().collect();
+            self.metrics.forget(&canary.namespace, &series.target, &metrics);
+        }
+        let Some(known) = self.totals.get_mut(&canary.namespace) else { return };
+        known.remove(&canary);
+        let total = i64::try_from(known.len()).unwrap_or(i64::MAX);
+        self.metrics.canary_total.with_label_values(&[canary.namespace.as_str()]).set(total);
+    }
+}

@@ -1,0 +1,121 @@
+//! The router: every write to the cluster, serialised per object.
+
+mod queue;
+mod write;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, Supervised};
+use aviary_providers::{ObjectKey, kinds};
+use futures::FutureExt;
+use kube::Client;
+
+use crate::cache::Cache;
+use crate::messages::{EffectDone, EffectOutcome, Epoch, Lane, Write, WriteError, WriteOrder};
+use crate::metrics::Metrics;
+use queue::{Queue, Waiting};
+
+/// Writes under way at once. An API server serves each in some milliseconds, so 32 keep up with thousands of canaries
+/// (Flagger's default client limit is 100 a second), and stay well below the concurrency that API priority and fairness
+/// grants a single client.
+const MAX_IN_FLIGHT: usize = 32;
+
+/// Writes to the cluster, one at a time for each object, different objects side by side.
+pub struct Router {
+    client: Client,
+    cache: Arc<Cache>,
+    metrics: Metrics,
+    queue: Queue<Job>,
+    in_flight: usize,
+}
+
+struct Job {
+    epoch: Epoch,
+    write: WriteOrder,
+    reply: Recipient<EffectDone>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Finished {
+    objects: Vec<ObjectKey>,
+    epoch: Epoch,
+    result: Result<(), WriteError>,
+    reply: Recipient<EffectDone>,
+}
+
+impl Router {
+    /// A router with nothing to do.
+    pub fn new(client: Client, cache: Arc<Cache>, metrics: Metrics) -> Router {
+        Router { client, cache, metrics, queue: Queue::default(), in_flight: 0 }
+    }
+
+    fn start_waiting(&mut self, context: &mut Context<Self>) {
+        while self.in_flight < MAX_IN_FLIGHT {
+            let Some(Waiting { objects, job, .. }) = self.queue.pop() else { break };
+            self.in_flight += 1;
+            let router = context.address();
+            let (client, cache) = (self.client.clone(), self.cache.clone());
+            let Job { epoch, write, reply } = job;
+            tokio::spawn(async move {
+                let writing = AssertUnwindSafe(write::execute(client, cache, write)).catch_unwind();
+                let result = writing.await.unwrap_or_else(|_| Err(WriteError::Failed("the write panicked".to_owned())));
+                router.do_send(Finished { objects, epoch, result, reply });
+            });
+        }
+        self.metrics.router_queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
+        self.metrics.router_in_flight.set(i64::try_from(self.in_flight).unwrap_or(i64::MAX));
+    }
+}
+
+impl Actor for Router {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Router {}
+
+impl Handler<Write> for Router {
+    type Result = ();
+
+    fn handle(&mut self, order: Write, context: &mut Context<Self>) {
+        let Write { canary, epoch, lane, write, reply } = order;
+        let objects = match &write {
+            WriteOrder::Changes(changes) => changes.iter().map(|change| change.key.clone()).collect(),
+            WriteOrder::Status(_) => vec![ObjectKey {
+                kind: &kinds::CANARY,
+                namespace: canary.namespace.clone(),
+                name: canary.name.clone(),
+            }],
+        };
+        self.queue.push(Waiting { namespace: canary.namespace, lane, objects, job: Job { epoch, write, reply } });
+        self.start_waiting(context);
+    }
+}
+
+impl Handler<Finished> for Router {
+    type Result = ();
+
+    fn handle(&mut self, finished: Finished, context: &mut Context<Self>) {
+        let Finished { objects, epoch, result, reply } = finished;
+        self.queue.release(&objects);
+        self.in_flight -= 1;
+        reply.do_send(EffectDone { epoch, outcome: EffectOutcome::Written(result) });
+        self.start_waiting(context);
+    }
+}
+
+/// The lane of a write that leads to this phase.
+pub(crate) fn lane_for(next: aviary_crds::Phase) -> Lane {
+    use aviary_crds::Phase;
+    match next {
+        Phase::Failed => Lane::Rollback,
+        Phase::Promoting | Phase::Finalising | Phase::Succeeded => Lane::Promotion,
+        Phase::Progressing | Phase::WaitingPromotion | Phase::Waiting => Lane::Advance,
+        Phase::Uninitialized
+        | Phase::Initializing
+        | Phase::Initialized
+        | Phase::Terminating
+        | Phase::Terminated => Lane::Upkeep,
+    }
+}

@@ -1,0 +1,119 @@
+//! One write to the API server, and what its answer means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aviary_providers::{Change, ObjectKey, Verb, kinds};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::{Api, Client};
+
+use crate::cache::{Cache, key_of};
+use crate::messages::{WriteError, WriteOrder};
+
+/// A write that takes longer is given up; it is conditional, so a late effect of it does no harm. An API server's own
+/// limit for a request is a minute.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Owner of our fields in `metadata.managedFields`.
+const FIELD_MANAGER: &str = "aviary";
+
+pub(super) async fn execute(client: Client, cache: Arc<Cache>, order: WriteOrder) -> Result<(), WriteError> {
+    match order {
+        WriteOrder::Changes(changes) => {
+            for change in changes {
+                limited(apply(&client, &cache, change)).await?;
+            }
+            Ok(())
+        }
+        WriteOrder::Status(object) => limited(write_status(&client, &cache, *object)).await,
+    }
+}
+
+async fn limited(write: impl Future<Output = Result<(), WriteError>>) -> Result<(), WriteError> {
+    match tokio::time::timeout(TIMEOUT, write).await {
+        Ok(result) => result,
+        Err(_) => Err(WriteError::Failed(format!("no answer from the API server within {TIMEOUT:?}"))),
+    }
+}
+
+async fn apply(client: &Client, cache: &Cache, change: Change) -> Result<(), WriteError> {
+    let Change { key, verb } = change;
+    let api = api(client, &key);
+    let field_manager = Some(FIELD_MANAGER.to_owned());
+    let answer = match &verb {
+        Verb::Create(object) => {
+            let params = PostParams { field_manager, ..PostParams::default() };
+            api.create(&params, object).await
+        }
+        Verb::Patch(patch) => {
+            let params = PatchParams { field_manager, ..PatchParams::default() };
+            api.patch(&key.name, &params, &Patch::Merge(patch)).await
+        }
+    };
+    settle(&api, cache, &key, answer, &describe(&verb, &key)).await
+}
+
+async fn write_status(client: &Client, cache: &Cache, object: DynamicObject) -> Result<(), WriteError> {
+    let Some(key) = key_of(&kinds::CANARY, &object) else {
+        return Err(WriteError::Failed("the canary has no name".to_owned()));
+    };
+    let api = api(client, &key);
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let answer = api.replace_status(&key.name, &params, &object).await;
+    let what = format!("updating canary {}.{} status", key.name, key.namespace);
+    settle(&api, cache, &key, answer, &what).await
+}
+
+/// Takes the written object into the cache; on a conflict, the present one.
+async fn settle(
+    api: &Api<DynamicObject>,
+    cache: &Cache,
+    key: &ObjectKey,
+    answer: kube::Result<DynamicObject>,
+    what: &str,
+) -> Result<(), WriteError> {
+    match answer {
+        Ok(object) => {
+            cache.apply(key.kind, object);
+            Ok(())
+        }
+        // Somebody else was faster, or the answer to an earlier try of ours was lost.
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            refresh(api, cache, key).await.map_err(|error| failed(what, &error))?;
+            Err(WriteError::Conflict)
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 && cache.get(key).is_some() => {
+            cache.forget(key);
+            Err(WriteError::Conflict)
+        }
+        Err(error) => Err(failed(what, &error)),
+    }
+}
+
+async fn refresh(api: &Api<DynamicObject>, cache: &Cache, key: &ObjectKey) -> kube::Result<()> {
+    match api.get_opt(&key.name).await? {
+        Some(object) => cache.apply(key.kind, object),
+        None => cache.forget(key),
+    }
+    Ok(())
+}
+
+fn api(client: &Client, key: &ObjectKey) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), &key.namespace, &key.kind.api_resource())
+}
+
+fn describe(verb: &Verb, key: &ObjectKey) -> String {
+    let verb = match verb {
+        Verb::Create(_) => "creating",
+        Verb::Patch(_) => "updating",
+    };
+    format!("{verb} {} {}.{}", key.kind.kind, key.name, key.namespace)
+}
+
+fn failed(what: &str, error: &kube::Error) -> WriteError {
+    let cause = match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    };
+    WriteError::Failed(format!("{what} failed: {cause}"))
+}

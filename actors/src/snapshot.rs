@@ -1,0 +1,144 @@
+//! From cached objects to what the decision core looks at, and from its effects to changes of objects. Pure reads.
+
+use aviary_crds::Phase;
+use aviary_crds::validated::ValidatedCanary;
+use aviary_providers::targets::{Target, TargetError};
+use aviary_providers::traffic::TrafficProvider;
+use aviary_providers::{Change, Subject, scalers, services};
+use aviary_rollout::{Answers, Component, Effect, Pending, Plan, PrimaryView, Snapshot, Split, State, TargetView};
+use jiff::Timestamp;
+
+use crate::cache::{Cache, KindState};
+
+/// A canary that is understood.
+pub struct Understood {
+    /// The validated object.
+    pub canary: ValidatedCanary,
+    /// Its plan.
+    pub plan: Plan,
+    /// How its workload is handled.
+    pub target: &'static dyn Target,
+    /// How its traffic is routed.
+    pub traffic: &'static dyn TrafficProvider,
+}
+
+/// What is known when a snapshot is taken, apart from the objects.
+pub struct Circumstances<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// Whether the canary is being deleted.
+    pub deleting: bool,
+    /// The present state.
+    pub state: &'a State,
+    /// Answers under the present state.
+    pub answers: &'a Answers,
+}
+
+/// Looks at everything around a canary.
+pub fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
+    let sides = sides(understood, subject, cache, around);
+    let traffic = understood.traffic.observed(subject).map_err(|error| error.to_string());
+    let (target, primary, pending) = match sides {
+        Ok((target, primary, pending)) => (Ok(target), primary, pending),
+        Err(text) => (Err(text), None, Pending::default()),
+    };
+    Snapshot {
+        now: around.now,
+        deleting: around.deleting,
+        target,
+        primary,
+        pending,
+        traffic: Some(traffic),
+        answers: around.answers.clone(),
+    }
+}
+
+type Sides = (TargetView, Option<PrimaryView>, Pending);
+
+fn sides(
+    understood: &Understood,
+    subject: &Subject,
+    cache: &Cache,
+    around: &Circumstances,
+) -> Result<Sides, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    for kind in understood.traffic.watched() {
+        if cache.kind(kind) == Some(KindState::Unserved) {
+            return Err(format!(
+                "the API server does not serve {} ({}): install the CRDs of {}, or choose another spec.provider",
+                kind.kind,
+                kind.api_version(),
+                understood.traffic.name()
+            ));
+        }
+    }
+    let target = understood.target.observe(subject, around.now).map_err(|error| text(&error))?;
+    let primary = understood.target.observe_primary(subject, around.now).map_err(|error| text(&error))?;
+    let split = Split::to_canary(around.state.canary_weight);
+    let pending = Pending {
+        services: is_pending(services::reconcile_sides(subject))?,
+        scaler: is_pending(scalers::reconcile_primary(subject, updates_scaler(around.state.phase)))?,
+        apex: is_pending(services::reconcile_apex(subject))?,
+        routes: is_pending(understood.traffic.reconcile(subject, split))?,
+    };
+    Ok((target, primary, pending))
+}
+
+fn is_pending<E: std::fmt::Display>(changes: Result<Vec<Change>, E>) -> Result<bool, String> {
+    changes.map(|changes| !changes.is_empty()).map_err(|error| error.to_string())
+}
+
+/// The primary's autoscaler is brought to the target's only with a promotion, as its pods are.
+fn updates_scaler(phase: Phase) -> bool {
+    phase == Phase::Promoting
+}
+
+/// Why an effect was not turned into changes.
+pub enum NoChanges {
+    /// The target is no longer at the analysed revision.
+    Superseded,
+    /// An object cannot be used; the text says which and why.
+    Obstacle(String),
+}
+
+impl From<TargetError> for NoChanges {
+    fn from(error: TargetError) -> Self {
+        match error {
+            TargetError::Superseded { .. } => NoChanges::Superseded,
+            other => NoChanges::Obstacle(other.to_string()),
+        }
+    }
+}
+
+/// The changes that make an effect; empty if it is in force already. `None` for effects that change no object.
+pub fn changes(
+    understood: &Understood,
+    subject: &Subject,
+    phase: Phase,
+    effect: &Effect,
+) -> Option<Result<Vec<Change>, NoChanges>> {
+    let obstacle = |error: &dyn std::fmt::Display| NoChanges::Obstacle(error.to_string());
+    let changes = match effect {
+        Effect::Apply(Component::Services) => services::reconcile_sides(subject).map_err(NoChanges::from),
+        Effect::Apply(Component::Primary) => understood.target.apply_primary(subject).map_err(NoChanges::from),
+        Effect::Apply(Component::Scaler) => {
+            scalers::reconcile_primary(subject, updates_scaler(phase)).map_err(|error| obstacle(&error))
+        }
+        Effect::Apply(Component::Apex) => services::reconcile_apex(subject).map_err(NoChanges::from),
+        Effect::Apply(Component::Routes(split)) => {
+            understood.traffic.reconcile(subject, *split).map_err(|error| obstacle(&error))
+        }
+        Effect::SetTraffic(split) => understood.traffic.set(subject, *split).map_err(|error| obstacle(&error)),
+        Effect::ScaleTarget(scale) => understood.target.scale(subject, *scale).map_err(NoChanges::from),
+        Effect::Promote { revision, configs } => {
+            understood.target.promote(subject, revision, configs).map_err(NoChanges::from)
+        }
+        Effect::Ask(_)
+        | Effect::CallHooks(_)
+        | Effect::Emit(_)
+        | Effect::Alert(_)
+        | Effect::Count(_)
+        | Effect::WriteStatus => return None,
+    };
+    Some(changes)
+}

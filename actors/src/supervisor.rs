@@ -1,0 +1,231 @@
+//! The supervisor: one child for each canary, restarted when it dies, quarantined when it keeps dying.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, Supervised};
+use aviary_providers::{ObjectKey, kinds};
+use aviary_rollout::{DEGRADED, Message as Note};
+use tokio::sync::oneshot;
+
+use crate::canary::{CanaryActor, Parent, with_complaint};
+use crate::deps::Deps;
+use crate::messages::{
+    CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRetired, Describe, DescribeCanaries,
+    EffectDone, Epoch, EventSubject, Lane, Record, Retire, Shutdown, Write, WriteOrder,
+};
+use crate::supervision::{Exit, PanicSupervisor, RestartPolicy, Verdict};
+
+/// Spawns, restarts and retires the actors of canaries.
+pub struct Supervisor {
+    deps: Deps,
+    children: BTreeMap<CanaryId, Addr<CanaryActor>>,
+    quarantined: BTreeSet<CanaryId>,
+    started: bool,
+    stopping: Option<oneshot::Sender<()>>,
+}
+
+impl Supervisor {
+    /// A supervisor without children; they are started when the caches are complete.
+    pub fn new(deps: Deps) -> Supervisor {
+        Supervisor {
+            deps,
+            children: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
+            started: false,
+            stopping: None,
+        }
+    }
+
+    fn exists(&self, canary: &CanaryId) -> bool {
+        self.deps.cache.get(&canary_key(canary)).is_some()
+    }
+
+    /// Brings the child of one canary in line with whether the canary exists.
+    fn align(&mut self, canary: &CanaryId, context: &mut Context<Self>) {
+        if self.stopping.is_some() {
+            return;
+        }
+        match (self.exists(canary), self.children.get(canary)) {
+            (true, None) => self.spawn(canary.clone(), context),
+            (false, Some(child)) => child.do_send(Retire),
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    fn spawn(&mut self, canary: CanaryId, context: &mut Context<Self>) {
+        let supervisor = context.address();
+        let parent = Parent {
+            recovered: supervisor.clone().recipient(),
+            retired: supervisor.clone().recipient(),
+        };
+        let (id, deps) = (canary.clone(), self.deps.clone());
+        let child = PanicSupervisor::start(
+            |_| CanaryActor::new(id.clone(), deps, parent),
+            {
+                let id = canary.clone();
+                let mut policy = RestartPolicy::default();
+                move |exit: &Exit| match exit {
+                    // It stops only when it is retired.
+                    Exit::Stopped => Verdict::GiveUp,
+                    Exit::Panicked(reason) => {
+                        let delay = policy.next_delay();
+                        supervisor.do_send(ChildDied {
+                            canary: id.clone(),
+                            reason: reason.clone(),
+                            quarantined: policy.is_quarantined(),
+                            deaths: policy.deaths(),
+                        });
+                        Verdict::Restart(delay)
+                    }
+                }
+            },
+        );
+        tracing::info!(canary = %canary, "Synced {}/{}", canary.namespace, canary.name);
+        self.children.insert(canary, child);
+    }
+
+    fn update_quarantine(&self) {
+        self.deps.metrics.quarantined.set(i64::try_from(self.quarantined.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Tells on the object that its actor keeps dying.
+    fn tell_quarantine(&self, died: &ChildDied, context: &mut Context<Self>) {
+        let Some(object) = self.deps.cache.get(&canary_key(&died.canary)) else { return };
+        let now = self.deps.clock.now();
+        let text = format!(
+            "Quarantined after {} failures in a row, next try in 5 minutes: {}",
+            died.deaths, died.reason
+        );
+        self.deps.recorder.do_send(Record {
+            about: EventSubject {
+                canary: died.canary.clone(),
+                uid: object.metadata.uid.clone().unwrap_or_default(),
+                resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
+            },
+            note: Note::Obstacle(text.clone()),
+            at: now,
+        });
+        let Some(status) = with_complaint(&object, DEGRADED, "True", "ActorCrashLooping", &text, now) else { return };
+        let mut object = (*object).clone();
+        object.data["status"] = status;
+        self.deps.router.do_send(Write {
+            canary: died.canary.clone(),
+            epoch: Epoch::default(),
+            lane: Lane::Upkeep,
+            write: WriteOrder::Status(Box::new(object)),
+            reply: context.address().recipient(),
+        });
+    }
+
+    fn finish_stopping(&mut self) {
+        if self.children.is_empty()
+            && let Some(done) = self.stopping.take()
+        {
+            let _ = done.send(());
+        }
+    }
+}
+
+fn canary_key(canary: &CanaryId) -> ObjectKey {
+    ObjectKey { kind: &kinds::CANARY, namespace: canary.namespace.clone(), name: canary.name.clone() }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+}
+
+impl Supervised for Supervisor {}
+
+impl Handler<CanariesChanged> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, change: CanariesChanged, context: &mut Context<Self>) {
+        match change {
+            CanariesChanged::One(canary) if self.started => self.align(&canary, context),
+            CanariesChanged::One(_) => {}
+            CanariesChanged::Listed => {
+                // Deciding on half a cache would take present objects for missing ones.
+                if !self.deps.cache.is_synced() {
+                    return;
+                }
+                self.started = true;
+                let present = self.deps.cache.names(&kinds::CANARY);
+                let known: Vec<CanaryId> = self.children.keys().cloned().collect();
+                for canary in present.into_iter().chain(known) {
+                    self.align(&canary, context);
+                }
+            }
+        }
+    }
+}
+
+impl Handler<ChildDied> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, died: ChildDied, context: &mut Context<Self>) {
+        tracing::error!(canary = %died.canary, deaths = died.deaths, "canary actor panicked: {}", died.reason);
+        self.deps.metrics.restarts.with_label_values(&[died.canary.namespace.as_str()]).inc();
+        if died.quarantined && self.quarantined.insert(died.canary.clone()) {
+            self.update_quarantine();
+            self.tell_quarantine(&died, context);
+        }
+    }
+}
+
+impl Handler<ChildRecovered> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, ChildRecovered(canary): ChildRecovered, _: &mut Context<Self>) {
+        if self.quarantined.remove(&canary) {
+            tracing::info!(%canary, "canary actor has recovered");
+            self.update_quarantine();
+        }
+    }
+}
+
+impl Handler<ChildRetired> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, ChildRetired(canary): ChildRetired, context: &mut Context<Self>) {
+        self.children.remove(&canary);
+        self.quarantined.remove(&canary);
+        self.update_quarantine();
+        if self.stopping.is_some() {
+            self.finish_stopping();
+            return;
+        }
+        tracing::info!(%canary, "Deleting {canary} from cache");
+        self.deps.recorder.do_send(CanaryGone(canary.clone()));
+        // It may have been created again meanwhile.
+        self.align(&canary, context);
+    }
+}
+
+/// The answer to the write of a quarantine notice; a notice that was not written is written with the next death.
+impl Handler<EffectDone> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: EffectDone, _: &mut Context<Self>) {}
+}
+
+impl Handler<Shutdown> for Supervisor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> Self::Result {
+        let (sender, receiver) = oneshot::channel();
+        self.stopping = Some(sender);
+        self.children.values().for_each(|child| child.do_send(Retire));
+        self.finish_stopping();
+        Box::pin(async move {
+            let _ = receiver.await;
+        })
+    }
+}
+
+impl Handler<DescribeCanaries> for Supervisor {
+    type Result = actix::MessageResult<DescribeCanaries>;
+
+    fn handle(&mut self, _: DescribeCanaries, _: &mut Context<Self>) -> Self::Result {
+        actix::MessageResult(self.children.iter().map(|(id, child)| (id.clone(), child.clone().recipient::<Describe>())).collect())
+    }
+}

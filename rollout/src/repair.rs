@@ -1,0 +1,105 @@
+//! Puts right what Aviary owns and somebody else changed or deleted.
+
+use std::time::Duration;
+
+use aviary_crds::status::Phase;
+
+use crate::effect::{Component, Decision, Effect, HoldKind};
+use crate::message::Message;
+use crate::snapshot::Split;
+use crate::step::Context;
+
+/// The next repair, objects first. `None` when all is in shape.
+pub(crate) fn repair(context: Context) -> Option<Decision> {
+    repair_objects(context).or_else(|| repair_weights(context))
+}
+
+/// The target cannot be used: no user may be left on it, and somebody must look at it.
+pub(crate) fn without_target(context: Context, text: &str) -> Decision {
+    repair_weights(context).unwrap_or_else(|| context.obstacle(HoldKind::Target, text))
+}
+
+/// Missing or changed objects, one at a time.
+pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
+    let Context { plan, seen, .. } = context;
+    let pending = &seen.pending;
+    let apply = |component| Some(context.step().effect(Effect::Apply(component)).done());
+    if pending.services {
+        return apply(Component::Services);
+    }
+    if seen.primary.is_none() && needs_primary(context) {
+        if holds_analysed_revision(context) {
+            return apply(Component::Primary);
+        }
+        let message = Message::PrimaryMissing { primary: plan.primary_id(), target: plan.target_id() };
+        return Some(context.hold(HoldKind::PrimaryMissing, message, Duration::ZERO, None));
+    }
+    if pending.scaler {
+        return apply(Component::Scaler);
+    }
+    if pending.apex {
+        return apply(Component::Apex);
+    }
+    if pending.routes {
+        return apply(Component::Routes(context.served_or_found(context.expected_split())));
+    }
+    None
+}
+
+/// While the canary serves everybody, a missing primary comes back with the next promotion.
+fn needs_primary(context: Context) -> bool {
+    !context.canary_serves_all() || matches!(context.state.phase, Phase::Promoting | Phase::Finalising)
+}
+
+/// A primary is only ever made from a revision that was analysed (Q25).
+fn holds_analysed_revision(context: Context) -> bool {
+    let Context { state, seen, .. } = context;
+    let Ok(target) = &seen.target else { return false };
+    let promoting = matches!(state.phase, Phase::Promoting | Phase::Finalising);
+    match promoting {
+        true => target.revision == state.last_applied && !context.has_new_configs(target),
+        false => target.revision == state.last_promoted,
+    }
+}
+
+/// Weights that differ from the state's.
+pub(crate) fn repair_weights(context: Context) -> Option<Decision> {
+    let Context { plan, state, seen } = context;
+    let found = match seen.traffic.as_ref()? {
+        Ok(split) => *split,
+        Err(text) => return Some(context.obstacle(HoldKind::Routes, text)),
+    };
+    let expected = context.expected_split();
+    if found == expected || is_half_done_step(context, found) || !context.is_served(found, expected) {
+        return None;
+    }
+    let message = match expected.canary == state.canary_weight {
+        true => Message::WeightsRepaired { canary: plan.canary_id(), found: found.canary, weight: expected.canary },
+        false => Message::CanaryUnavailable { canary: plan.canary_id() },
+    };
+    Some(context.step().effect(Effect::SetTraffic(expected)).emit(message).done())
+}
+
+/// Whether `found` is where the step after the present one leads: the route was written, the status was not yet. The
+/// step itself settles the weights then.
+fn is_half_done_step(context: Context, found: Split) -> bool {
+    let Context { plan, state, seen } = context;
+    let due = state.last_step.is_none_or(|at| seen.now >= context.interval_after(at));
+    if !due || found != Split::to_canary(found.canary) {
+        return false;
+    }
+    match state.phase {
+        Phase::Promoting => {
+            let step = if plan.step_weight_promotion == 0 { 100 } else { plan.step_weight_promotion };
+            found.canary == state.canary_weight.saturating_sub(step) && context.primary_serves()
+        }
+        Phase::Progressing | Phase::WaitingPromotion => {
+            let canary_ready = seen.target.as_ref().is_ok_and(|target| target.readiness.is_ready());
+            plan.strategy.next_weight(state.canary_weight) == Some(found.canary)
+                && canary_ready
+                && context.canary_serves()
+                && context.closed_gate().is_none()
+        }
+        _ => false,
+    }
+}

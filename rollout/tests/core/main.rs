@@ -1,0 +1,11 @@
+//! The decision core against a small pure model of a cluster, on virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod crashes;
+mod driver;
+mod golden;
+mod properties;
+mod quirks;
+mod scenarios;
+mod walk;
+mod world;

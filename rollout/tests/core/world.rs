@@ -1,0 +1,294 @@
+//! The model: two workloads, the objects around them, the routes, the status, and what metrics and hooks would answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aviary_crds::status::CanaryStatus;
+use aviary_crds::validated::WebhookType;
+use aviary_rollout::{
+    Answers, Component, Pending, Plan, PrimaryView, Readiness, Sample, SampleError, Scale, Snapshot, Split, TargetView,
+};
+use jiff::{SignedDuration, Timestamp};
+
+pub type Configs = BTreeMap<String, String>;
+
+pub fn configs(version: &str) -> Configs {
+    BTreeMap::from([("configmap/app".to_owned(), version.to_owned())])
+}
+
+pub fn seconds(count: i64) -> SignedDuration {
+    SignedDuration::from_secs(count)
+}
+
+/// A Deployment in rough: a rolling update keeps the old pods until the new ones are available.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    pub revision: String,
+    pub configs: Configs,
+    pub replicas: u32,
+    started: Timestamp,
+    /// `None`: never.
+    ready_at: Option<Timestamp>,
+    kept: u32,
+    crashed: Option<Timestamp>,
+}
+
+impl Workload {
+    pub fn available(&self, now: Timestamp) -> u32 {
+        if self.replicas == 0 || self.crashed.is_some() {
+            return 0;
+        }
+        if self.ready_at.is_some_and(|at| at <= now) { self.replicas } else { self.kept }
+    }
+
+    fn readiness(&self, now: Timestamp, name: &str, deadline: SignedDuration) -> Readiness {
+        let rolled_out = self.ready_at.is_some_and(|at| at <= now);
+        if self.replicas == 0 || (rolled_out && self.crashed.is_none()) {
+            return Readiness::Ready;
+        }
+        let since = self.crashed.unwrap_or(self.started);
+        if now >= since + deadline {
+            return Readiness::Failed { reason: format!("{name} not ready: exceeded its progress deadline") };
+        }
+        let reason = format!(
+            "{name} not ready: waiting for rollout to finish: 0 out of {} new replicas have been updated",
+            self.replicas
+        );
+        Readiness::Waiting { reason, deadline: Some(since + deadline) }
+    }
+}
+
+/// What the metrics say, whatever the revision; `Truth` leaves it to the revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metrics {
+    Truth,
+    Good,
+    Bad,
+    NoValues,
+    Outage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Target,
+    Primary,
+}
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub now: Timestamp,
+    pub target: Option<Workload>,
+    pub primary: Option<Workload>,
+    /// `None`: the routes do not exist. Never set where nothing is routed.
+    pub routes: Option<Split>,
+    pub routed: bool,
+    pub pending: Pending,
+    pub status: CanaryStatus,
+    pub suspended: bool,
+    /// How long a healthy rollout takes.
+    pub delay: SignedDuration,
+    pub deadline: SignedDuration,
+    /// Revisions that never become ready, by side.
+    pub never_ready: BTreeSet<(bool, String)>,
+    /// Revisions whose metrics are bad.
+    pub bad: BTreeSet<String>,
+    pub metrics: Metrics,
+    /// Hook types that answer no. For rollback hooks "no" is the normal answer.
+    pub refusing: BTreeSet<WebhookType>,
+    /// What a good round with traffic has shown to be good, and what the bootstrap took for granted.
+    pub analysed: BTreeSet<(String, Configs)>,
+}
+
+/// Why an effect was not executed.
+#[derive(Debug)]
+pub struct Rejected;
+
+impl World {
+    pub fn new(revision: &str) -> World {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        World {
+            now,
+            target: Some(Workload {
+                revision: revision.to_owned(),
+                configs: configs("1"),
+                replicas: 1,
+                started: now,
+                ready_at: Some(now),
+                kept: 0,
+                crashed: None,
+            }),
+            primary: None,
+            routes: None,
+            routed: true,
+            pending: Pending { services: true, scaler: true, apex: true, routes: false },
+            status: CanaryStatus::default(),
+            suspended: false,
+            delay: seconds(5),
+            deadline: seconds(60),
+            never_ready: BTreeSet::new(),
+            bad: BTreeSet::new(),
+            metrics: Metrics::Truth,
+            refusing: BTreeSet::from([WebhookType::Rollback]),
+            analysed: BTreeSet::new(),
+        }
+    }
+
+    pub fn snapshot(&self, plan: &Plan, answers: &Answers) -> Snapshot {
+        let target = self.target.as_ref().map(|target| TargetView {
+            revision: target.revision.clone(),
+            configs: Some(target.configs.clone()),
+            scaled_to_zero: target.replicas == 0,
+            readiness: target.readiness(self.now, &format!("canary deployment {}", plan.target_id()), self.deadline),
+            available: target.available(self.now),
+        });
+        let primary = self.primary.as_ref().map(|primary| PrimaryView {
+            matches_target: self
+                .target
+                .as_ref()
+                .is_some_and(|target| (&target.revision, &target.configs) == (&primary.revision, &primary.configs)),
+            readiness: primary.readiness(self.now, &plan.primary_id(), self.deadline),
+            available: primary.available(self.now),
+        });
+        let routes = self.routes.ok_or_else(|| "routes not found".to_owned());
+        Snapshot {
+            now: self.now,
+            deleting: false,
+            target: target.ok_or_else(|| format!("deployment {} get query error: not found", plan.target_id())),
+            primary,
+            pending: Pending { routes: self.routed && self.routes.is_none(), ..self.pending },
+            traffic: self.routed.then_some(routes),
+            answers: answers.clone(),
+        }
+    }
+
+    /// When a watch would next report something by itself. Deadlines, gates and metrics are not watched.
+    pub fn next_change(&self) -> Option<Timestamp> {
+        let workloads = [&self.target, &self.primary];
+        workloads.into_iter().flatten().filter_map(|workload| workload.ready_at).filter(|at| *at > self.now).min()
+    }
+
+    fn is_broken(&self, side: Side, revision: &str) -> bool {
+        self.never_ready.contains(&(side == Side::Primary, revision.to_owned()))
+    }
+
+    /// Starts a rollout of what `workload` holds now.
+    fn roll(&self, side: Side, workload: &mut Workload, kept: u32) {
+        workload.started = self.now;
+        workload.kept = kept;
+        workload.ready_at = (!self.is_broken(side, &workload.revision)).then_some(self.now + self.delay);
+    }
+
+    /// What a user does: a new pod template, new configs, or both.
+    pub fn edit(&mut self, revision: Option<&str>, version: Option<&str>) {
+        let Some(mut target) = self.target.clone() else { return };
+        let kept = target.available(self.now);
+        if let Some(revision) = revision {
+            target.revision = revision.to_owned();
+        }
+        if let Some(version) = version {
+            target.configs = configs(version);
+        }
+        if revision.is_some() && target.replicas > 0 {
+            self.roll(Side::Target, &mut target, kept);
+        }
+        self.target = Some(target);
+    }
+
+    pub fn crash(&mut self, side: Side) {
+        let now = self.now;
+        if let Some(workload) = self.side(side) {
+            workload.crashed.get_or_insert(now);
+        }
+    }
+
+    pub fn recover(&mut self, side: Side) {
+        let now = self.now;
+        if let Some(workload) = self.side(side) {
+            workload.crashed = None;
+            workload.ready_at = Some(now);
+        }
+    }
+
+    fn side(&mut self, side: Side) -> Option<&mut Workload> {
+        match side {
+            Side::Target => self.target.as_mut(),
+            Side::Primary => self.primary.as_mut(),
+        }
+    }
+
+    pub fn apply(&mut self, component: Component) -> Result<(), Rejected> {
+        match component {
+            Component::Services => self.pending.services = false,
+            Component::Scaler => self.pending.scaler = false,
+            Component::Apex => self.pending.apex = false,
+            Component::Routes(split) => self.routes = Some(split),
+            Component::Primary => {
+                let target = self.target.as_ref().ok_or(Rejected)?;
+                let (revision, configs) = (target.revision.clone(), target.configs.clone());
+                self.bring_primary_to(revision, configs);
+            }
+        }
+        Ok(())
+    }
+
+    fn bring_primary_to(&mut self, revision: String, configs: Configs) {
+        let before = self.primary.clone();
+        if before.as_ref().is_some_and(|primary| (&primary.revision, &primary.configs) == (&revision, &configs)) {
+            return;
+        }
+        let kept = before.map_or(0, |primary| primary.available(self.now));
+        let now = self.now;
+        let mut primary =
+            Workload { revision, configs, replicas: 1, started: now, ready_at: None, kept: 0, crashed: None };
+        self.roll(Side::Primary, &mut primary, kept);
+        self.primary = Some(primary);
+    }
+
+    pub fn promote(&mut self, revision: &str, configs: Option<&Configs>) -> Result<(), Rejected> {
+        let target = self.target.as_ref().ok_or(Rejected)?;
+        if target.revision != revision || Some(&target.configs) != configs {
+            return Err(Rejected);
+        }
+        let configs = target.configs.clone();
+        self.bring_primary_to(revision.to_owned(), configs);
+        Ok(())
+    }
+
+    pub fn set_traffic(&mut self, split: Split) -> Result<(), Rejected> {
+        let routes = self.routes.as_mut().ok_or(Rejected)?;
+        *routes = split;
+        Ok(())
+    }
+
+    pub fn scale(&mut self, scale: Scale) -> Result<(), Rejected> {
+        let mut target = self.target.clone().ok_or(Rejected)?;
+        match scale {
+            Scale::Zero => target = Workload { replicas: 0, crashed: None, kept: 0, ..target },
+            Scale::Up if target.replicas > 0 => {}
+            Scale::Up => {
+                target.replicas = 1;
+                self.roll(Side::Target, &mut target, 0);
+            }
+        }
+        self.target = Some(target);
+        Ok(())
+    }
+
+    /// One sample, as the observer would report it.
+    pub fn sample(&mut self) -> Sample {
+        let Some(target) = &self.target else { return Err(SampleError::NoValues("no target".into())) };
+        let good = match self.metrics {
+            Metrics::Truth => !self.bad.contains(&target.revision),
+            Metrics::Good => true,
+            Metrics::Bad => false,
+            Metrics::NoValues => {
+                let text = "Halt advancement no values found for prometheus metric request-success-rate";
+                return Err(SampleError::NoValues(text.into()));
+            }
+            Metrics::Outage => return Err(SampleError::Unavailable("connection refused".into())),
+        };
+        if good && self.routes.is_some_and(|split| split.canary > 0) {
+            self.analysed.insert((target.revision.clone(), target.configs.clone()));
+        }
+        Ok(if good { 100.0 } else { 50.0 })
+    }
+}

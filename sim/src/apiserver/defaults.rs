@@ -1,0 +1,252 @@
+//! Defaulting of built-in kinds, as far as rollouts see it (`pkg/apis/*/v1/defaults.go`).
+
+use k8s_openapi::ByteString;
+use serde_json::{Map, Value, json};
+
+use crate::store::State;
+
+/// First address given to services is 10.96.0.10; the ones below are left to the cluster's own services.
+const FIRST_CLUSTER_IP: u32 = 0x0A60_000A;
+
+/// Fills the defaults of an object of a built-in kind.
+pub(super) fn apply(group: &str, kind: &str, value: &mut Value, present: Option<&Value>, state: &mut State) {
+    match (group, kind) {
+        ("apps", "Deployment") => deployment(value),
+        ("apps", "ReplicaSet") => {
+            set(&mut value["spec"], "replicas", json!(1));
+            pod_spec(&mut value["spec"]["template"]["spec"]);
+        }
+        ("apps", "DaemonSet") => daemon_set(value),
+        ("apps", "StatefulSet") => stateful_set(value),
+        ("", "Pod") => pod(value, present),
+        ("", "Service") => service(value, present, state),
+        ("", "Secret") => secret(value),
+        ("", "Namespace") => namespace(value),
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            set(&mut value["spec"], "minReplicas", json!(1));
+        }
+        ("discovery.k8s.io", "EndpointSlice") => {
+            for port in items(value, "ports") {
+                set(port, "name", json!(""));
+                set(port, "protocol", json!("TCP"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn set(object: &mut Value, field: &str, default: Value) {
+    if object.is_null() {
+        *object = Value::Object(Map::new());
+    }
+    let Some(fields) = object.as_object_mut() else {
+        return;
+    };
+    let present = fields.entry(field.to_owned()).or_insert(Value::Null);
+    if present.is_null() {
+        *present = default;
+    }
+}
+
+fn items<'a>(object: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+fn deployment(value: &mut Value) {
+    let spec = &mut value["spec"];
+    set(spec, "replicas", json!(1));
+    set(spec, "strategy", json!({}));
+    let strategy = &mut spec["strategy"];
+    set(strategy, "type", json!("RollingUpdate"));
+    if strategy["type"] == "RollingUpdate" {
+        set(strategy, "rollingUpdate", json!({}));
+        set(&mut strategy["rollingUpdate"], "maxSurge", json!("25%"));
+        set(&mut strategy["rollingUpdate"], "maxUnavailable", json!("25%"));
+    }
+    set(spec, "progressDeadlineSeconds", json!(600));
+    set(spec, "revisionHistoryLimit", json!(10));
+    pod_spec(&mut spec["template"]["spec"]);
+}
+
+fn daemon_set(value: &mut Value) {
+    let spec = &mut value["spec"];
+    set(spec, "updateStrategy", json!({"type": "RollingUpdate"}));
+    if spec["updateStrategy"]["type"] == "RollingUpdate" {
+        set(&mut spec["updateStrategy"], "rollingUpdate", json!({"maxSurge": 0, "maxUnavailable": 1}));
+    }
+    set(spec, "revisionHistoryLimit", json!(10));
+    pod_spec(&mut spec["template"]["spec"]);
+}
+
+fn stateful_set(value: &mut Value) {
+    let spec = &mut value["spec"];
+    set(spec, "replicas", json!(1));
+    set(spec, "podManagementPolicy", json!("OrderedReady"));
+    set(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+    set(spec, "revisionHistoryLimit", json!(10));
+    pod_spec(&mut spec["template"]["spec"]);
+}
+
+fn pod(value: &mut Value, present: Option<&Value>) {
+    pod_spec(&mut value["spec"]);
+    let spec = &mut value["spec"];
+    set(spec, "enableServiceLinks", json!(true));
+    set(spec, "serviceAccountName", json!("default"));
+    if present.is_none() {
+        value["status"] = json!({"phase": "Pending"});
+    }
+}
+
+fn pod_spec(spec: &mut Value) {
+    set(spec, "restartPolicy", json!("Always"));
+    set(spec, "terminationGracePeriodSeconds", json!(30));
+    set(spec, "dnsPolicy", json!("ClusterFirst"));
+    set(spec, "securityContext", json!({}));
+    set(spec, "schedulerName", json!("default-scheduler"));
+    if let Some(account) = spec.get("serviceAccountName").cloned() {
+        set(spec, "serviceAccount", account);
+    }
+    for list in ["initContainers", "containers"] {
+        items(spec, list).for_each(container);
+    }
+    items(spec, "volumes").for_each(volume);
+}
+
+fn container(container: &mut Value) {
+    set(container, "terminationMessagePath", json!("/dev/termination-log"));
+    set(container, "terminationMessagePolicy", json!("File"));
+    set(container, "resources", json!({}));
+    let policy = image_pull_policy(container["image"].as_str().unwrap_or_default());
+    set(container, "imagePullPolicy", json!(policy));
+    for port in items(container, "ports") {
+        set(port, "protocol", json!("TCP"));
+    }
+    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if container.get(name).is_some_and(Value::is_object) {
+            probe(&mut container[name]);
+        }
+    }
+    for variable in items(container, "env") {
+        if let Some(reference) = variable.pointer_mut("/valueFrom/fieldRef") {
+            set(reference, "apiVersion", json!("v1"));
+        }
+    }
+}
+
+/// `Always` for the tag latest or no tag, else `IfNotPresent`; a digest pins the image.
+fn image_pull_policy(image: &str) -> &'static str {
+    if image.contains('@') {
+        return "IfNotPresent";
+    }
+    let last_segment = image.rsplit('/').next().unwrap_or(image);
+    match last_segment.split_once(':') {
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+fn probe(probe: &mut Value) {
+    set(probe, "timeoutSeconds", json!(1));
+    set(probe, "periodSeconds", json!(10));
+    set(probe, "successThreshold", json!(1));
+    set(probe, "failureThreshold", json!(3));
+    if probe.get("httpGet").is_some_and(Value::is_object) {
+        set(&mut probe["httpGet"], "path", json!("/"));
+        set(&mut probe["httpGet"], "scheme", json!("HTTP"));
+    }
+}
+
+fn volume(volume: &mut Value) {
+    for source in ["configMap", "secret", "projected", "downwardAPI"] {
+        if volume.get(source).is_some_and(Value::is_object) {
+            set(&mut volume[source], "defaultMode", json!(420));
+        }
+    }
+}
+
+fn service(value: &mut Value, present: Option<&Value>, state: &mut State) {
+    let spec = &mut value["spec"];
+    set(spec, "type", json!("ClusterIP"));
+    set(spec, "sessionAffinity", json!("None"));
+    if spec["sessionAffinity"] == "ClientIP" {
+        set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
+    }
+    for port in items(spec, "ports") {
+        set(port, "protocol", json!("TCP"));
+        let number = port["port"].clone();
+        set(port, "targetPort", number);
+    }
+    if spec["type"] == "ExternalName" {
+        return;
+    }
+    set(spec, "internalTrafficPolicy", json!("Cluster"));
+    set(spec, "ipFamilies", json!(["IPv4"]));
+    set(spec, "ipFamilyPolicy", json!("SingleStack"));
+    allocate_cluster_ip(spec, present, state);
+    if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+        for port in items(spec, "ports") {
+            state.last_cluster_ip += 1;
+            // The default node port range, 30000-32767.
+            set(port, "nodePort", json!(30_000 + state.last_cluster_ip % 2_768));
+        }
+    }
+    if spec["type"] == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", json!(true));
+    }
+}
+
+fn allocate_cluster_ip(spec: &mut Value, present: Option<&Value>, state: &mut State) {
+    if spec["clusterIP"].as_str().is_none_or(str::is_empty) {
+        let kept = present.map(|present| present["spec"]["clusterIP"].clone()).filter(Value::is_string);
+        spec["clusterIP"] = kept.unwrap_or_else(|| {
+            let address = FIRST_CLUSTER_IP.wrapping_add(state.last_cluster_ip);
+            state.last_cluster_ip += 1;
+            json!(std::net::Ipv4Addr::from(address).to_string())
+        });
+    }
+    let addresses = json!([spec["clusterIP"]]);
+    set(spec, "clusterIPs", addresses);
+}
+
+/// `stringData` is write-only: it ends up in `data`.
+fn secret(value: &mut Value) {
+    set(value, "type", json!("Opaque"));
+    let Some(texts) = value.as_object_mut().and_then(|fields| fields.remove("stringData")) else {
+        return;
+    };
+    for (name, text) in texts.as_object().into_iter().flatten() {
+        let bytes = text.as_str().unwrap_or_default().as_bytes().to_vec();
+        let encoded = serde_json::to_value(ByteString(bytes)).unwrap_or_default();
+        set(value, "data", json!({}));
+        value["data"][name.as_str()] = encoded;
+    }
+}
+
+fn namespace(value: &mut Value) {
+    set(value, "spec", json!({}));
+    set(&mut value["spec"], "finalizers", json!(["kubernetes"]));
+    set(value, "status", json!({}));
+    set(&mut value["status"], "phase", json!("Active"));
+    let name = value["metadata"]["name"].clone();
+    set(&mut value["metadata"], "labels", json!({}));
+    value["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::image_pull_policy;
+
+    #[test]
+    fn the_pull_policy_follows_the_tag() {
+        for (image, policy) in [
+            ("podinfo", "Always"),
+            ("ghcr.io/stefanprodan/podinfo:6.0.0", "IfNotPresent"),
+            ("registry:5000/podinfo", "Always"),
+            ("podinfo:latest", "Always"),
+            ("podinfo@sha256:abc", "IfNotPresent"),
+        ] {
+            assert_eq!(image_pull_policy(image), policy, "{image}");
+        }
+    }
+}

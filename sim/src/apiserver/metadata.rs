@@ -1,0 +1,381 @@
+//! Rules about `metadata`: what clients may set, what the server keeps, and how names and labels must look.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::request::Target;
+use crate::store::{FieldError, Record, StatusError};
+
+const SUBDOMAIN_PATTERN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const LABEL_PATTERN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const QUALIFIED_NAME_PATTERN: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+const LABEL_VALUE_PATTERN: &str = "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?";
+
+/// Sum of the sizes of all annotations of an object (`TotalAnnotationSizeLimitB`).
+const ANNOTATIONS_LIMIT: usize = 256 * 1024;
+
+static SUBDOMAIN: LazyLock<Option<Regex>> = LazyLock::new(|| anchored(SUBDOMAIN_PATTERN));
+static LABEL: LazyLock<Option<Regex>> = LazyLock::new(|| anchored(LABEL_PATTERN));
+static QUALIFIED_NAME: LazyLock<Option<Regex>> = LazyLock::new(|| anchored(QUALIFIED_NAME_PATTERN));
+static LABEL_VALUE: LazyLock<Option<Regex>> = LazyLock::new(|| anchored(LABEL_VALUE_PATTERN));
+
+fn anchored(pattern: &str) -> Option<Regex> {
+    Regex::new(&format!("^(?:{pattern})$")).ok()
+}
+
+fn matches(pattern: &LazyLock<Option<Regex>>, text: &str) -> bool {
+    pattern.as_ref().is_some_and(|regex| regex.is_match(text))
+}
+
+/// Checks that the body speaks of the object that the URL names.
+pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) -> Result<(), StatusError> {
+    if !body.is_object() {
+        return Err(StatusError::bad_request("the object provided is unrecognized"));
+    }
+    check_type(target, body)?;
+    let metadata = &body["metadata"];
+    check_metadata_shape(target, metadata)?;
+    let given_namespace = metadata["namespace"].as_str().unwrap_or_default();
+    if !given_namespace.is_empty() && given_namespace != target.namespace {
+        return Err(StatusError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    let Some(name) = name else {
+        return Ok(());
+    };
+    let given_name = metadata["name"].as_str().unwrap_or_default();
+    if given_name.is_empty() {
+        return Err(StatusError::bad_request("name must be provided"));
+    }
+    if given_name != name {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({given_name}) does not match the name on the URL ({name})"
+        )));
+    }
+    Ok(())
+}
+
+fn check_type(target: &Target, body: &Value) -> Result<(), StatusError> {
+    let (api_version, kind) = (&body["apiVersion"], &body["kind"]);
+    let expected = target.api_version();
+    if target.resource.custom && kind.as_str().is_none_or(str::is_empty) {
+        return Err(StatusError::bad_request(format!("Object 'Kind' is missing in '{body}'")));
+    }
+    if let Some(given) = api_version.as_str()
+        && !given.is_empty()
+        && given != expected
+    {
+        return Err(StatusError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({expected})"
+        )));
+    }
+    if let Some(given) = kind.as_str()
+        && !given.is_empty()
+        && given != target.resource.kind
+    {
+        return Err(StatusError::bad_request(format!(
+            "{given} in version \"{}\" cannot be handled as a {}: converting ({given}) to ({}): unknown conversion",
+            target.version, target.resource.kind, target.resource.kind
+        )));
+    }
+    Ok(())
+}
+
+fn check_metadata_shape(target: &Target, metadata: &Value) -> Result<(), StatusError> {
+    let fail = |field: &str, found: &Value, expected: &str| {
+        let found = match found {
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) | Value::Null => "object",
+        };
+        StatusError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: json: cannot unmarshal {found} into Go struct \
+             field ObjectMeta.metadata.{field} of type {expected}",
+            kind = target.resource.kind,
+            version = target.version,
+        ))
+    };
+    if !metadata.is_object() && !metadata.is_null() {
+        return Err(fail("", metadata, "v1.ObjectMeta"));
+    }
+    for field in ["name", "namespace", "generateName", "resourceVersion", "uid"] {
+        let value = &metadata[field];
+        if !value.is_null() && !value.is_string() {
+            return Err(fail(field, value, "string"));
+        }
+    }
+    for field in ["labels", "annotations"] {
+        let value = &metadata[field];
+        if !value.is_null() && !value.is_object() {
+            return Err(fail(field, value, "map[string]string"));
+        }
+        for child in value.as_object().into_iter().flat_map(Map::values) {
+            if !child.is_string() {
+                return Err(fail(field, child, "string"));
+            }
+        }
+    }
+    for field in ["finalizers", "ownerReferences"] {
+        let value = &metadata[field];
+        if !value.is_null() && !value.is_array() {
+            return Err(fail(field, value, "[]string"));
+        }
+    }
+    Ok(())
+}
+
+/// Drops what no client may set and what means nothing, as decoding into `ObjectMeta` does.
+pub(super) fn normalise(value: &mut Value) {
+    let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    metadata.remove("managedFields");
+    metadata.remove("selfLink");
+    metadata.retain(|_, child| match child {
+        Value::Null => false,
+        Value::Object(fields) => !fields.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    });
+}
+
+/// Takes over what an update cannot change (`rest.BeforeUpdate`).
+pub(super) fn keep_server_fields(value: &mut Value, present: &Value) {
+    let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for field in [
+        "uid",
+        "namespace",
+        "creationTimestamp",
+        "generation",
+        "generateName",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        match present["metadata"].get(field) {
+            Some(kept) => metadata.insert(field.to_owned(), kept.clone()),
+            None => metadata.remove(field),
+        };
+    }
+}
+
+/// The optimistic lock and the uid precondition of a write.
+pub(super) fn check_preconditions(
+    target: &Target,
+    name: &str,
+    candidate: &Value,
+    present: &Record,
+    unconditional: bool,
+) -> Result<(), StatusError> {
+    let metadata = &candidate["metadata"];
+    let uid = metadata["uid"].as_str().unwrap_or_default();
+    if !uid.is_empty() && uid != present.uid() {
+        let registry_key = if target.namespace.is_empty() {
+            format!("/registry/{}/{name}", target.resource.plural)
+        } else {
+            format!("/registry/{}/{}/{name}", target.resource.plural, target.namespace)
+        };
+        return Err(StatusError::conflict(
+            &target.resource,
+            name,
+            &format!(
+                "StorageError: invalid object, Code: 4, Key: {registry_key}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                present.uid()
+            ),
+        ));
+    }
+    let version = metadata["resourceVersion"].as_str().unwrap_or_default();
+    if version.is_empty() || version == "0" {
+        if unconditional {
+            return Ok(());
+        }
+        let problem =
+            FieldError::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
+        return Err(invalid(target, name, &[problem]));
+    }
+    match version.parse::<u64>() {
+        Ok(version) if version == present.resource_version => Ok(()),
+        Ok(_) => Err(StatusError::modified(&target.resource, name)),
+        Err(_) => {
+            let problem = FieldError::invalid(
+                "metadata.resourceVersion",
+                &metadata["resourceVersion"],
+                format!("strconv.ParseUint: parsing \"{version}\": invalid syntax"),
+            );
+            Err(invalid(target, name, &[problem]))
+        }
+    }
+}
+
+pub(super) fn invalid(target: &Target, name: &str, problems: &[FieldError]) -> StatusError {
+    StatusError::invalid(&target.resource.group, &target.resource.kind, name, problems)
+}
+
+/// `ValidateObjectMeta`: name, labels, annotations, finalizers, owner references.
+pub(super) fn problems(target: &Target, value: &Value) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let metadata = &value["metadata"];
+    name_problems(target, &metadata["name"], &mut problems);
+    for (key, label) in fields(&metadata["labels"]) {
+        key_problems("metadata.labels", key, &mut problems);
+        label_value_problems(label, &mut problems);
+    }
+    let mut size = 0;
+    for (key, annotation) in fields(&metadata["annotations"]) {
+        key_problems("metadata.annotations", &key.to_lowercase(), &mut problems);
+        size += key.len() + annotation.as_str().map_or(0, str::len);
+    }
+    if size > ANNOTATIONS_LIMIT {
+        problems.push(FieldError {
+            reason: crate::store::FieldReason::TooLong,
+            field: "metadata.annotations".to_owned(),
+            value: String::new(),
+            detail: format!("may not be more than {ANNOTATIONS_LIMIT} bytes"),
+        });
+    }
+    owner_problems(&metadata["ownerReferences"], &mut problems);
+    problems
+}
+
+fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+fn name_problems(target: &Target, name: &Value, problems: &mut Vec<FieldError>) {
+    let text = name.as_str().unwrap_or_default();
+    let is_label = target.resource.group.is_empty() && matches!(target.resource.kind.as_str(), "Namespace" | "Service");
+    let (pattern, limit, detail) = if is_label {
+        (
+            &LABEL,
+            63,
+            format!(
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
+                 end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL_PATTERN}')"
+            ),
+        )
+    } else {
+        (
+            &SUBDOMAIN,
+            253,
+            format!(
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+                 start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN_PATTERN}')"
+            ),
+        )
+    };
+    if text.len() > limit {
+        let detail = format!("must be no more than {limit} bytes");
+        problems.push(FieldError::invalid("metadata.name", name, detail));
+    }
+    if !matches(pattern, text) {
+        problems.push(FieldError::invalid("metadata.name", name, detail));
+    }
+}
+
+fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let value = Value::String(key.to_owned());
+    if let Some(prefix) = prefix
+        && !matches(&SUBDOMAIN, prefix)
+    {
+        let detail = format!(
+            "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
+             must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN_PATTERN}')"
+        );
+        problems.push(FieldError::invalid(field, &value, detail));
+    }
+    if name.len() > 63 {
+        let detail = "name part must be no more than 63 bytes";
+        problems.push(FieldError::invalid(field, &value, detail));
+    }
+    if !matches(&QUALIFIED_NAME, name) {
+        let detail = format!(
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+             character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED_NAME_PATTERN}')"
+        );
+        problems.push(FieldError::invalid(field, &value, detail));
+    }
+}
+
+fn label_value_problems(value: &Value, problems: &mut Vec<FieldError>) {
+    let text = value.as_str().unwrap_or_default();
+    if text.len() > 63 {
+        let detail = "must be no more than 63 bytes";
+        problems.push(FieldError::invalid("metadata.labels", value, detail));
+    }
+    if !matches(&LABEL_VALUE, text) {
+        let detail = format!(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
+             and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '{LABEL_VALUE_PATTERN}')"
+        );
+        problems.push(FieldError::invalid("metadata.labels", value, detail));
+    }
+}
+
+fn owner_problems(owners: &Value, problems: &mut Vec<FieldError>) {
+    let mut controller: Option<&Value> = None;
+    for owner in owners.as_array().into_iter().flatten() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner[field].as_str().is_none_or(str::is_empty) {
+                problems.push(FieldError::invalid(
+                    format!("metadata.ownerReferences.{field}"),
+                    &Value::String(String::new()),
+                    "must not be empty",
+                ));
+            }
+        }
+        if owner["controller"] != true {
+            continue;
+        }
+        if let Some(first) = controller {
+            let name = |owner: &Value| owner["name"].as_str().unwrap_or_default().to_owned();
+            problems.push(FieldError::invalid(
+                "metadata.ownerReferences",
+                owners,
+                format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+                    name(first),
+                    name(owner)
+                ),
+            ));
+        }
+        controller = Some(owner);
+    }
+}
+
+/// Rules for changes only: no new finalizers while the object is being deleted, creation time fixed.
+pub(super) fn update_problems(value: &Value, present: &Record) -> Vec<FieldError> {
+    if !present.is_deleting() {
+        return Vec::new();
+    }
+    let before = present.finalizers();
+    let added: Vec<&str> = value["metadata"]["finalizers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .filter(|name| !before.contains(name))
+        .collect();
+    if added.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = added.iter().map(|name| format!("\"{name}\"")).collect();
+    vec![FieldError::forbidden(
+        "metadata.finalizers",
+        format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            names.join(", ")
+        ),
+    )]
+}

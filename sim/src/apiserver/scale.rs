@@ -1,0 +1,73 @@
+//! The scale subresource.
+
+use serde_json::{Value, json};
+
+use super::request::Target;
+use super::response::Answer;
+use crate::store::{FieldError, Record, ScalePaths, StatusError, to_bytes};
+
+pub(super) fn answer(target: &Target, record: &Record, code: u16) -> Result<Answer, StatusError> {
+    let scale = read(paths(target)?, &record.value);
+    Ok(Answer::json(code, to_bytes(&scale)))
+}
+
+/// The object as an `autoscaling/v1` `Scale`.
+pub(super) fn read(paths: &ScalePaths, object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut kept = serde_json::Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = metadata.get(field) {
+            kept.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut status = json!({"replicas": number_at(object, &paths.status_replicas)});
+    let selector = match &paths.selector {
+        Some(path) => at(object, path).as_str().map(str::to_owned),
+        None => selector_text(&object["spec"]["selector"]["matchLabels"]),
+    };
+    if let Some(selector) = selector {
+        status["selector"] = json!(selector);
+    }
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": kept,
+        "spec": {"replicas": number_at(object, &paths.spec_replicas)}, "status": status,
+    })
+}
+
+/// The object with the replicas that a `Scale` asks for.
+pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Value, StatusError> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let problem = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(StatusError::invalid("autoscaling", "Scale", name, &[problem]));
+    }
+    let mut changed = object.clone();
+    let mut field = &mut changed;
+    for segment in &paths(target)?.spec_replicas {
+        field = &mut field[segment.as_str()];
+    }
+    *field = json!(replicas);
+    Ok(changed)
+}
+
+pub(super) fn paths(target: &Target) -> Result<&ScalePaths, StatusError> {
+    target.served_version().and_then(|version| version.scale.as_ref()).ok_or_else(StatusError::method_not_allowed)
+}
+
+fn at<'a>(object: &'a Value, path: &[String]) -> &'a Value {
+    path.iter().fold(object, |value, segment| &value[segment.as_str()])
+}
+
+fn number_at(object: &Value, path: &[String]) -> i64 {
+    at(object, path).as_i64().unwrap_or(0)
+}
+
+fn selector_text(labels: &Value) -> Option<String> {
+    let pairs: Vec<String> = labels
+        .as_object()?
+        .iter()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    Some(pairs.join(","))
+}

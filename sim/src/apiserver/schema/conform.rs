@@ -1,0 +1,132 @@
+//! Pruning and defaulting (`apiextensions-apiserver/pkg/apiserver/schema/{pruning,defaulting}`).
+
+use serde_json::Value;
+
+use super::{AdditionalProperties, Schema, child_path};
+
+/// Fields of every object; no schema needs to name them.
+const ROOT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+pub(super) fn prune_root(schema: &Schema, object: &mut Value, unknown: &mut Vec<String>) {
+    prune_object(schema, object, "", true, unknown);
+}
+
+fn prune(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+    match value {
+        Value::Object(_) => prune_object(schema, value, path, schema.embedded_resource, unknown),
+        Value::Array(items) => {
+            // Items of a list without an item schema are unknown altogether, unless unknown fields are kept.
+            let Some(item_schema) = &schema.items else {
+                return;
+            };
+            for (index, item) in items.iter_mut().enumerate() {
+                prune(item_schema, item, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn prune_object(schema: &Schema, value: &mut Value, path: &str, is_resource: bool, unknown: &mut Vec<String>) {
+    let Some(fields) = value.as_object_mut() else {
+        return;
+    };
+    fields.retain(|name, child| {
+        if is_resource && ROOT_FIELDS.contains(&name.as_str()) {
+            return true;
+        }
+        if let Some(child_schema) = schema.properties.get(name) {
+            prune(child_schema, child, &child_path(path, name), unknown);
+            return true;
+        }
+        match &schema.additional_properties {
+            AdditionalProperties::Schema(child_schema) => {
+                prune(child_schema, child, &child_path(path, name), unknown);
+                true
+            }
+            AdditionalProperties::Any => true,
+            AdditionalProperties::Unset if schema.preserve_unknown_fields => true,
+            AdditionalProperties::Unset => {
+                unknown.push(child_path(path, name));
+                false
+            }
+        }
+    });
+}
+
+/// A null for a field that may not be null and has no default is as good as absent.
+pub(super) fn prune_nulls(schema: &Schema, value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.retain(|name, child| {
+            let Some(child_schema) = field_schema(schema, name) else {
+                return true;
+            };
+            if child.is_null() && !child_schema.nullable && child_schema.default.is_none() {
+                return false;
+            }
+            prune_nulls(child_schema, child);
+            true
+        }),
+        Value::Array(items) => {
+            if let Some(item_schema) = &schema.items {
+                for item in items {
+                    prune_nulls(item_schema, item);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn fill_defaults(schema: &Schema, value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, child_schema) in &schema.properties {
+                let Some(default) = &child_schema.default else {
+                    continue;
+                };
+                let missing = match fields.get(name) {
+                    None => true,
+                    Some(present) => present.is_null() && !child_schema.nullable,
+                };
+                if missing {
+                    fields.insert(name.clone(), default.clone());
+                }
+            }
+            for (name, child) in fields {
+                if let Some(child_schema) = field_schema(schema, name) {
+                    replace_null(child_schema, child);
+                    fill_defaults(child_schema, child);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(item_schema) = &schema.items {
+                for item in items {
+                    replace_null(item_schema, item);
+                    fill_defaults(item_schema, item);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn replace_null(schema: &Schema, value: &mut Value) {
+    if value.is_null()
+        && !schema.nullable
+        && let Some(default) = &schema.default
+    {
+        *value = default.clone();
+    }
+}
+
+fn field_schema<'a>(schema: &'a Schema, name: &str) -> Option<&'a Schema> {
+    if let Some(property) = schema.properties.get(name) {
+        return Some(property);
+    }
+    match &schema.additional_properties {
+        AdditionalProperties::Schema(child) => Some(child),
+        AdditionalProperties::Unset | AdditionalProperties::Any => None,
+    }
+}

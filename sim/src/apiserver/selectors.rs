@@ -1,0 +1,263 @@
+//! Label and field selectors.
+
+use serde_json::Value;
+
+use crate::store::{ResourceType, StatusError};
+
+/// The conditions of a list, a watch or a collection delete.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selectors {
+    labels: Vec<LabelRequirement>,
+    fields: Vec<FieldRequirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LabelRequirement {
+    key: String,
+    operator: Operator,
+    values: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+#[derive(Clone, Debug)]
+struct FieldRequirement {
+    path: String,
+    value: String,
+    equal: bool,
+}
+
+impl Selectors {
+    pub(crate) fn parse(
+        resource: &ResourceType,
+        labels: Option<&str>,
+        fields: Option<&str>,
+    ) -> Result<Self, StatusError> {
+        Ok(Self {
+            labels: parse_labels(labels.unwrap_or_default())?,
+            fields: parse_fields(resource, fields.unwrap_or_default())?,
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// The one name that can match, where the selector names one.
+    pub(crate) fn single_name(&self) -> Option<&str> {
+        self.fields.iter().find(|field| field.equal && field.path == "metadata.name").map(|field| field.value.as_str())
+    }
+
+    pub(crate) fn matches(&self, object: &Value) -> bool {
+        self.labels.iter().all(|requirement| label_matches(requirement, &object["metadata"]["labels"]))
+            && self
+                .fields
+                .iter()
+                .all(|requirement| (field_text(object, &requirement.path) == requirement.value) == requirement.equal)
+    }
+}
+
+fn label_matches(requirement: &LabelRequirement, labels: &Value) -> bool {
+    let value = labels.get(&requirement.key).and_then(Value::as_str);
+    let listed = |value: &str| requirement.values.iter().any(|wanted| wanted == value);
+    match requirement.operator {
+        Operator::Exists => value.is_some(),
+        Operator::DoesNotExist => value.is_none(),
+        Operator::In => value.is_some_and(listed),
+        Operator::NotIn => !value.is_some_and(listed),
+    }
+}
+
+fn parse_labels(text: &str) -> Result<Vec<LabelRequirement>, StatusError> {
+    split_outside_parentheses(text)
+        .into_iter()
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            parse_requirement(part).ok_or_else(|| {
+                StatusError::bad_request(format!(
+                    "unable to parse requirement: found '{part}', expected: a label requirement"
+                ))
+            })
+        })
+        .collect()
+}
+
+fn split_outside_parentheses(text: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut depth, mut start) = (0, 0);
+    for (index, character) in text.char_indices() {
+        match character {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&text[start..index]);
+                start = index + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
+
+fn parse_requirement(part: &str) -> Option<LabelRequirement> {
+    let requirement = |key: &str, operator, values: Vec<String>| {
+        let key = key.trim();
+        let valid = !key.is_empty()
+            && key.chars().all(|character| character.is_ascii_alphanumeric() || "-_./".contains(character));
+        valid.then(|| LabelRequirement { key: key.to_owned(), operator, values })
+    };
+    if let Some(key) = part.strip_prefix('!') {
+        return requirement(key, Operator::DoesNotExist, Vec::new());
+    }
+    if let Some(list) = part.strip_suffix(')') {
+        let (head, values) = list.split_once('(')?;
+        let (key, operator) = head.trim().split_once(char::is_whitespace)?;
+        let operator = match operator.trim() {
+            "in" => Operator::In,
+            "notin" => Operator::NotIn,
+            _ => return None,
+        };
+        let values = values.split(',').map(|value| value.trim().to_owned()).collect();
+        return requirement(key, operator, values);
+    }
+    for (sign, operator) in [("!=", Operator::NotIn), ("==", Operator::In), ("=", Operator::In)] {
+        if let Some((key, value)) = part.split_once(sign) {
+            return requirement(key, operator, vec![value.trim().to_owned()]);
+        }
+    }
+    requirement(part, Operator::Exists, Vec::new())
+}
+
+fn parse_fields(resource: &ResourceType, text: &str) -> Result<Vec<FieldRequirement>, StatusError> {
+    let mut requirements = Vec::new();
+    for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        let (path, value, equal) = split_field(part).ok_or_else(|| {
+            StatusError::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'"))
+        })?;
+        let path = path.trim();
+        if !is_selectable(resource, path) {
+            return Err(StatusError::bad_request(unknown_field(resource, path)));
+        }
+        requirements.push(FieldRequirement { path: path.to_owned(), value: value.to_owned(), equal });
+    }
+    Ok(requirements)
+}
+
+fn split_field(part: &str) -> Option<(&str, &str, bool)> {
+    if let Some((path, value)) = part.split_once("!=") {
+        return Some((path, value, false));
+    }
+    if let Some((path, value)) = part.split_once("==") {
+        return Some((path, value, true));
+    }
+    let (path, value) = part.split_once('=')?;
+    Some((path, value, true))
+}
+
+fn unknown_field(resource: &ResourceType, path: &str) -> String {
+    if resource.custom {
+        format!("field label not supported: {path}")
+    } else if extra_fields(resource).is_empty() {
+        format!("\"{path}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {path}")
+    }
+}
+
+fn is_selectable(resource: &ResourceType, path: &str) -> bool {
+    let common = path == "metadata.name" || (path == "metadata.namespace" && resource.namespaced);
+    common || extra_fields(resource).contains(&path)
+}
+
+/// Selectable fields beyond name and namespace (`pkg/apis/*/v1/conversion.go`).
+fn extra_fields(resource: &ResourceType) -> &'static [&'static str] {
+    match (resource.group.as_str(), resource.kind.as_str()) {
+        ("", "Event") => &[
+            "involvedObject.kind",
+            "involvedObject.namespace",
+            "involvedObject.name",
+            "involvedObject.uid",
+            "involvedObject.apiVersion",
+            "involvedObject.resourceVersion",
+            "involvedObject.fieldPath",
+            "reason",
+            "reportingComponent",
+            "source",
+            "type",
+        ],
+        ("", "Pod") => &[
+            "spec.nodeName",
+            "spec.restartPolicy",
+            "spec.schedulerName",
+            "spec.serviceAccountName",
+            "spec.hostNetwork",
+            "status.phase",
+            "status.podIP",
+            "status.nominatedNodeName",
+        ],
+        ("", "Secret") => &["type"],
+        ("", "Namespace") => &["status.phase"],
+        ("", "Node") => &["spec.unschedulable"],
+        ("", "Service") => &["spec.clusterIP", "spec.type"],
+        ("apps", "ReplicaSet") => &["status.replicas"],
+        _ => &[],
+    }
+}
+
+fn field_text(object: &Value, path: &str) -> String {
+    if path == "source" {
+        return object["source"]["component"].as_str().unwrap_or_default().to_owned();
+    }
+    let mut value = object;
+    for segment in path.split('.') {
+        value = &value[segment];
+    }
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::json;
+
+    use super::{label_matches, parse_labels};
+
+    #[test]
+    fn label_selectors_follow_the_grammar() {
+        let labels = json!({"app": "podinfo", "tier": "web"});
+        let cases = [
+            ("", true),
+            ("app=podinfo", true),
+            ("app==podinfo,tier=web", true),
+            ("app!=podinfo", false),
+            ("missing!=x", true),
+            ("app in (a, podinfo),tier", true),
+            ("app notin (podinfo)", false),
+            ("missing notin (x)", true),
+            ("!missing", true),
+            ("!app", false),
+            ("missing", false),
+        ];
+        for (selector, expected) in cases {
+            let requirements = parse_labels(selector).unwrap();
+            let matched = requirements.iter().all(|requirement| label_matches(requirement, &labels));
+            assert_eq!(matched, expected, "{selector}");
+        }
+        for broken in ["app in podinfo)", "a b=c", "app within (x)", "=x"] {
+            assert_eq!(parse_labels(broken).unwrap_err().code(), 400, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What happens to an object between the request and the store: defaulting, pruning, isolation of status, generation and
+//! validation (`rest.BeforeCreate`, `rest.BeforeUpdate` and the strategies of the resources).
+
+use serde_json::Value;
+
+use super::request::{Query, Target};
+use super::{defaults, definition, metadata, validation};
+use crate::clock::Clock;
+use crate::store::{FieldError, Record, State, StatusError, differs_outside_metadata, kinds, raise_generation};
+
+/// What becomes of fields that a schema does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+impl FieldValidation {
+    pub(super) fn parse(query: &Query) -> Result<Self, StatusError> {
+        match query.get("fieldValidation") {
+            Some("Ignore") => Ok(Self::Ignore),
+            None | Some("Warn") => Ok(Self::Warn),
+            Some("Strict") => Ok(Self::Strict),
+            Some(other) => {
+                let problem = FieldError {
+                    reason: crate::store::FieldReason::NotSupported,
+                    field: "fieldValidation".to_owned(),
+                    value: Value::from(other).to_string(),
+                    detail: "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"".to_owned(),
+                };
+                Err(StatusError::invalid("meta.k8s.io", "CreateOptions", "", &[problem]))
+            }
+        }
+    }
+}
+
+/// One write's way through the rules.
+pub(super) struct Strategy<'a> {
+    target: &'a Target,
+    clock: Clock,
+    field_validation: FieldValidation,
+    /// Texts for the client, e.g. about unknown fields.
+    pub(super) warnings: Vec<String>,
+}
+
+impl<'a> Strategy<'a> {
+    pub(super) fn new(target: &'a Target, clock: Clock, field_validation: FieldValidation) -> Self {
+        Self { target, clock, field_validation, warnings: Vec::new() }
+    }
+
+    pub(super) fn prepare_create(&mut self, state: &mut State, value: &mut Value) -> Result<(), StatusError> {
+        self.set_type(value);
+        if self.isolates_status()
+            && let Some(fields) = value.as_object_mut()
+        {
+            fields.remove("status");
+        }
+        self.complete(state, value, None)?;
+        self.validate(value, None)
+    }
+
+    pub(super) fn prepare_update(
+        &mut self,
+        state: &mut State,
+        present: &Record,
+        candidate: Value,
+    ) -> Result<Value, StatusError> {
+        let is_status = self.target.subresource == "status";
+        let mut value = if is_status { self.with_new_status(&present.value, &candidate) } else { candidate };
+        self.set_type(&mut value);
+        metadata::keep_server_fields(&mut value, &present.value);
+        if self.isolates_status() && !is_status {
+            copy_field(&mut value, &present.value, "status");
+        }
+        self.complete(state, &mut value, Some(&present.value))?;
+        self.validate(&value, Some(present))?;
+        if !is_status && self.raises_generation(&value, &present.value) {
+            raise_generation(&mut value, &present.value);
+        }
+        Ok(value)
+    }
+
+    fn set_type(&self, value: &mut Value) {
+        value["apiVersion"] = Value::String(self.target.resource.storage_api_version());
+        value["kind"] = Value::String(self.target.resource.kind.clone());
+    }
+
+    fn isolates_status(&self) -> bool {
+        self.target.served_version().is_some_and(|version| version.status)
+    }
+
+    /// What a write to `/status` changes: of custom resources the status alone, of built-in ones also annotations, finalizers,
+    /// owner references and (outside apps) labels.
+    fn with_new_status(&self, present: &Value, candidate: &Value) -> Value {
+        let mut value = present.clone();
+        copy_field(&mut value, candidate, "status");
+        if self.target.resource.custom {
+            return value;
+        }
+        copy_field(&mut value["metadata"], &candidate["metadata"], "annotations");
+        copy_field(&mut value["metadata"], &candidate["metadata"], "finalizers");
+        if self.target.resource.group != "apps" {
+            copy_field(&mut value["metadata"], &candidate["metadata"], "labels");
+        }
+        value
+    }
+
+    fn complete(&mut self, state: &mut State, value: &mut Value, present: Option<&Value>) -> Result<(), StatusError> {
+        let resource = &self.target.resource;
+        let is_definition = resource.group_kind() == kinds::CUSTOM_RESOURCE_DEFINITION;
+        if is_definition {
+            if let Some(present) = present {
+                copy_field(value, present, "status");
+            }
+            definition::establish(value, &self.clock);
+            return Ok(());
+        }
+        if !resource.custom {
+            defaults::apply(&resource.group, &resource.kind, value, present, state);
+            return Ok(());
+        }
+        let schema = self.target.served_version().and_then(|version| version.schema.clone());
+        let Some(schema) = schema else {
+            return Ok(());
+        };
+        let unknown = schema.conform(value).unknown_fields;
+        self.report_unknown_fields(&unknown)
+    }
+
+    fn report_unknown_fields(&mut self, unknown: &[String]) -> Result<(), StatusError> {
+        if unknown.is_empty() || self.field_validation == FieldValidation::Ignore {
+            return Ok(());
+        }
+        let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+        if self.field_validation == FieldValidation::Strict {
+            let kind = &self.target.resource.kind;
+            return Err(StatusError::bad_request(format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
+                self.target.version,
+                texts.join(", ")
+            )));
+        }
+        self.warnings.extend(texts);
+        Ok(())
+    }
+
+    fn validate(&self, value: &Value, present: Option<&Record>) -> Result<(), StatusError> {
+        let resource = &self.target.resource;
+        let mut problems = metadata::problems(self.target, value);
+        if let Some(present) = present {
+            problems.extend(metadata::update_problems(value, present));
+        }
+        if resource.group_kind() == kinds::CUSTOM_RESOURCE_DEFINITION {
+            if let Err(found) = definition::resource_type(value) {
+                problems.extend(found);
+            }
+        } else if !resource.custom {
+            problems.extend(validation::problems(
+                &resource.group,
+                &resource.kind,
+                value,
+                present.map(|present| &*present.value),
+            ));
+        } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
+            problems.extend(schema.validate(value));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        Err(metadata::invalid(self.target, name, &problems))
+    }
+
+    /// Any change outside metadata and an isolated status; for Deployments also of annotations
+    /// (`deploymentStrategy.PrepareForUpdate`).
+    fn raises_generation(&self, value: &Value, present: &Value) -> bool {
+        let resource = &self.target.resource;
+        if !resource.tracks_generation {
+            return false;
+        }
+        let ignores_status = !resource.custom || self.isolates_status();
+        let annotations_count = resource.group == "apps" && resource.kind == "Deployment";
+        differs_outside_metadata(value, present, ignores_status)
+            || (annotations_count && value["metadata"].get("annotations") != present["metadata"].get("annotations"))
+    }
+}
+
+/// Makes a field equal to that of another object, absence included.
+fn copy_field(value: &mut Value, from: &Value, field: &str) {
+    let Some(fields) = value.as_object_mut() else {
+        return;
+    };
+    match from.get(field) {
+        Some(copied) => {
+            fields.insert(field.to_owned(), copied.clone());
+        }
+        None => {
+            fields.remove(field);
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Create, update, patch and delete.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::ApiServer;
+use super::request::{Query, Target};
+use super::response::{Answer, Encoder};
+use super::strategy::{FieldValidation, Strategy};
+use super::{metadata, patch, read, scale};
+use crate::store::{
+    Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, success_status, to_bytes,
+};
+
+/// The body of a write, not yet decoded.
+pub(super) struct Body<'a> {
+    pub(super) content_type: &'a str,
+    pub(super) bytes: &'a [u8],
+}
+
+impl ApiServer {
+    pub(super) fn create(
+        &self,
+        target: &Target,
+        query: &Query,
+        body: &Body<'_>,
+        encoder: &Encoder,
+    ) -> Result<Answer, StatusError> {
+        refuse_dry_run(query)?;
+        if target.name.is_some() {
+            return Err(StatusError::method_not_allowed());
+        }
+        let value = decode(body)?;
+        self.create_object(target, query, value, encoder)
+    }
+
+    fn create_object(
+        &self,
+        target: &Target,
+        query: &Query,
+        mut value: Value,
+        encoder: &Encoder,
+    ) -> Result<Answer, StatusError> {
+        if target.resource.namespaced && target.namespace.is_empty() {
+            return Err(StatusError::bad_request("an empty namespace may not be set during creation"));
+        }
+        metadata::check_identity(target, None, &value)?;
+        metadata::normalise(&mut value);
+        if value["metadata"]["resourceVersion"].is_string() {
+            // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
+            return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
+        }
+        let mut strategy = Strategy::new(target, self.store.clock(), FieldValidation::parse(query)?);
+        let record = self.store.insert(&target.resource, &target.namespace, value, |state, value| {
+            if target.resource.namespaced {
+                let namespace = state.record(&kinds::NAMESPACE, "", &target.namespace);
+                check_namespace(target, value, namespace.map(|record| record.is_deleting()))?;
+            }
+            strategy.prepare_create(state, value)
+        })?;
+        let mut answer = Answer::json(201, encoder.object(&record)).changed(true);
+        answer.warnings = strategy.warnings;
+        Ok(answer)
+    }
+
+    pub(super) fn update(
+        &self,
+        target: &Target,
+        name: &str,
+        query: &Query,
+        body: &Body<'_>,
+        encoder: &Encoder,
+    ) -> Result<Answer, StatusError> {
+        refuse_dry_run(query)?;
+        let value = decode(body)?;
+        if target.subresource == "scale" {
+            return self.replace(target, name, query, encoder, false, |present| {
+                check_scale_version(target, name, &value, present)?;
+                scale::write(target, &value, present)
+            });
+        }
+        metadata::check_identity(target, Some(name), &value)?;
+        let kind = target.resource.group_kind();
+        let creates = target.resource.create_on_update
+            && target.subresource.is_empty()
+            && self.store.record(&kind, &target.namespace, name).is_none();
+        if creates {
+            return self.create_object(target, query, value, encoder);
+        }
+        let unconditional = target.resource.unconditional_update;
+        self.replace(target, name, query, encoder, unconditional, |_| Ok(value))
+    }
+
+    pub(super) fn patch(
+        &self,
+        target: &Target,
+        name: &str,
+        query: &Query,
+        body: &Body<'_>,
+        encoder: &Encoder,
+    ) -> Result<Answer, StatusError> {
+        refuse_dry_run(query)?;
+        self.replace(target, name, query, encoder, true, |present| {
+            if target.subresource == "scale" {
+                let current = scale::read(scale::paths(target)?, present);
+                let patched = patch::apply(target, body.content_type, body.bytes, &current)?;
+                check_scale_version(target, name, &patched, present)?;
+                return scale::write(target, &patched, present);
+            }
+            let mut visible = present.clone();
+            visible["apiVersion"] = Value::String(target.api_version());
+            let patched = patch::apply(target, body.content_type, body.bytes, &visible)?;
+            metadata::check_identity(target, Some(name), &patched)?;
+            Ok(patched)
+        })
+    }
+
+    /// Replaces an object by a candidate made from its present state.
+    fn replace(
+        &self,
+        target: &Target,
+        name: &str,
+        query: &Query,
+        encoder: &Encoder,
+        unconditional: bool,
+        candidate: impl FnOnce(&Value) -> Result<Value, StatusError>,
+    ) -> Result<Answer, StatusError> {
+        let mut strategy = Strategy::new(target, self.store.clock(), FieldValidation::parse(query)?);
+        let (record, changed) = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
+            let mut value = candidate(&present.value)?;
+            metadata::normalise(&mut value);
+            metadata::check_preconditions(target, name, &value, present, unconditional)?;
+            strategy.prepare_update(state, present, value)
+        })?;
+        let mut answer = if target.subresource == "scale" {
+            scale::answer(target, &record, 200)?
+        } else {
+            Answer::json(200, encoder.object(&record))
+        };
+        answer.warnings = strategy.warnings;
+        Ok(answer.changed(changed))
+    }
+
+    pub(super) fn delete(
+        &self,
+        target: &Target,
+        name: &str,
+        query: &Query,
+        body: &Body<'_>,
+        encoder: &Encoder,
+    ) -> Result<Answer, StatusError> {
+        if !target.subresource.is_empty() {
+            return Err(StatusError::method_not_allowed());
+        }
+        let options = DeleteOptions::parse(query, body)?;
+        let mut uid = String::new();
+        let mut was_deleting = false;
+        let deletion =
+            self.store.delete_checked(&target.resource, &target.namespace, name, |state, key, present| {
+                options.check_preconditions(target, name, present)?;
+                present.uid().clone_into(&mut uid);
+                was_deleting = present.is_deleting();
+                Ok(options.delete(self, state, key, present))
+            })?;
+        let answer = match deletion {
+            Deletion::Removed(record) if target.resource.returns_deleted => {
+                Answer::json(200, encoder.object(&record)).changed(true)
+            }
+            Deletion::Removed(_) => {
+                let status = success_status(&target.resource, name, &uid);
+                Answer::json(200, to_bytes(&status)).changed(true)
+            }
+            Deletion::Marked(record) => Answer::json(200, encoder.object(&record)).changed(!was_deleting),
+        };
+        Ok(answer)
+    }
+
+    pub(super) fn delete_collection(
+        &self,
+        target: &Target,
+        query: &Query,
+        body: &Body<'_>,
+        encoder: &Encoder,
+    ) -> Result<Answer, StatusError> {
+        if target.resource.namespaced && target.namespace.is_empty() {
+            return Err(StatusError::method_not_allowed());
+        }
+        let options = DeleteOptions::parse(query, body)?;
+        let selectors = read::selectors(target, query)?;
+        let kind = target.resource.group_kind();
+        let (records, _) = self.store.records(&kind, target.scope(), None).unwrap_or_default();
+        let mut deleted: Vec<Arc<Record>> = Vec::new();
+        for record in records {
+            if !selectors.matches(&record.value) {
+                continue;
+            }
+            let outcome =
+                self.store.delete_checked(&target.resource, &target.namespace, record.name(), |state, key, present| {
+                    Ok(options.delete(self, state, key, present))
+                });
+            match outcome {
+                Ok(Deletion::Removed(record) | Deletion::Marked(record)) => deleted.push(record),
+                // Its owner went first, and it with it.
+                Err(error) if error.code() == 404 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read::answer_list(target, encoder, &deleted).changed(!deleted.is_empty()))
+    }
+}
+
+/// `metav1.DeleteOptions`, from the body or the query.
+struct DeleteOptions {
+    propagation: Propagation,
+    grace_seconds: Option<u64>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+impl DeleteOptions {
+    fn parse(query: &Query, body: &Body<'_>) -> Result<Self, StatusError> {
+        refuse_dry_run(query)?;
+        let options = if body.bytes.is_empty() { json!({}) } else { decode(body)? };
+        if options["dryRun"].as_array().is_some_and(|list| !list.is_empty()) {
+            return Err(dry_run_refusal());
+        }
+        let policy = options["propagationPolicy"].as_str().or_else(|| query.get("propagationPolicy"));
+        let orphans = options["orphanDependents"] == true || query.flag("orphanDependents");
+        let propagation = match policy {
+            Some("Foreground") => Propagation::Foreground,
+            Some("Orphan") => Propagation::Orphan,
+            None if orphans => Propagation::Orphan,
+            Some("Background") | None => Propagation::Background,
+            Some(other) => {
+                let problem = crate::store::FieldError {
+                    reason: crate::store::FieldReason::NotSupported,
+                    field: "propagationPolicy".to_owned(),
+                    value: json!(other).to_string(),
+                    detail: "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"".to_owned(),
+                };
+                return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &[problem]));
+            }
+        };
+        let grace_seconds = match options["gracePeriodSeconds"].as_u64() {
+            Some(seconds) => Some(seconds),
+            None => query.number("gracePeriodSeconds")?,
+        };
+        let precondition = |field: &str| options["preconditions"][field].as_str().map(str::to_owned);
+        Ok(Self {
+            propagation,
+            grace_seconds,
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+        })
+    }
+
+    /// `rest.BeforeDelete`.
+    fn check_preconditions(&self, target: &Target, name: &str, present: &Record) -> Result<(), StatusError> {
+        if let Some(uid) = &self.uid
+            && uid != present.uid()
+        {
+            return Err(StatusError::conflict(
+                &target.resource,
+                name,
+                &format!(
+                    "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been \
+                     deleted and then recreated",
+                    present.uid()
+                ),
+            ));
+        }
+        if let Some(version) = &self.resource_version
+            && *version != present.resource_version.to_string()
+        {
+            return Err(StatusError::conflict(
+                &target.resource,
+                name,
+                &format!(
+                    "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). \
+                     The object might have been modified",
+                    present.resource_version
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn delete(
+        &self,
+        server: &ApiServer,
+        state: &mut crate::store::State,
+        key: &ObjectKey,
+        present: &Record,
+    ) -> Option<Deletion> {
+        let shared = server.store.shared();
+        match pod_grace_seconds(key, &present.value, self.grace_seconds) {
+            Some(seconds) => state.delete_after_grace(shared, key, seconds),
+            None => state.delete(shared, key, self.propagation),
+        }
+    }
+}
+
+fn refuse_dry_run(query: &Query) -> Result<(), StatusError> {
+    if query.get("dryRun").is_some() {
+        return Err(dry_run_refusal());
+    }
+    Ok(())
+}
+
+fn dry_run_refusal() -> StatusError {
+    StatusError::bad_request("dryRun is not served by the embedded cluster")
+}
+
+/// Admission plugin NamespaceLifecycle.
+fn check_namespace(target: &Target, value: &Value, namespace_is_deleting: Option<bool>) -> Result<(), StatusError> {
+    match namespace_is_deleting {
+        Some(false) => Ok(()),
+        Some(true) => {
+            let name = value["metadata"]["name"].as_str().unwrap_or_default();
+            let namespace = &target.namespace;
+            let cause = kube::core::response::StatusCause {
+                reason: "NamespaceTerminating".to_owned(),
+                message: format!("namespace {namespace} is being terminated"),
+                field: "metadata.namespace".to_owned(),
+            };
+            Err(StatusError::forbidden(
+                &target.resource,
+                name,
+                &format!("unable to create new content in namespace {namespace} because it is being terminated"),
+            )
+            .with_causes(vec![cause]))
+        }
+        None => Err(StatusError::new(404, "NotFound", format!("namespaces \"{}\" not found", target.namespace))
+            .with_details("", "namespaces", &target.namespace)),
+    }
+}
+
+/// A `Scale` is locked by the version and uid of the object that it scales.
+fn check_scale_version(target: &Target, name: &str, scale: &Value, present: &Value) -> Result<(), StatusError> {
+    for field in ["resourceVersion", "uid"] {
+        let given = scale["metadata"][field].as_str().unwrap_or_default();
+        if !given.is_empty() && scale["metadata"][field] != present["metadata"][field] {
+            return Err(StatusError::modified(&target.resource, name));
+        }
+    }
+    Ok(())
+}
+
+fn decode(body: &Body<'_>) -> Result<Value, StatusError> {
+    let invalid = |error: &dyn std::fmt::Display| {
+        StatusError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
+    };
+    match body.content_type {
+        "" | "application/json" => serde_json::from_slice(body.bytes).map_err(|error| invalid(&error)),
+        "application/yaml" => {
+            let text = std::str::from_utf8(body.bytes).map_err(|error| invalid(&error))?;
+            serde_saphyr::from_str(text).map_err(|error| invalid(&error))
+        }
+        _ => Err(patch::unsupported(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+        )),
+    }
+}

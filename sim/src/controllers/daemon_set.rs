@@ -1,0 +1,119 @@
+//! DaemonSets on the one node of the embedded cluster.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::engine::Engine;
+use super::json::{encode_hash, integer, is_deleting, seconds, strings, template_hash, text};
+use super::node;
+use super::queue::ObjectName;
+use super::replica_set::PodCounts;
+use super::workloads::{VersionPods, WorkloadKind};
+use crate::store::kinds;
+
+/// Label by which a DaemonSet's pods name their revision.
+pub(super) const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// Counts for `.status`.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct DaemonCounts {
+    pub(super) desired: i32,
+    pub(super) current: i32,
+    pub(super) misscheduled: i32,
+    pub(super) ready: i32,
+    pub(super) updated: i32,
+    pub(super) available: i32,
+}
+
+pub(super) fn revision_of(daemon_set: &Value) -> String {
+    let null = Value::Null;
+    let template = daemon_set.pointer("/spec/template").unwrap_or(&null);
+    encode_hash(template_hash(template), 0)
+}
+
+impl Engine {
+    pub(super) fn reconcile_daemon_set(&mut self, name: &ObjectName) -> Option<Timestamp> {
+        let Some(object) = self.store.get(&kinds::DAEMON_SET, &name.namespace, &name.name) else {
+            self.retain_versions(WorkloadKind::DaemonSet, name, |_| false);
+            return None;
+        };
+        let uid = text(&object, "/metadata/uid").unwrap_or_default();
+        let revision = revision_of(&object);
+        let wanted = node::matches(&strings(&object, "/spec/template/spec/nodeSelector"));
+        let replaces = text(&object, "/spec/updateStrategy/type") != Some("OnDelete");
+        let min_ready = seconds(integer(&object, "/spec/minReadySeconds").unwrap_or(0));
+        let now = self.clock.now();
+
+        let pods: Vec<_> = self.cache.pods_of(uid).into_iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
+        let is_current =
+            |labels: &std::collections::BTreeMap<String, String>| labels.get(REVISION_LABEL) == Some(&revision);
+        if !is_deleting(&object) {
+            let occupied = pods.iter().any(|(_, pod)| !pod.finished);
+            if wanted && !occupied {
+                self.create_pod(&object, "daemonset-controller");
+            }
+            for (pod_name, pod) in pods.iter().filter(|(_, pod)| pod.is_active()) {
+                if !wanted || (replaces && !is_current(&pod.labels)) {
+                    let message = format!("Deleted pod: {}", pod_name.name);
+                    self.terminate_pod(pod_name);
+                    self.record_event(&object, "daemonset-controller", "SuccessfulDelete", &message);
+                }
+            }
+        }
+
+        let pod_counts = PodCounts::of(pods.iter().map(|(_, pod)| pod), min_ready, now);
+        let updated = pods.iter().filter(|(_, pod)| pod.is_active() && is_current(&pod.labels)).count();
+        let mut counts = DaemonCounts { desired: i32::from(wanted), ..DaemonCounts::default() };
+        if wanted {
+            counts.current = pod_counts.active;
+            counts.ready = pod_counts.ready;
+            counts.available = pod_counts.available;
+            counts.updated = i32::try_from(updated).unwrap_or(i32::MAX);
+        } else {
+            counts.misscheduled = pod_counts.active;
+        }
+        self.publish_daemon_set(name, uid);
+        self.write_daemon_set_status(name, &object, counts);
+        pod_counts.next_available
+    }
+
+    /// Tells the table of workloads how many pods of each revision are ready.
+    fn publish_daemon_set(&self, name: &ObjectName, uid: &str) {
+        let mut revisions: std::collections::BTreeMap<String, VersionPods> = Default::default();
+        for (_, pod) in self.cache.pods_of(uid) {
+            let revision = pod.labels.get(REVISION_LABEL).cloned().unwrap_or_default();
+            let pods = revisions.entry(revision).or_insert_with(|| VersionPods {
+                labels: std::sync::Arc::new(pod.labels.clone()),
+                image: std::sync::Arc::clone(&pod.image),
+                ready: 0,
+            });
+            pods.ready += u32::from(pod.is_serving());
+        }
+        self.retain_versions(WorkloadKind::DaemonSet, name, |known| revisions.contains_key(known));
+        for (revision, pods) in revisions {
+            self.workloads.set(WorkloadKind::DaemonSet, &name.namespace, &name.name, &revision, Some(pods));
+        }
+    }
+
+    pub(super) fn write_daemon_set_status(&self, name: &ObjectName, object: &Value, counts: DaemonCounts) {
+        let mut status = json!({
+            "currentNumberScheduled": counts.current,
+            "desiredNumberScheduled": counts.desired,
+            "numberMisscheduled": counts.misscheduled,
+            "numberReady": counts.ready,
+            "observedGeneration": object["metadata"]["generation"],
+        });
+        for (field, value) in [
+            ("updatedNumberScheduled", counts.updated),
+            ("numberAvailable", counts.available),
+            ("numberUnavailable", counts.desired - counts.available),
+        ] {
+            if value > 0 {
+                status[field] = value.into();
+            }
+        }
+        if object.get("status") != Some(&status) {
+            self.update(&kinds::DAEMON_SET, name, |object| object["status"] = status);
+        }
+    }
+}

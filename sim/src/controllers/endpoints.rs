@@ -1,0 +1,187 @@
+//! EndpointSlices and Endpoints of Services that have a selector.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::engine::Engine;
+use super::json::{encode_hash, flag, integer, template_hash, text};
+use super::kubelet::named_ports;
+use super::node::NODE_NAME;
+use super::queue::ObjectName;
+use crate::store::{GroupKind, kinds};
+
+/// A pod that stands behind a service.
+struct Backend {
+    address: String,
+    reference: Value,
+    /// Ready and not being deleted.
+    ready: bool,
+    /// Ready, though perhaps being deleted.
+    serving: bool,
+    terminating: bool,
+}
+
+impl Engine {
+    pub(super) fn reconcile_service(&mut self, name: &ObjectName) {
+        let Some(service) = self.store.get(&kinds::SERVICE, &name.namespace, &name.name) else {
+            // Slices go with their owner; Endpoints have none.
+            if self.store.get(&kinds::ENDPOINTS, &name.namespace, &name.name).is_some() {
+                self.delete(&kinds::ENDPOINTS, name);
+            }
+            return;
+        };
+        let Some(selector) = self.cache.service_selector(name).cloned() else {
+            return;
+        };
+        let pods = self.cache.select_pods(&name.namespace, &selector);
+        let pods: Vec<(Arc<Value>, Backend)> = pods
+            .into_iter()
+            .filter(|(_, pod)| !pod.finished)
+            .filter_map(|(pod_name, pod)| {
+                let object = self.store.get(&kinds::POD, &pod_name.namespace, &pod_name.name)?;
+                let serving = pod.ready_since.is_some();
+                let backend = Backend {
+                    address: pod.address.clone()?,
+                    reference: json!({
+                        "kind": "Pod", "namespace": &*pod_name.namespace, "name": &*pod_name.name,
+                        "uid": object["metadata"]["uid"],
+                    }),
+                    ready: serving && !pod.terminating,
+                    serving,
+                    terminating: pod.terminating,
+                };
+                Some((object, backend))
+            })
+            .collect();
+        let first_pod = pods.first().map(|(pod, _)| Arc::clone(pod));
+        let ports = endpoint_ports(&service, first_pod.as_deref());
+        let backends: Vec<Backend> = pods.into_iter().map(|(_, backend)| backend).collect();
+        let publish_not_ready = flag(&service, "/spec/publishNotReadyAddresses");
+
+        let uid = encode_hash(template_hash(&service["metadata"]["uid"]), 0);
+        let suffix: String = uid.chars().take(5).collect();
+        let slice_name = name.sibling(&format!("{}-{suffix}", name.name));
+        let slice = slice(&service, &slice_name, &ports, &backends, publish_not_ready);
+        self.put(&kinds::ENDPOINT_SLICE, &slice_name, slice);
+        let endpoints = endpoints(name, &ports, &backends, publish_not_ready);
+        self.put(&kinds::ENDPOINTS, name, endpoints);
+    }
+
+    /// Creates an object, or replaces everything in it but its metadata.
+    fn put(&self, kind: &GroupKind, name: &ObjectName, object: Value) {
+        if self.store.get(kind, &name.namespace, &name.name).is_none() {
+            if let Err(error) = self.store.create(kind, object) {
+                tracing::warn!(%kind, ?name, %error, "failed to create an object");
+            }
+            return;
+        }
+        let Value::Object(fields) = object else { return };
+        self.update(kind, name, |present| {
+            for (field, value) in fields {
+                if field != "metadata" {
+                    present[field.as_str()] = value;
+                }
+            }
+        });
+    }
+}
+
+/// Ports of a service as its pods serve them. A target port that the pods do not name is left out, as in Kubernetes.
+fn endpoint_ports(service: &Value, pod: Option<&Value>) -> Vec<Value> {
+    let Some(pod) = pod else { return Vec::new() };
+    let named = named_ports(pod);
+    let ports = service.pointer("/spec/ports").and_then(Value::as_array);
+    ports
+        .into_iter()
+        .flatten()
+        .filter_map(|port| {
+            let number = match port.get("targetPort") {
+                Some(Value::Number(number)) => number.as_i64(),
+                Some(Value::String(name)) => named.get(name).copied(),
+                _ => integer(port, "/port"),
+            }?;
+            let mut rendered = json!({
+                "name": text(port, "/name").unwrap_or_default(),
+                "port": number,
+                "protocol": text(port, "/protocol").unwrap_or("TCP"),
+            });
+            if let Some(protocol) = port.get("appProtocol") {
+                rendered["appProtocol"] = protocol.clone();
+            }
+            Some(rendered)
+        })
+        .collect()
+}
+
+fn slice(
+    service: &Value,
+    slice_name: &ObjectName,
+    ports: &[Value],
+    backends: &[Backend],
+    publish_not_ready: bool,
+) -> Value {
+    let endpoints: Vec<Value> = backends
+        .iter()
+        .map(|backend| {
+            json!({
+                "addresses": [backend.address],
+                "conditions": {
+                    "ready": backend.ready || publish_not_ready,
+                    "serving": backend.serving,
+                    "terminating": backend.terminating,
+                },
+                "nodeName": NODE_NAME,
+                "targetRef": backend.reference,
+            })
+        })
+        .collect();
+    let service_name = text(service, "/metadata/name").unwrap_or_default();
+    json!({
+        "metadata": {
+            "name": &*slice_name.name,
+            "namespace": &*slice_name.namespace,
+            "generateName": format!("{service_name}-"),
+            "labels": {
+                "kubernetes.io/service-name": service_name,
+                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+            },
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Service", "name": service_name, "uid": service["metadata"]["uid"],
+                "controller": true, "blockOwnerDeletion": true,
+            }],
+        },
+        "addressType": "IPv4",
+        "ports": ports,
+        "endpoints": endpoints,
+    })
+}
+
+fn endpoints(name: &ObjectName, ports: &[Value], backends: &[Backend], publish_not_ready: bool) -> Value {
+    let (ready, not_ready): (Vec<&Backend>, Vec<&Backend>) =
+        backends.iter().filter(|backend| !backend.terminating).partition(|backend| backend.ready || publish_not_ready);
+    let addresses = |backends: Vec<&Backend>| -> Vec<Value> {
+        backends
+            .into_iter()
+            .map(|backend| json!({"ip": backend.address, "nodeName": NODE_NAME, "targetRef": backend.reference}))
+            .collect()
+    };
+    let mut subsets = Vec::new();
+    if !ready.is_empty() || !not_ready.is_empty() {
+        let mut subset = json!({"ports": ports});
+        for (field, backends) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
+            if !backends.is_empty() {
+                subset[field] = addresses(backends).into();
+            }
+        }
+        subsets.push(subset);
+    }
+    json!({
+        "metadata": {
+            "name": &*name.name,
+            "namespace": &*name.namespace,
+            "labels": {"endpoints.kubernetes.io/managed-by": "endpoint-controller"},
+        },
+        "subsets": subsets,
+    })
+}

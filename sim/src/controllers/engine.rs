@@ -1,0 +1,295 @@
+//! The loop that feeds changes and due timers to the controllers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
+
+use super::autoscaler::AutoscalerMemory;
+use super::cache::Cache;
+use super::counted::{CountedDaemonSet, CountedDeployment};
+use super::kubelet::PodMemory;
+use super::queue::{Key, ObjectName, Queue};
+use super::timers::Timers;
+use super::workloads::{VersionPods, WorkloadKind, Workloads};
+use super::{ControllerOptions, PodDetail, node};
+use crate::clock::Clock;
+use crate::store::{ChangeType, GroupKind, Store, StoreEvent, kinds};
+
+/// Objects looked at before other tasks of the thread get their turn. One takes some ten microseconds, so this keeps a fleet's
+/// start from blocking its thread for more than about a millisecond.
+const BATCH: usize = 64;
+
+pub(super) struct Engine {
+    pub(super) store: Store,
+    pub(super) clock: Clock,
+    pub(super) options: ControllerOptions,
+    pub(super) cache: Cache,
+    pub(super) workloads: Arc<Workloads>,
+    pub(super) counted_deployments: HashMap<ObjectName, CountedDeployment>,
+    pub(super) counted_daemon_sets: HashMap<ObjectName, CountedDaemonSet>,
+    pub(super) pods: HashMap<ObjectName, PodMemory>,
+    pub(super) autoscalers: HashMap<ObjectName, AutoscalerMemory>,
+    pub(super) pod_addresses: u32,
+    pub(super) events_written: u64,
+    queue: Queue,
+    timers: Timers,
+}
+
+impl Engine {
+    pub(super) fn new(store: Store, clock: Clock, options: ControllerOptions) -> (Self, UnboundedReceiver<StoreEvent>) {
+        // Subscribed before anything is listed: a change in between is seen twice rather than never.
+        let events = store.subscribe();
+        let mut engine = Self {
+            store,
+            clock,
+            options,
+            cache: Cache::default(),
+            workloads: Arc::default(),
+            counted_deployments: HashMap::new(),
+            counted_daemon_sets: HashMap::new(),
+            pods: HashMap::new(),
+            autoscalers: HashMap::new(),
+            pod_addresses: 0,
+            events_written: 0,
+            queue: Queue::default(),
+            timers: Timers::default(),
+        };
+        if engine.stores_pods() {
+            engine.ensure_node();
+        }
+        for kind in [kinds::SERVICE, kinds::REPLICA_SET, kinds::POD, kinds::DEPLOYMENT, kinds::DAEMON_SET, kinds::HPA] {
+            for object in engine.store.list(&kind, None) {
+                engine.observe(&kind, &object, true);
+            }
+        }
+        (engine, events)
+    }
+
+    pub(super) fn workloads(&self) -> Arc<Workloads> {
+        Arc::clone(&self.workloads)
+    }
+
+    pub(super) fn stores_pods(&self) -> bool {
+        self.options.pods == PodDetail::Objects
+    }
+
+    fn ensure_node(&self) {
+        if !self.store.list(&kinds::NODE, None).is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.create(&kinds::NODE, node::object(self.clock.now())) {
+            tracing::warn!(%error, "failed to create the node");
+        }
+    }
+
+    pub(super) async fn run(mut self, mut events: UnboundedReceiver<StoreEvent>) {
+        let behaviours = self.options.behaviours.clone();
+        let utilisation = self.options.utilisation.clone();
+        loop {
+            while self.work(&mut events) {
+                tokio::task::yield_now().await;
+            }
+            let next = self.timers.next();
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => self.observe_event(&event),
+                    None => return,
+                },
+                () = behaviours.changed() => self.revisit_pods(),
+                () = utilisation.changed() => self.revisit_autoscalers(),
+                () = until(self.clock, next) => {}
+            }
+        }
+    }
+
+    /// Does what can be done now, up to [`BATCH`] objects. Returns whether some may be left.
+    pub(super) fn work(&mut self, events: &mut UnboundedReceiver<StoreEvent>) -> bool {
+        for _ in 0..BATCH {
+            while let Ok(event) = events.try_recv() {
+                self.observe_event(&event);
+            }
+            let Some(key) = self.next_key() else {
+                return false;
+            };
+            let wake = self.reconcile(&key);
+            self.timers.set(&key, wake);
+        }
+        true
+    }
+
+    fn next_key(&mut self) -> Option<Key> {
+        let now = self.clock.now();
+        while let Some(key) = self.timers.pop_due(now) {
+            self.queue.push(key);
+        }
+        self.queue.pop()
+    }
+
+    fn observe_event(&mut self, event: &StoreEvent) {
+        let present = event.change != ChangeType::Deleted;
+        self.observe(&event.kind, &event.object, present);
+    }
+
+    fn observe(&mut self, kind: &GroupKind, object: &Value, present: bool) {
+        let state = present.then_some(object);
+        if *kind == kinds::DEPLOYMENT {
+            let name = ObjectName::of(object);
+            for autoscaler in self.cache.autoscalers_of(&name) {
+                self.queue.push(Key::Autoscaler(autoscaler));
+            }
+            self.queue.push(Key::Deployment(name));
+        } else if *kind == kinds::DAEMON_SET {
+            self.queue.push(Key::DaemonSet(ObjectName::of(object)));
+        } else if *kind == kinds::HPA {
+            let name = ObjectName::of(object);
+            self.cache.put_autoscaler(&name, state);
+            self.queue.push(Key::Autoscaler(name));
+        } else if self.stores_pods() {
+            self.observe_detail(kind, object, state);
+        }
+    }
+
+    fn observe_detail(&mut self, kind: &GroupKind, object: &Value, state: Option<&Value>) {
+        if *kind == kinds::POD {
+            self.observe_pod(ObjectName::of(object), state);
+        } else if *kind == kinds::REPLICA_SET {
+            let name = ObjectName::of(object);
+            let before = self.cache.put_set(&name, state);
+            let present = self.cache.set(&name);
+            if let Some(owner) = present.or(before.as_ref()).and_then(|set| set.owner.as_ref()) {
+                self.queue.push(Key::Deployment(name.sibling(&owner.name)));
+            }
+            self.queue.push(Key::ReplicaSet(name));
+        } else if *kind == kinds::SERVICE {
+            let name = ObjectName::of(object);
+            self.cache.put_service(&name, state);
+            self.queue.push(Key::Service(name));
+        }
+    }
+
+    fn observe_pod(&mut self, name: ObjectName, state: Option<&Value>) {
+        let before = self.cache.put_pod(&name, state);
+        let after = self.cache.pod(&name).cloned();
+        if before == after {
+            // The kubelet's own bookkeeping, such as the restarts of a container: nothing that others build on.
+            self.queue.push(Key::Pod(name));
+            return;
+        }
+        for pod in [before, after].into_iter().flatten() {
+            for service in self.cache.services_for(&name.namespace, &pod.labels) {
+                self.queue.push(Key::Service(service));
+            }
+            let Some(owner) = pod.owner else { continue };
+            let owner_name = name.sibling(&owner.name);
+            if owner.kind == "ReplicaSet" {
+                self.publish_set(&owner_name);
+                self.queue.push(Key::ReplicaSet(owner_name));
+            } else if owner.kind == "DaemonSet" {
+                self.queue.push(Key::DaemonSet(owner_name));
+            }
+        }
+        self.queue.push(Key::Pod(name));
+    }
+
+    /// Tells the table of workloads how many pods of a ReplicaSet are ready.
+    pub(super) fn publish_set(&self, name: &ObjectName) {
+        let Some(set) = self.cache.set(name) else {
+            return;
+        };
+        let Some(owner) = set.owner.as_ref().filter(|owner| owner.kind == "Deployment") else {
+            return;
+        };
+        let pods = self.cache.pods_of(&set.uid);
+        let ready = pods.iter().filter(|(_, pod)| pod.is_serving()).count();
+        let pods = VersionPods {
+            labels: Arc::clone(&set.labels),
+            image: Arc::clone(&set.image),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+        };
+        self.workloads.set(WorkloadKind::Deployment, &name.namespace, &owner.name, &name.name, Some(pods));
+    }
+
+    fn reconcile(&mut self, key: &Key) -> Option<Timestamp> {
+        match key {
+            Key::Deployment(name) if self.stores_pods() => self.reconcile_deployment(name),
+            Key::Deployment(name) => self.count_deployment(name),
+            Key::DaemonSet(name) if self.stores_pods() => self.reconcile_daemon_set(name),
+            Key::DaemonSet(name) => self.count_daemon_set(name),
+            Key::ReplicaSet(name) => self.reconcile_replica_set(name),
+            Key::Pod(name) => self.reconcile_pod(name),
+            Key::Autoscaler(name) => self.reconcile_autoscaler(name),
+            Key::Service(name) => {
+                self.reconcile_service(name);
+                None
+            }
+        }
+    }
+
+    /// Behaviours changed: every pod may be concerned.
+    pub(super) fn revisit_pods(&mut self) {
+        for name in self.cache.pod_names() {
+            self.queue.push(Key::Pod(name));
+        }
+        if self.stores_pods() {
+            return;
+        }
+        for (kind, make) in
+            [(kinds::DEPLOYMENT, Key::Deployment as fn(ObjectName) -> Key), (kinds::DAEMON_SET, Key::DaemonSet)]
+        {
+            for object in self.store.list(&kind, None) {
+                self.queue.push(make(ObjectName::of(&object)));
+            }
+        }
+    }
+
+    pub(super) fn revisit_autoscalers(&mut self) {
+        for (namespace, target) in self.options.utilisation.take_unseen() {
+            let target = ObjectName::new(&namespace, &target);
+            for name in self.cache.autoscalers_of(&target) {
+                // A new value is acted on at once; the next synchronisation follows from there.
+                if let Some(memory) = self.autoscalers.get_mut(&name) {
+                    memory.next_sync = None;
+                }
+                self.queue.push(Key::Autoscaler(name));
+            }
+        }
+    }
+
+    /// Changes an object. One that vanished meanwhile needs no change; its deletion is an event of its own.
+    pub(super) fn update(&self, kind: &GroupKind, name: &ObjectName, change: impl FnOnce(&mut Value)) {
+        let result = self.store.update(kind, &name.namespace, &name.name, change);
+        if let Err(error) = result
+            && error.code() != 404
+        {
+            tracing::warn!(%kind, ?name, %error, "failed to update an object");
+        }
+    }
+
+    pub(super) fn delete(&self, kind: &GroupKind, name: &ObjectName) {
+        let result = self.store.delete(kind, &name.namespace, &name.name);
+        if let Err(error) = result
+            && error.code() != 404
+        {
+            tracing::warn!(%kind, ?name, %error, "failed to delete an object");
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+}
+
+/// Waits for a moment of the cluster's clock, or for ever.
+async fn until(clock: Clock, at: Option<Timestamp>) {
+    let Some(at) = at else {
+        return std::future::pending().await;
+    };
+    let left = at.duration_since(clock.now()).max(jiff::SignedDuration::ZERO);
+    tokio::time::sleep_until(Instant::now() + left.unsigned_abs()).await;
+}

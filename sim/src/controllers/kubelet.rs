@@ -1,0 +1,184 @@
+//! The life of a stored pod: scheduled, started, ready or failing, terminating, gone.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::behaviours::PodOutcome;
+use super::engine::Engine;
+use super::json::{after, images, integer, is_deleting, strings, text};
+use super::node;
+use super::pod_status::{ContainerStage, render};
+use super::queue::ObjectName;
+use crate::store::kinds;
+
+/// First wait of a kubelet before it restarts a crashed container; it doubles with every crash.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
+/// The longest wait between two restarts, also a kubelet's.
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(300);
+/// `terminationGracePeriodSeconds` where a template has none.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+
+/// What the kubelet knows of a pod beyond its object.
+#[derive(Debug)]
+pub(super) struct PodMemory {
+    uid: String,
+    /// When the pod was first seen; object times have no fractions.
+    since: Timestamp,
+    /// When a pod that is being deleted will be gone.
+    exit: Option<Timestamp>,
+    /// Restarts of a crashing container so far, and when the next one is due.
+    restarts: u32,
+    next_restart: Option<Timestamp>,
+}
+
+/// Wait after the n-th restart (n ≥ 1).
+fn back_off(restarts: u32) -> Duration {
+    let doublings = restarts.saturating_sub(1).min(5);
+    (FIRST_BACK_OFF * 2_u32.pow(doublings)).min(LONGEST_BACK_OFF)
+}
+
+impl Engine {
+    pub(super) fn reconcile_pod(&mut self, name: &ObjectName) -> Option<Timestamp> {
+        let Some(pod) = self.store.get(&kinds::POD, &name.namespace, &name.name) else {
+            self.pods.remove(name);
+            return None;
+        };
+        let now = self.clock.now();
+        let uid = text(&pod, "/metadata/uid").unwrap_or_default();
+        let memory = self.pods.entry(name.clone()).or_insert_with(|| PodMemory::new(uid, now));
+        if memory.uid != uid {
+            *memory = PodMemory::new(uid, now);
+        }
+        if is_deleting(&pod) {
+            let exit = *memory.exit.get_or_insert_with(|| after(now, self.options.termination_delay));
+            if now < exit {
+                return Some(exit);
+            }
+            self.delete(&kinds::POD, name);
+            return None;
+        }
+        if matches!(text(&pod, "/status/phase"), Some("Failed" | "Succeeded")) {
+            return None;
+        }
+        if !node::matches(&strings(&pod, "/spec/nodeSelector")) {
+            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, now), false);
+            return None;
+        }
+        self.run_pod(name, &pod, now)
+    }
+
+    fn run_pod(&mut self, name: &ObjectName, pod: &Value, now: Timestamp) -> Option<Timestamp> {
+        let images = pod.get("spec").map(images).unwrap_or_default();
+        let behaviours = self.options.behaviours.clone();
+        let behaviour = behaviours.of_pod(images.iter().map(String::as_str));
+        let memory = self.pods.get_mut(name)?;
+        let start_delay = behaviour.start_delay.unwrap_or(self.options.start_delay);
+        let started = after(memory.since, start_delay);
+        let has_started = started <= now;
+
+        let mut wake = (!has_started).then_some(started);
+        if has_started && behaviour.outcome == PodOutcome::CrashLoop {
+            wake = Some(memory.count_restarts(now));
+        } else {
+            memory.next_restart = None;
+        }
+        let restarts = memory.restarts;
+        let stages: Vec<ContainerStage> = images
+            .iter()
+            .map(|image| match behaviours.of_image(image).outcome {
+                PodOutcome::ImagePullError => ContainerStage::ImagePullBackOff,
+                _ if !has_started => ContainerStage::Creating,
+                PodOutcome::Ready => ContainerStage::Running { ready: true },
+                PodOutcome::NeverReady => ContainerStage::Running { ready: false },
+                PodOutcome::CrashLoop => ContainerStage::CrashLoopBackOff { restarts, back_off: back_off(restarts) },
+            })
+            .collect();
+        let needs_address = text(pod, "/status/podIP").is_none();
+        if needs_address {
+            self.pod_addresses += 1;
+        }
+        let address = match text(pod, "/status/podIP") {
+            Some(address) => address.to_owned(),
+            None => node::pod_address(self.pod_addresses),
+        };
+        let status = render(pod, &stages, &address, now);
+        self.write_pod(name, pod, status, true);
+        wake
+    }
+
+    fn write_pod(&self, name: &ObjectName, pod: &Value, status: Value, bind: bool) {
+        let is_bound = text(pod, "/spec/nodeName").is_some();
+        if pod.get("status") == Some(&status) && (is_bound || !bind) {
+            return;
+        }
+        self.update(&kinds::POD, name, |pod| {
+            if bind && !is_bound {
+                pod["spec"]["nodeName"] = node::NODE_NAME.into();
+            }
+            pod["status"] = status;
+        });
+    }
+
+    /// Begins the deletion of a pod, as the API server does it: the pod stays, marked, until its containers have exited.
+    pub(super) fn terminate_pod(&mut self, name: &ObjectName) {
+        let Some(pod) = self.store.get(&kinds::POD, &name.namespace, &name.name) else {
+            return;
+        };
+        let grace = integer(&pod, "/spec/terminationGracePeriodSeconds").unwrap_or(DEFAULT_GRACE_SECONDS).max(0);
+        let deadline = after(self.clock.now(), super::json::seconds(grace));
+        self.update(&kinds::POD, name, |pod| {
+            pod["metadata"]["deletionTimestamp"] = crate::clock::format_seconds(deadline).into();
+            pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        });
+    }
+}
+
+impl PodMemory {
+    fn new(uid: &str, now: Timestamp) -> Self {
+        Self { uid: uid.to_owned(), since: now, exit: None, restarts: 0, next_restart: None }
+    }
+
+    /// Brings the restart count up to `now` and returns when the next restart is due. The first restart follows the first
+    /// crash at once, as a kubelet has no back-off for it.
+    fn count_restarts(&mut self, now: Timestamp) -> Timestamp {
+        match self.next_restart {
+            Some(next) if now < next => next,
+            _ => {
+                self.restarts += 1;
+                let next = after(now, back_off(self.restarts));
+                self.next_restart = Some(next);
+                next
+            }
+        }
+    }
+}
+
+/// Labels of a pod's containers' ports by name, for services that name their target port.
+pub(super) fn named_ports(pod: &Value) -> BTreeMap<String, i64> {
+    let mut ports = BTreeMap::new();
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    for container in containers.into_iter().flatten() {
+        let declared = container.get("ports").and_then(Value::as_array);
+        for port in declared.into_iter().flatten() {
+            let number = integer(port, "/containerPort");
+            if let (Some(name), Some(number)) = (text(port, "/name"), number) {
+                ports.insert(name.to_owned(), number);
+            }
+        }
+    }
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_up_to_five_minutes() {
+        let waits: Vec<u64> = (1..=8).map(|restarts| back_off(restarts).as_secs()).collect();
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300, 300]);
+    }
+}

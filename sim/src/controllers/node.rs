@@ -1,0 +1,44 @@
+//! The one node of the embedded cluster.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::json::whole_second;
+
+pub(super) const NODE_NAME: &str = "node-1";
+pub(super) const NODE_ADDRESS: &str = "192.168.0.1";
+
+const LABELS: [(&str, &str); 3] =
+    [("kubernetes.io/arch", "amd64"), ("kubernetes.io/hostname", NODE_NAME), ("kubernetes.io/os", "linux")];
+
+/// Whether the node carries every label that a node selector asks for.
+pub(super) fn matches(selector: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(key, value)| LABELS.contains(&(key.as_str(), value.as_str())))
+}
+
+pub(super) fn object(now: Timestamp) -> Value {
+    let labels: BTreeMap<_, _> = LABELS.into_iter().collect();
+    let now = whole_second(now);
+    json!({
+        "metadata": {"name": NODE_NAME, "labels": labels},
+        "spec": {"podCIDR": "10.128.0.0/9", "podCIDRs": ["10.128.0.0/9"]},
+        "status": {
+            "addresses": [
+                {"type": "InternalIP", "address": NODE_ADDRESS},
+                {"type": "Hostname", "address": NODE_NAME},
+            ],
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status",
+                "lastHeartbeatTime": now, "lastTransitionTime": now,
+            }],
+        },
+    })
+}
+
+/// Address of the n-th pod: the upper half of 10.0.0.0/8, which leaves the lower half to services.
+pub(super) fn pod_address(number: u32) -> String {
+    let number = number % (1 << 23);
+    format!("10.{}.{}.{}", 128 + (number >> 16), (number >> 8) & 0xff, number & 0xff)
+}

@@ -1,0 +1,178 @@
+//! ReplicaSets and the pods they own, after the replica set controller of Kubernetes.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::cache::PodInfo;
+use super::engine::Engine;
+use super::json::{count, earliest, integer, is_deleting, seconds, text};
+use super::queue::ObjectName;
+use crate::store::kinds;
+
+/// Pods created or deleted in one go, as in Kubernetes; the rest follows when their events come back.
+const BURST: usize = 500;
+
+/// Counts of a workload's pods at a moment, and when they will differ by the passing of time alone.
+#[derive(Debug, Default)]
+pub(super) struct PodCounts {
+    pub(super) active: i32,
+    pub(super) ready: i32,
+    pub(super) available: i32,
+    pub(super) terminating: i32,
+    pub(super) next_available: Option<Timestamp>,
+}
+
+impl PodCounts {
+    pub(super) fn of<'a>(pods: impl IntoIterator<Item = &'a PodInfo>, min_ready: Duration, now: Timestamp) -> Self {
+        let mut counts = Self::default();
+        for pod in pods {
+            if pod.terminating && !pod.finished {
+                counts.terminating += 1;
+            }
+            if !pod.is_active() {
+                continue;
+            }
+            counts.active += 1;
+            let Some(available_from) = pod.available_from(min_ready) else {
+                continue;
+            };
+            counts.ready += 1;
+            if available_from <= now {
+                counts.available += 1;
+            } else {
+                counts.next_available = earliest(counts.next_available, Some(available_from));
+            }
+        }
+        counts
+    }
+}
+
+impl Engine {
+    pub(super) fn reconcile_replica_set(&mut self, name: &ObjectName) -> Option<Timestamp> {
+        let set = self.store.get(&kinds::REPLICA_SET, &name.namespace, &name.name)?;
+        let uid = text(&set, "/metadata/uid").unwrap_or_default();
+        let wanted = usize::try_from(count(&set, "/spec/replicas").unwrap_or(1)).unwrap_or(0);
+        let min_ready = seconds(integer(&set, "/spec/minReadySeconds").unwrap_or(0));
+        let now = self.clock.now();
+
+        let pods = self.cache.pods_of(uid);
+        let counts = PodCounts::of(pods.iter().map(|(_, pod)| *pod), min_ready, now);
+        let active = pods.iter().filter(|(_, pod)| pod.is_active()).count();
+        let surplus: Vec<ObjectName> = pods_to_delete(pods, active.saturating_sub(wanted));
+        if !is_deleting(&set) {
+            for _ in 0..wanted.saturating_sub(active).min(BURST) {
+                self.create_pod(&set, "replicaset-controller");
+            }
+            for pod in surplus.into_iter().take(BURST) {
+                let message = format!("Deleted pod: {}", pod.name);
+                self.terminate_pod(&pod);
+                self.record_event(&set, "replicaset-controller", "SuccessfulDelete", &message);
+            }
+        }
+        self.write_set_status(name, &set, &counts);
+        counts.next_available
+    }
+
+    fn write_set_status(&self, name: &ObjectName, set: &Value, counts: &PodCounts) {
+        let generation = &set["metadata"]["generation"];
+        let mut status = json!({
+            "replicas": counts.active,
+            "terminatingReplicas": counts.terminating,
+            "observedGeneration": generation,
+        });
+        for (field, value) in [
+            ("fullyLabeledReplicas", counts.active),
+            ("readyReplicas", counts.ready),
+            ("availableReplicas", counts.available),
+        ] {
+            if value > 0 {
+                status[field] = value.into();
+            }
+        }
+        if set.get("status") != Some(&status) {
+            self.update(&kinds::REPLICA_SET, name, |set| set["status"] = status);
+        }
+    }
+
+    /// Creates a pod from the template of its owner.
+    pub(super) fn create_pod(&mut self, owner: &Value, component: &str) {
+        let template = &owner["spec"]["template"];
+        let owner_metadata = &owner["metadata"];
+        let owner_name = text(owner, "/metadata/name").unwrap_or_default();
+        let mut metadata = json!({
+            "generateName": format!("{owner_name}-"),
+            "namespace": owner_metadata["namespace"],
+            "ownerReferences": [{
+                "apiVersion": "apps/v1", "kind": owner["kind"], "name": owner_name, "uid": owner_metadata["uid"],
+                "controller": true, "blockOwnerDeletion": true,
+            }],
+        });
+        for field in ["labels", "annotations"] {
+            if template["metadata"][field].is_object() {
+                metadata[field] = template["metadata"][field].clone();
+            }
+        }
+        if component == "daemonset-controller" {
+            metadata["labels"][super::daemon_set::REVISION_LABEL] = super::daemon_set::revision_of(owner).into();
+        }
+        let pod = json!({"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}});
+        match self.store.create(&kinds::POD, pod) {
+            Ok(pod) => {
+                let name = text(&pod, "/metadata/name").unwrap_or_default();
+                let message = format!("Created pod: {name}");
+                self.record_event(owner, component, "SuccessfulCreate", &message);
+            }
+            Err(error) => tracing::warn!(owner = owner_name, %error, "failed to create a pod"),
+        }
+    }
+}
+
+/// The pods to remove, by the order of `ActivePodsWithRanks` of Kubernetes as far as one node needs it: pods that do not run
+/// before those that do, not ready before ready, ready for a short time before ready for long, young before old.
+fn pods_to_delete(pods: Vec<(&ObjectName, &PodInfo)>, surplus: usize) -> Vec<ObjectName> {
+    let mut active: Vec<_> = pods.into_iter().filter(|(_, pod)| pod.is_active()).collect();
+    active.sort_by_key(|(name, pod)| {
+        (pod.running, pod.ready_since.is_some(), Reverse(pod.ready_since), Reverse(pod.created), (*name).clone())
+    });
+    active.into_iter().take(surplus).map(|(name, _)| name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn pod(created: i64, running: bool, ready_since: Option<i64>) -> PodInfo {
+        let second = |at| Timestamp::from_second(at).unwrap_or_default();
+        PodInfo {
+            owner: None,
+            labels: BTreeMap::new(),
+            image: "app:1".into(),
+            created: second(created),
+            ready_since: ready_since.map(second),
+            terminating: false,
+            finished: false,
+            running,
+            address: None,
+        }
+    }
+
+    #[test]
+    fn useless_pods_go_first_and_the_oldest_ready_one_stays() {
+        let names: Vec<_> = ["a", "b", "c", "d", "e"].map(|name| ObjectName::new("test", name)).into();
+        let pods = [
+            pod(1, true, Some(4)),
+            pod(5, true, Some(8)),
+            pod(6, true, None),
+            pod(7, false, None),
+            PodInfo { terminating: true, ..pod(8, true, Some(9)) },
+        ];
+        let order = pods_to_delete(names.iter().zip(&pods).collect(), 3);
+        let order: Vec<&str> = order.iter().map(|name| &*name.name).collect();
+        assert_eq!(order, ["d", "c", "b"]);
+    }
+}

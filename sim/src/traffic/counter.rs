@@ -1,0 +1,204 @@
+//! Counters that are computed when they are asked for.
+//!
+//! Rates are constant between two changes of the cluster, so a counter at any moment is a straight line from the last
+//! change. Nothing runs while nothing changes.
+
+use std::collections::VecDeque;
+
+use aviary_promql::Sample;
+
+use super::behaviour::{BUCKET_BOUNDS_MS, Latency};
+
+/// How long past rates are remembered: an hour, because no built-in check looks further back than its interval and an hour
+/// covers the longest that a template here uses with room to spare.
+const RETENTION_MS: i64 = 3_600_000;
+
+/// Requests, or requests per second, and what their histogram holds. Fractions are kept; [`whole`] makes requests of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Totals {
+    count: f64,
+    sum_ms: f64,
+    buckets: [f64; BUCKET_BOUNDS_MS.len()],
+}
+
+impl Totals {
+    pub(crate) fn new(requests: f64, latency: Latency) -> Self {
+        Self {
+            count: requests,
+            sum_ms: requests * latency.mean_ms(),
+            buckets: latency.cumulative().map(|share| requests * share),
+        }
+    }
+
+    pub(crate) fn plus(mut self, other: &Self, factor: f64) -> Self {
+        self.count += other.count * factor;
+        self.sum_ms += other.sum_ms * factor;
+        for (bucket, other) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += other * factor;
+        }
+        self
+    }
+
+    fn part(&self, part: Part) -> f64 {
+        match part {
+            Part::Count => self.count,
+            Part::SumMs => self.sum_ms,
+            Part::Bucket(index) => self.buckets.get(index).copied().unwrap_or(self.count),
+        }
+    }
+}
+
+/// What a series shows of a [`Counter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Whole requests.
+    Count,
+    /// The sum of their durations in milliseconds.
+    SumMs,
+    /// Whole requests up to a bound; the index after the last bound is `+Inf`.
+    Bucket(usize),
+}
+
+/// When a series is scraped: at every multiple of the interval plus the offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScrapeGrid {
+    pub(crate) interval_ms: i64,
+    pub(crate) offset_ms: i64,
+}
+
+impl ScrapeGrid {
+    fn first_at_or_after(self, time_ms: i64) -> i64 {
+        let since = (time_ms - self.offset_ms).rem_euclid(self.interval_ms);
+        if since == 0 { time_ms } else { time_ms + self.interval_ms - since }
+    }
+}
+
+/// Requests of one kind since the beginning.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counter {
+    pieces: VecDeque<Piece>,
+}
+
+#[derive(Clone, Debug)]
+struct Piece {
+    start_ms: i64,
+    before: Totals,
+    per_second: Totals,
+}
+
+impl Piece {
+    #[allow(clippy::cast_precision_loss)]
+    fn elapsed_seconds(&self, at_ms: i64) -> f64 {
+        (at_ms - self.start_ms) as f64 / 1000.0
+    }
+}
+
+impl Counter {
+    /// The rate from `now_ms` on.
+    pub(crate) fn set_rate(&mut self, now_ms: i64, per_second: Totals) {
+        let (start_ms, before) = match self.pieces.back_mut() {
+            None => (now_ms, Totals::default()),
+            Some(piece) if piece.start_ms >= now_ms => {
+                piece.per_second = per_second;
+                return;
+            }
+            Some(piece) => (now_ms, piece.before.plus(&piece.per_second, piece.elapsed_seconds(now_ms))),
+        };
+        self.pieces.push_back(Piece { start_ms, before, per_second });
+        while self.pieces.get(1).is_some_and(|second| second.start_ms < now_ms - RETENTION_MS) {
+            self.pieces.pop_front();
+        }
+    }
+
+    /// The samples that scrapes took in `start_ms..=end_ms`. A series begins with its first whole request.
+    pub(crate) fn samples(&self, part: Part, grid: ScrapeGrid, start_ms: i64, end_ms: i64) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        let Some(first) = self.pieces.front() else {
+            return samples;
+        };
+        let mut at_ms = grid.first_at_or_after(start_ms.max(first.start_ms));
+        let mut index = 0;
+        while at_ms <= end_ms {
+            while self.pieces.get(index + 1).is_some_and(|next| next.start_ms <= at_ms) {
+                index += 1;
+            }
+            let piece = &self.pieces[index];
+            let elapsed = piece.elapsed_seconds(at_ms);
+            let value = |part| piece.before.part(part) + piece.per_second.part(part) * elapsed;
+            if whole(value(Part::Count)) >= 1.0 {
+                let shown = if part == Part::SumMs { value(part) } else { whole(value(part)) };
+                samples.push((at_ms, shown));
+            }
+            at_ms += grid.interval_ms;
+        }
+        samples
+    }
+}
+
+/// Whole requests. What rounding takes from a sum of products must not take a request, so a millionth is given back.
+fn whole(requests: f64) -> f64 {
+    (requests + 1e-6).floor()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRID: ScrapeGrid = ScrapeGrid { interval_ms: 5_000, offset_ms: 0 };
+    const LATENCY: Latency = Latency { p50_ms: 20.0, p99_ms: 60.0 };
+
+    fn counter() -> Counter {
+        let mut counter = Counter::default();
+        counter.set_rate(1_000, Totals::new(20.0, LATENCY));
+        counter.set_rate(11_500, Totals::new(0.3, LATENCY));
+        counter
+    }
+
+    #[test]
+    fn counts_are_the_integral_of_the_rates() {
+        // 4 s at 20/s; 9 s; then 10.5 s at 20/s and 3.5 s at 0.3/s: 210 + 1.05; then 210 + 2.55.
+        assert_eq!(
+            counter().samples(Part::Count, GRID, 0, 20_000),
+            [(5_000, 80.0), (10_000, 180.0), (15_000, 211.0), (20_000, 212.0)]
+        );
+        assert_eq!(counter().samples(Part::Count, GRID, 10_001, 15_000), [(15_000, 211.0)]);
+    }
+
+    #[test]
+    fn a_series_begins_with_its_first_request() {
+        let mut counter = Counter::default();
+        counter.set_rate(0, Totals::new(0.15, LATENCY));
+        assert_eq!(counter.samples(Part::Count, GRID, -10_000, 15_000), [(10_000, 1.0), (15_000, 2.0)]);
+        assert_eq!(counter.samples(Part::Bucket(0), GRID, 0, 10_000), [(10_000, 0.0)]);
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_the_last_one_is_the_count() {
+        let buckets: Vec<f64> = (0..=BUCKET_BOUNDS_MS.len())
+            .map(|index| counter().samples(Part::Bucket(index), GRID, 20_000, 20_000)[0].1)
+            .collect();
+        assert!(buckets.is_sorted(), "{buckets:?}");
+        assert_eq!(buckets.last(), Some(&212.0));
+        let sum = counter().samples(Part::SumMs, GRID, 20_000, 20_000)[0].1;
+        assert!((sum - 212.55 * LATENCY.mean_ms()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn changes_at_one_instant_leave_one_piece_and_old_pieces_go() {
+        let mut counter = counter();
+        counter.set_rate(11_500, Totals::default());
+        assert_eq!(counter.pieces.len(), 2);
+        counter.set_rate(20_000, Totals::default());
+        counter.set_rate(20_001 + RETENTION_MS, Totals::default());
+        assert_eq!(counter.pieces.len(), 2);
+        assert_eq!(counter.samples(Part::Count, GRID, 25_000, 25_000), [(25_000, 210.0)]);
+    }
+
+    #[test]
+    fn the_scrape_grid_has_an_offset() {
+        let grid = ScrapeGrid { interval_ms: 5_000, offset_ms: 1_200 };
+        assert_eq!(grid.first_at_or_after(0), 1_200);
+        assert_eq!(grid.first_at_or_after(1_200), 1_200);
+        assert_eq!(grid.first_at_or_after(1_201), 6_200);
+    }
+}

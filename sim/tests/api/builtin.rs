@@ -1,0 +1,161 @@
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::support::{Refusal, deployment, object, value, world};
+
+#[tokio::test(start_paused = true)]
+async fn deployments_are_defaulted() {
+    let world = world().await;
+    let created = world
+        .deployments()
+        .create(&PostParams::default(), &deployment("d", "podinfo:1"))
+        .await
+        .unwrap();
+    let created = value(&created);
+    let spec = &created["spec"];
+    assert_eq!(spec["replicas"], 1);
+    assert_eq!(
+        spec["strategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+    );
+    assert_eq!(spec["progressDeadlineSeconds"], 600);
+    assert_eq!(spec["revisionHistoryLimit"], 10);
+    let pod = &spec["template"]["spec"];
+    assert_eq!(pod["restartPolicy"], "Always");
+    assert_eq!(pod["dnsPolicy"], "ClusterFirst");
+    assert_eq!(pod["terminationGracePeriodSeconds"], 30);
+    let container = &pod["containers"][0];
+    assert_eq!(container["imagePullPolicy"], "IfNotPresent");
+    assert_eq!(container["terminationMessagePath"], "/dev/termination-log");
+    assert_eq!(container["ports"][0]["protocol"], "TCP");
+}
+
+#[tokio::test(start_paused = true)]
+async fn selectors_of_deployments_must_match_and_stay() {
+    let world = world().await;
+    let deployments = world.deployments();
+    let mut stray = deployment("d", "podinfo:1");
+    stray.data["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
+    let refusal = deployments
+        .create(&PostParams::default(), &stray)
+        .await
+        .refusal();
+    assert_eq!(
+        refusal.message,
+        "Deployment.apps \"d\" is invalid: spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: `selector` does \
+         not match template `labels`"
+    );
+    deployments
+        .create(&PostParams::default(), &deployment("d", "podinfo:1"))
+        .await
+        .unwrap();
+    let patch = json!({"spec": {
+        "selector": {"matchLabels": {"app": "x"}}, "template": {"metadata": {"labels": {"app": "x"}}},
+    }});
+    let refusal = deployments
+        .patch("d", &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .refusal();
+    assert_eq!(
+        refusal.message,
+        "Deployment.apps \"d\" is invalid: spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"x\"}}: field is immutable"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_get_an_address_and_keep_it() {
+    let world = world().await;
+    let services = world.api("", "v1", "Service");
+    let service = |name: &str| {
+        object(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
+            "spec": {"selector": {"app": "x"}, "ports": [{"port": 80}]},
+        }))
+    };
+    let created = services
+        .create(&PostParams::default(), &service("s"))
+        .await
+        .unwrap();
+    let spec = &value(&created)["spec"];
+    assert_eq!(spec["type"], "ClusterIP");
+    assert_eq!(spec["sessionAffinity"], "None");
+    assert_eq!(spec["internalTrafficPolicy"], "Cluster");
+    assert_eq!(
+        spec["ports"],
+        json!([{"port": 80, "protocol": "TCP", "targetPort": 80}])
+    );
+    assert_eq!(spec["clusterIPs"], json!([spec["clusterIP"]]));
+    let other = services
+        .create(&PostParams::default(), &service("t"))
+        .await
+        .unwrap();
+    assert_ne!(value(&other)["spec"]["clusterIP"], spec["clusterIP"]);
+    let mut replaced = service("s");
+    replaced.data["spec"]["selector"] = json!({"app": "y"});
+    let replaced = services
+        .replace("s", &PostParams::default(), &replaced)
+        .await
+        .unwrap();
+    assert_eq!(value(&replaced)["spec"]["clusterIP"], spec["clusterIP"]);
+    let moved = json!({"spec": {"clusterIP": "10.96.200.200", "clusterIPs": ["10.96.200.200"]}});
+    let refusal = services
+        .patch("s", &PatchParams::default(), &Patch::Merge(moved))
+        .await
+        .refusal();
+    assert!(
+        refusal.message.contains("may not change once set"),
+        "{}",
+        refusal.message
+    );
+    let portless = object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "u"}, "spec": {"selector": {"app": "x"}},
+    }));
+    let refusal = services
+        .create(&PostParams::default(), &portless)
+        .await
+        .refusal();
+    assert!(refusal.message.ends_with("spec.ports: Required value"), "{}", refusal.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn secrets_take_plain_text_and_give_base64() {
+    let world = world().await;
+    let secret = object(json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
+        "stringData": {"token": "hello"}, "data": {"other": "eA=="},
+    }));
+    let created = world
+        .api("", "v1", "Secret")
+        .create(&PostParams::default(), &secret)
+        .await
+        .unwrap();
+    let created = value(&created);
+    assert_eq!(created["type"], "Opaque");
+    assert_eq!(created["data"], json!({"token": "aGVsbG8=", "other": "eA=="}));
+    assert_eq!(created.get("stringData"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn autoscalers_are_defaulted_and_bounded() {
+    let world = world().await;
+    let scaler = |maximum: i64| {
+        object(json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": maximum},
+        }))
+    };
+    let scalers = world.api("autoscaling", "v2", "HorizontalPodAutoscaler");
+    assert_eq!(
+        scalers
+            .create(&PostParams::default(), &scaler(0))
+            .await
+            .refusal()
+            .code,
+        422
+    );
+    let created = scalers
+        .create(&PostParams::default(), &scaler(4))
+        .await
+        .unwrap();
+    assert_eq!(value(&created)["spec"]["minReplicas"], 1);
+}

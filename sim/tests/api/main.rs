@@ -1,0 +1,16 @@
+//! How the API server behaves, seen through a `kube::Client` and nothing else, so that the same tests can run against a real
+//! kube-apiserver.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod builtin;
+mod crd;
+mod deletion;
+mod discovery;
+mod errors;
+mod lists;
+mod patches;
+mod status;
+mod support;
+mod watches;
+mod writes;

@@ -1,0 +1,171 @@
+//! A client, a namespace of its own for each test, and short forms.
+
+use aviary_sim::{Cluster, ClusterOptions};
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+
+pub(crate) struct World {
+    pub(crate) client: kube::Client,
+    pub(crate) namespace: String,
+}
+
+/// A cluster without workload controllers, and a namespace in it.
+pub(crate) async fn world() -> World {
+    let cluster = Cluster::new(ClusterOptions {
+        controllers: None,
+        ..ClusterOptions::default()
+    });
+    let client = cluster.client("api-tests");
+    let namespace = "test".to_owned();
+    let namespaces: Api<DynamicObject> =
+        Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
+    namespaces
+        .create(
+            &PostParams::default(),
+            &object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})),
+        )
+        .await
+        .unwrap();
+    World { client, namespace }
+}
+
+impl World {
+    pub(crate) fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(
+            self.client.clone(),
+            &self.namespace,
+            &resource(group, version, kind),
+        )
+    }
+
+    pub(crate) fn cluster_api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        Api::all_with(self.client.clone(), &resource(group, version, kind))
+    }
+
+    pub(crate) fn config_maps(&self) -> Api<DynamicObject> {
+        self.api("", "v1", "ConfigMap")
+    }
+
+    pub(crate) fn deployments(&self) -> Api<DynamicObject> {
+        self.api("apps", "v1", "Deployment")
+    }
+
+    /// Installs the custom resource of these tests and returns its API.
+    pub(crate) async fn widgets(&self) -> Api<DynamicObject> {
+        self.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
+            .create(&PostParams::default(), &object(widget_definition()))
+            .await
+            .unwrap();
+        let widgets = self.api("example.com", "v1", "Widget");
+        // A real server serves a new definition a moment after its creation.
+        while widgets.list(&kube::api::ListParams::default()).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        widgets
+    }
+
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &str,
+    ) -> Result<Value, kube::Error> {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Content-Type", content_type)
+            .body(body.as_bytes().to_vec())
+            .unwrap();
+        self.client.request(request).await
+    }
+}
+
+pub(crate) fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+pub(crate) fn object(value: Value) -> DynamicObject {
+    serde_json::from_value(value).unwrap()
+}
+
+pub(crate) fn value(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).unwrap()
+}
+
+pub(crate) fn config_map(name: &str) -> DynamicObject {
+    object(json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": {"name": name}}, "data": {"key": "1"},
+    }))
+}
+
+pub(crate) fn deployment(name: &str, image: &str) -> DynamicObject {
+    object(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "app", "image": image, "ports": [{"containerPort": 9898}]}]},
+            },
+        },
+    }))
+}
+
+pub(crate) fn widget(name: &str, spec: &Value) -> DynamicObject {
+    object(json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec}))
+}
+
+fn widget_definition() -> Value {
+    let spec = json!({
+        "type": "object",
+        "required": ["size"],
+        "properties": {
+            "size": {"type": "integer", "format": "int32", "minimum": 1, "maximum": 10},
+            "interval": {"type": "string", "pattern": "^[0-9]+(m|s)$", "default": "60s"},
+            "colour": {"type": "string", "enum": ["red", "green"]},
+            "port": {"x-kubernetes-int-or-string": true},
+            "replicas": {"type": "integer"},
+            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "source": {
+                "type": "object",
+                "properties": {"url": {"type": "string"}, "file": {"type": "string"}},
+                "oneOf": [{"required": ["url"]}, {"required": ["file"]}],
+            },
+        },
+    });
+    let status = json!({"type": "object", "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}}});
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"kind": "Widget", "plural": "widgets", "shortNames": ["wd"]},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "status": status}}},
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+            }],
+        },
+    })
+}
+
+/// The `Status` of a refused request.
+pub(crate) trait Refusal {
+    fn refusal(self) -> kube::core::Status;
+}
+
+impl<T: std::fmt::Debug> Refusal for Result<T, kube::Error> {
+    fn refusal(self) -> kube::core::Status {
+        match self {
+            Err(kube::Error::Api(status)) => *status,
+            other => panic!("expected an API error, got {other:?}"),
+        }
+    }
+}
+
+pub(crate) fn version_of(object: &DynamicObject) -> String {
+    object.metadata.resource_version.clone().unwrap()
+}

@@ -1,0 +1,287 @@
+//! Flags of `aviary run`: Flagger's, with its names and defaults, and a few of Aviary's own.
+
+use std::time::Duration;
+
+use aviary_crds::duration::parse_go_duration;
+use aviary_providers::traffic::{self, UnknownProvider};
+use clap::{ArgAction, ValueEnum};
+
+const RUN_HELP: &str = "\
+Flags are also accepted in Go's notation (-name=value, -name value, -switch, -switch=false), so that manifests and charts
+made for Flagger work unchanged. The environment variables named above win over their flags unless they are empty.
+Durations are written as in Go: 90s, 1m30s, 500ms. Flags of Go's logging library (-v, -logtostderr, ...) are accepted and
+ignored. RUST_LOG, if set, wins over --log-level.
+
+Without --kubeconfig and --master the operator uses its service account; outside of a cluster it uses KUBECONFIG or
+~/.kube/config, and says so.
+
+HTTP endpoints:
+  /healthz                        200 as long as the process serves
+  /readyz                         200 once the watch caches are synced, 503 before
+  /metrics                        Prometheus metrics
+  /debug/canaries                 what every canary is doing and what it waits for, as JSON
+  /debug/canaries/NAMESPACE/NAME  the same for one canary
+
+Signals: the first SIGINT or SIGTERM finishes the writes in flight (10 s at most) and exits with 0, a second one exits
+with 1 at once.
+
+Examples:
+  aviary run --mesh-provider=istio --metrics-server=http://prometheus.istio-system:9090
+  # Only two namespaces
+  aviary run --namespace=team-a,team-b
+  # A missing answer of Prometheus fails the check, as in Flagger
+  aviary run --metrics-errors=fail";
+
+/// Flags of `aviary run`.
+///
+/// Has no `Debug`: it holds tokens and webhook addresses.
+#[derive(clap::Args)]
+#[command(after_long_help = RUN_HELP, args_override_self = true)]
+pub struct RunArgs {
+    /// Path of a kubeconfig. Empty: the service account of the pod.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
+    pub kubeconfig: String,
+    /// Address of the API server; wins over the one in the kubeconfig.
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
+    pub master: String,
+    /// Calls to the API server per second, on average; below 0 for no limit.
+    #[arg(long, value_name = "NUMBER", default_value = "100", help_heading = KUBERNETES)]
+    pub kubeconfig_qps: f64,
+    /// Calls to the API server that may be made at once before --kubeconfig-qps holds them back.
+    #[arg(long, value_name = "NUMBER", default_value = "250", help_heading = KUBERNETES)]
+    pub kubeconfig_burst: u32,
+    /// Path of the kubeconfig of the cluster with the mesh's control plane. Not served yet.
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
+    pub kubeconfig_service_mesh: String,
+    /// Namespaces to watch, separated by commas. Empty: all.
+    #[arg(long, value_name = "NAMES", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
+    pub namespace: String,
+    /// Refuse canaries that use metric templates or alert providers of another namespace.
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = go_bool, action = ArgAction::Set, help_heading = KUBERNETES)]
+    pub no_cross_namespace_refs: bool,
+
+    /// Provider of canaries that name none in spec.provider.
+    #[arg(long, value_name = "NAME", default_value = "istio", help_heading = RELEASES)]
+    pub mesh_provider: String,
+    /// Labels that select the pods of a workload, in order of preference, separated by commas.
+    #[arg(long, value_name = "NAMES", default_value = "app,name,app.kubernetes.io/name", help_heading = RELEASES)]
+    pub selector_labels: String,
+    /// Prefixes of labels and annotations that the primary takes over, separated by commas; `*` for all.
+    #[arg(long, value_name = "PREFIXES", default_value = "", hide_default_value = true, help_heading = RELEASES)]
+    pub include_label_prefix: String,
+    /// Release changes of ConfigMaps and Secrets like changes of the image.
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = go_bool, action = ArgAction::Set, help_heading = RELEASES)]
+    pub enable_config_tracking: bool,
+    /// Prefix of the annotations of NGINX ingresses. Not served yet.
+    #[arg(long, value_name = "PREFIX", default_value = INGRESS_PREFIX, help_heading = RELEASES)]
+    pub ingress_annotations_prefix: String,
+    /// Class of the ingresses of Contour. Not served yet.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, help_heading = RELEASES)]
+    pub ingress_class: String,
+
+    /// Address of Prometheus, for built-in and inline metrics.
+    #[arg(long, value_name = "URL", default_value = "http://prometheus:9090", help_heading = METRICS)]
+    pub metrics_server: String,
+    /// What a missing answer of a metrics backend does (connection refused, timeout, 5xx, 429).
+    #[arg(long, value_enum, default_value = "hold", help_heading = METRICS)]
+    pub metrics_errors: MetricsErrors,
+    /// With --metrics-errors=hold: missing answers fail checks after the backend was away this long.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = go_duration, help_heading = METRICS)]
+    pub metrics_outage_limit: Duration,
+
+    /// Address of the Slack webhook for canaries without alerts of their own [env: SLACK_URL].
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub slack_url: String,
+    /// Token of a Slack bot [env: SLACK_TOKEN].
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub slack_token: String,
+    /// HTTP proxy on the way to Slack [env: SLACK_PROXY_URL].
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub slack_proxy_url: String,
+    /// Name that Slack shows as the sender.
+    #[arg(long, value_name = "NAME", default_value = "flagger", help_heading = ALERTS)]
+    pub slack_user: String,
+    /// Channel of Slack.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub slack_channel: String,
+    /// Address of the Microsoft Teams webhook; wins over Slack [env: MSTEAMS_URL].
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub msteams_url: String,
+    /// HTTP proxy on the way to Microsoft Teams [env: MSTEAMS_PROXY_URL].
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub msteams_proxy_url: String,
+    /// Address that gets every event. Not served yet [env: EVENT_WEBHOOK_URL].
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub event_webhook: String,
+    /// Name of this cluster, shown in alerts.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true, help_heading = ALERTS)]
+    pub cluster_name: String,
+
+    /// Least severe level that is logged: debug, info, warn, error, fatal or panic; anything else is info.
+    #[arg(long, value_name = "LEVEL", default_value = "debug", help_heading = PROCESS)]
+    pub log_level: String,
+    /// Format of the log.
+    #[arg(long, value_enum, default_value = "json", help_heading = PROCESS)]
+    pub zap_encoding: LogEncoding,
+    /// Port of the HTTP endpoints.
+    #[arg(long, value_name = "PORT", default_value = "8080", help_heading = PROCESS)]
+    pub port: u16,
+    /// Run several replicas, of which one acts. Not served yet.
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = go_bool, action = ArgAction::Set, help_heading = PROCESS)]
+    pub enable_leader_election: bool,
+    /// Namespace of the Lease for --enable-leader-election.
+    #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = PROCESS)]
+    pub leader_election_namespace: String,
+    /// Print the version and exit.
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", hide_default_value = true, value_parser = go_bool, action = ArgAction::Set,
+        help_heading = PROCESS)]
+    pub version: bool,
+
+    /// How often Flagger looks at its canaries. Aviary acts when something changes.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, help_heading = NO_EFFECT)]
+    pub control_loop_interval: Duration,
+    /// Workers of Flagger's queue. Aviary has no such limit.
+    #[arg(long, value_name = "NUMBER", default_value = "2", help_heading = NO_EFFECT)]
+    pub threadiness: i64,
+    /// A setting of Flagger's logging library.
+    #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_parser = go_bool, action = ArgAction::Set, help_heading = NO_EFFECT)]
+    pub zap_replace_globals: bool,
+}
+
+const KUBERNETES: &str = "Kubernetes";
+const RELEASES: &str = "Releases";
+const METRICS: &str = "Metrics";
+const ALERTS: &str = "Alerts";
+const PROCESS: &str = "Process";
+const NO_EFFECT: &str = "Accepted for Flagger's sake, without effect";
+
+const INGRESS_PREFIX: &str = "nginx.ingress.kubernetes.io";
+
+/// What a missing answer of a metrics backend does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MetricsErrors {
+    /// The canary holds and says so.
+    Hold,
+    /// The check fails, as in Flagger.
+    Fail,
+}
+
+/// Format of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogEncoding {
+    /// One JSON object per line.
+    Json,
+    /// For people.
+    Console,
+}
+
+/// Least severe level that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may be wrong.
+    Warn,
+    /// What is wrong.
+    Error,
+    /// Nothing: levels above `error` exist in Flagger's logging library only.
+    Off,
+}
+
+/// A flag that is set to something that matters in Flagger and not here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusedFlag {
+    /// Name without dashes.
+    pub flag: &'static str,
+    /// What that means.
+    pub consequence: &'static str,
+}
+
+impl RunArgs {
+    /// Environment variables win over flags unless they are empty, as in Flagger.
+    pub(super) fn take_environment(&mut self, environment: impl Fn(&str) -> Option<String>) {
+        let overrides = [
+            ("SLACK_URL", &mut self.slack_url),
+            ("SLACK_TOKEN", &mut self.slack_token),
+            ("SLACK_PROXY_URL", &mut self.slack_proxy_url),
+            ("MSTEAMS_URL", &mut self.msteams_url),
+            ("MSTEAMS_PROXY_URL", &mut self.msteams_proxy_url),
+            ("EVENT_WEBHOOK_URL", &mut self.event_webhook),
+        ];
+        for (variable, flag) in overrides {
+            if let Some(value) = environment(variable).filter(|value| !value.is_empty()) {
+                *flag = value;
+            }
+        }
+    }
+
+    /// Refuses a mesh provider that nobody knows. Flagger takes it for `istio`; one that it has and Aviary has not yet
+    /// passes, since canaries may name another in `spec.provider`.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match traffic::for_name(&self.mesh_provider) {
+            Err(error @ UnknownProvider::Unknown { .. }) => {
+                Err(format!("invalid value '{}' for '--mesh-provider <NAME>': {error}", self.mesh_provider))
+            }
+            Ok(_) | Err(UnknownProvider::NotYet { .. }) => Ok(()),
+        }
+    }
+
+    /// Namespaces to watch; empty for all.
+    pub fn namespaces(&self) -> Vec<String> {
+        // A space after a comma is a slip; names of namespaces have none.
+        comma_list(&self.namespace).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    }
+
+    /// The log level, and whether the text was understood.
+    pub fn log_level(&self) -> (LogLevel, bool) {
+        match self.log_level.as_str() {
+            "debug" => (LogLevel::Debug, true),
+            "info" => (LogLevel::Info, true),
+            // `warning` stands in Flagger's documentation, yet its code does not know it.
+            "warn" | "warning" => (LogLevel::Warn, true),
+            "error" => (LogLevel::Error, true),
+            "fatal" | "panic" => (LogLevel::Off, true),
+            _ => (LogLevel::Info, false),
+        }
+    }
+
+    /// Flags that ask for something that this version does not do.
+    pub fn unused_flags(&self) -> Vec<UnusedFlag> {
+        let not_yet = matches!(traffic::for_name(&self.mesh_provider), Err(UnknownProvider::NotYet { .. }));
+        let flags = [
+            ("mesh-provider", not_yet, "the provider is not served yet; only canaries with another spec.provider are"),
+            ("kubeconfig-service-mesh", !self.kubeconfig_service_mesh.is_empty(), "mesh objects are kept in the same cluster"),
+            ("event-webhook", !self.event_webhook.is_empty(), "events are sent to Kubernetes only"),
+            ("ingress-annotations-prefix", self.ingress_annotations_prefix != INGRESS_PREFIX, "NGINX is not served yet"),
+            ("ingress-class", !self.ingress_class.is_empty(), "Contour is not served yet"),
+            ("enable-leader-election", self.enable_leader_election, "not served yet: run one replica only"),
+        ];
+        let unused = flags.into_iter().filter(|(_, is_set, _)| *is_set);
+        unused.map(|(flag, _, consequence)| UnusedFlag { flag, consequence }).collect()
+    }
+}
+
+/// Items between commas; none in an empty text. Not trimmed, as in Flagger.
+pub(crate) fn comma_list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').filter(|item| !item.is_empty())
+}
+
+/// The texts that Go takes for a boolean.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("expected true or false".to_owned()),
+    }
+}
+
+fn go_duration(text: &str) -> Result<Duration, String> {
+    parse_go_duration(text).map_err(|error| error.to_string())
+}
