@@ -90,8 +90,8 @@ pub enum VersionOutput {
 }
 
 const DEMO_EXAMPLES: &str = "\
-The demo starts an API server, workload controllers, users and Prometheus in this process, on virtual time, and runs the
-operator against them. It releases podinfo 6.0.1, which is good, and then 6.0.2, which fails every tenth request. What it
+The demo starts an API server, workload controllers, users and Prometheus in this process, on virtual time, and runs the \
+operator against them. It releases podinfo 6.0.1, which is good, and then 6.0.2, which fails every tenth request. What it \
 shows of the releases is read from the Events and the status of the Canary, as kubectl would show them.
 
 Exit code 0 if the good release was promoted and the bad one rolled back, 1 otherwise.

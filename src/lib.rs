@@ -1,3 +1,67 @@
-//! Aviary: the binary and what it is wired from.
+//! The `aviary` binary, as a library so that tests can call it: command line, wiring, HTTP endpoints, demo. Nothing here
+//! decides anything about a release.
 
-pub mod embedded;
+pub mod admin;
+pub mod api_calls;
+pub mod args;
+pub mod demo;
+pub mod kubernetes;
+pub mod logging;
+pub mod run;
+pub mod settings;
+pub mod throttle;
+pub mod version;
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use args::{Cli, Command, VersionArgs, VersionOutput};
+
+// A canary whose actor panics is restarted alone; with `panic = "abort"` it would take the process with it.
+const _: () = assert!(cfg!(panic = "unwind"), "supervision needs panic = \"unwind\"");
+
+/// Runs the command line and returns what the process exits with.
+pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::parse_from(argv, |name| std::env::var(name).ok()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The last resort: there may be no log yet, and standard error may be closed.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match command {
+        Command::Run(run) if run.version => writeln!(out, "aviary {}", version::text())?,
+        Command::Run(run) => return run::run(*run),
+        Command::Demo(demo) => return run_demo(demo, &mut out),
+        Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
+        Command::Version(VersionArgs { output: VersionOutput::Text }) => writeln!(out, "aviary {}", version::text())?,
+        Command::Version(VersionArgs { output: VersionOutput::Json }) => writeln!(out, "{:#}", version::json())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_demo(demo: args::DemoArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let is_terminal = io::stdout().is_terminal();
+    let has_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let live = is_terminal && !demo.plain;
+    let color = is_terminal && !demo.no_color && !has_no_color;
+    let report = demo::run(&demo::Options { live, color, ..demo::Options::from(demo) }, out).context("run the demo")?;
+    Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `aviary crds | head` is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -10,7 +10,7 @@ use crate::support::{World, in_virtual_time};
 fn a_good_release_is_promoted_step_by_step() {
     in_virtual_time(async {
         let mut world = World::new(1);
-        world.deploy("podinfo");
+        world.deploy("podinfo").await;
         world.start();
         world.wait_for_phase("podinfo", "Initialized").await;
         world.pass(Duration::from_secs(120)).await;
@@ -42,7 +42,7 @@ fn a_bad_release_is_rolled_back() {
     in_virtual_time(async {
         let mut world = World::new(1);
         world.traffic.set_behaviour("podinfo:6.0.2", Behaviour { error_ratio: 0.1, ..Behaviour::default() });
-        world.deploy("podinfo");
+        world.deploy("podinfo").await;
         world.start();
         world.wait_for_phase("podinfo", "Initialized").await;
         world.pass(Duration::from_secs(120)).await;

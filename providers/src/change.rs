@@ -36,7 +36,7 @@ impl Change {
     pub fn update(key: ObjectKey, observed: &DynamicObject, desired: &DynamicObject) -> Option<Change> {
         let before = comparable(observed);
         let after = comparable(desired);
-        let Some(mut patch) = merge_diff(&before, &after) else { return None };
+        let mut patch = merge_diff(&before, &after)?;
         if let Some(version) = &observed.metadata.resource_version {
             patch["metadata"]["resourceVersion"] = Value::String(version.clone());
         }

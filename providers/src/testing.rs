@@ -1,6 +1,8 @@
 //! A small world for tests: objects, and changes applied to them as an API server would.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
+
+mod fixtures;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +47,11 @@ impl World {
             asked: RefCell::default(),
             version: 0,
         }
+    }
+
+    /// A world with somebody's canary.
+    pub(crate) fn of(canary: ValidatedCanary) -> World {
+        World { canary, ..World::new(json!({})) }
     }
 
     pub(crate) fn subject(&self) -> Subject<'_> {

@@ -259,7 +259,7 @@ impl fmt::Display for Message {
             PostRolloutFailed { hook, error } => write!(f, "Post-rollout hook {hook} failed {error}"),
             PrimaryMissing { primary, target } => write!(
                 f,
-                "{primary} is missing and cannot be restored: {target} does not hold the promoted revision; \
+                "{primary} is missing and cannot be restored: {target} does not hold the promoted revision and configs; \
                  set the target back to it, or delete and re-create the canary"
             ),
             RollbackBlocked { canary } => {

@@ -1,5 +1,6 @@
 //! Puts right what Aviary owns and somebody else changed or deleted.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aviary_crds::status::Phase;
@@ -51,15 +52,24 @@ fn needs_primary(context: Context) -> bool {
     !context.canary_serves_all() || matches!(context.state.phase, Phase::Promoting | Phase::Finalising)
 }
 
-/// A primary is only ever made from a revision that was analysed (Q25).
+/// A primary is only ever made from what was analysed (Q25).
 fn holds_analysed_revision(context: Context) -> bool {
     let Context { state, seen, .. } = context;
     let Ok(target) = &seen.target else { return false };
-    let promoting = matches!(state.phase, Phase::Promoting | Phase::Finalising);
-    match promoting {
-        true => target.revision == state.last_applied && !context.has_new_configs(target),
-        false => target.revision == state.last_promoted,
+    let same_configs = !context.has_new_configs(target);
+    if matches!(state.phase, Phase::Promoting | Phase::Finalising) {
+        return target.revision == state.last_applied && same_configs;
     }
+    if target.revision != state.last_promoted {
+        return false;
+    }
+    // Set back on purpose. The status does not say which configs were promoted, it has those of the failed revision.
+    if state.last_applied != state.last_promoted {
+        return true;
+    }
+    // It may have been the configs alone that failed.
+    let configs_known = state.phase != Phase::Failed || target.configs.as_ref().is_none_or(BTreeMap::is_empty);
+    configs_known && same_configs
 }
 
 /// Weights that differ from the state's.

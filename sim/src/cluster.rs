@@ -16,7 +16,9 @@ use crate::calls::CallLog;
 use crate::clock::Clock;
 use crate::controllers::{self, ControllerOptions, Workloads};
 use crate::faults::Faults;
+use crate::prometheus::Prometheus;
 use crate::store::{StatusError, Store, kinds};
+use crate::traffic::{Traffic, TrafficOptions};
 
 /// How a cluster starts.
 #[derive(Clone, Debug)]
@@ -31,6 +33,8 @@ pub struct ClusterOptions {
     pub server: ServerOptions,
     /// Settings of the workload controllers; `None` runs none.
     pub controllers: Option<ControllerOptions>,
+    /// Settings of the traffic model, the scrape interval among them.
+    pub traffic: TrafficOptions,
     /// How many of the last calls the log keeps in order.
     pub logged_calls: usize,
 }
@@ -44,6 +48,7 @@ impl Default for ClusterOptions {
             crds: Vec::new(),
             server: ServerOptions::default(),
             controllers: Some(ControllerOptions::default()),
+            traffic: TrafficOptions::default(),
             // Enough for the longest scenario of the tests, at some 200 bytes each.
             logged_calls: 100_000,
         }
@@ -59,6 +64,8 @@ pub struct Cluster {
     faults: Faults,
     clock: Clock,
     workloads: Option<Arc<Workloads>>,
+    traffic: Traffic,
+    prometheus: Prometheus,
 }
 
 impl Cluster {
@@ -78,8 +85,10 @@ impl Cluster {
         let faults = Faults::new(store.clone(), options.seed ^ 0xFA17);
         let server =
             ApiServer::new(store.clone(), calls.clone(), faults.clone(), options.server, options.seed ^ 0x3A7C);
+        let traffic = Traffic::new(&store, clock, &options.traffic);
+        let prometheus = Prometheus::new(traffic.clone());
         let workloads = options.controllers.map(|options| controllers::start(store.clone(), clock, options));
-        Self { server, store, calls, faults, clock, workloads }
+        Self { server, store, calls, faults, clock, workloads, traffic, prometheus }
     }
 
     /// A client in this process, without sockets. Its calls are counted under this user agent; its default namespace is
@@ -114,6 +123,18 @@ impl Cluster {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// The users' requests and how the versions answer them.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// The metrics of the traffic, as Prometheus' query API.
+    #[must_use]
+    pub fn prometheus(&self) -> &Prometheus {
+        &self.prometheus
     }
 
     /// Ready pods by version; `None` when no controllers run.

@@ -7,12 +7,12 @@ use aviary_providers::traffic::{self, UnknownProvider};
 use clap::{ArgAction, ValueEnum};
 
 const RUN_HELP: &str = "\
-Flags are also accepted in Go's notation (-name=value, -name value, -switch, -switch=false), so that manifests and charts
-made for Flagger work unchanged. The environment variables named above win over their flags unless they are empty.
-Durations are written as in Go: 90s, 1m30s, 500ms. Flags of Go's logging library (-v, -logtostderr, ...) are accepted and
+Flags are also accepted in Go's notation (-name=value, -name value, -switch, -switch=false), so that manifests and charts \
+made for Flagger work unchanged. The environment variables named above win over their flags unless they are empty. \
+Durations are written as in Go: 90s, 1m30s, 500ms. Flags of Go's logging library (-v, -logtostderr, ...) are accepted and \
 ignored. RUST_LOG, if set, wins over --log-level.
 
-Without --kubeconfig and --master the operator uses its service account; outside of a cluster it uses KUBECONFIG or
+Without --kubeconfig and --master the operator uses its service account; outside of a cluster it uses KUBECONFIG or \
 ~/.kube/config, and says so.
 
 HTTP endpoints:
@@ -22,7 +22,7 @@ HTTP endpoints:
   /debug/canaries                 what every canary is doing and what it waits for, as JSON
   /debug/canaries/NAMESPACE/NAME  the same for one canary
 
-Signals: the first SIGINT or SIGTERM finishes the writes in flight (10 s at most) and exits with 0, a second one exits
+Signals: the first SIGINT or SIGTERM finishes the writes in flight (10 s at most) and exits with 0, a second one exits \
 with 1 at once.
 
 Examples:

@@ -9,6 +9,7 @@ use aviary_sim::controllers::{ControllerOptions, PodDetail};
 use aviary_sim::prometheus::Prometheus;
 use aviary_sim::store::{GroupKind, kinds};
 use aviary_sim::traffic::{Traffic, TrafficOptions};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use serde_json::{Value, json};
 
 /// The controller's user agent.
@@ -27,6 +28,11 @@ pub struct World {
 /// Runs a test on a paused clock, on the one thread that actors need.
 pub fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // RUST_LOG=info shows the controller's log.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_test_writer()
+        .try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
@@ -45,10 +51,9 @@ impl World {
         let traffic = Traffic::new(cluster.store(), *cluster.clock(), &TrafficOptions::default());
         let prometheus = Prometheus::new(traffic.clone());
         let services = ServiceNames::with_prometheus(&prometheus);
-        let world =
-            World { cluster, traffic, prometheus, services, config: ControllerConfig::default(), controller: None };
-        world.create(&kinds::NAMESPACE, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}}));
-        world
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}});
+        cluster.store().create(&kinds::NAMESPACE, namespace).unwrap();
+        World { cluster, traffic, prometheus, services, config: ControllerConfig::default(), controller: None }
     }
 
     /// Starts the controller.
@@ -71,8 +76,18 @@ impl World {
         self.controller.take().expect("the controller was started").kill();
     }
 
-    pub fn create(&self, kind: &GroupKind, object: Value) {
-        self.cluster.store().create(kind, object).unwrap();
+    /// Creates an object through the API, as `kubectl create` does: validated and with defaults.
+    pub async fn create(&self, object: Value) {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let types = object.types.clone().unwrap();
+        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
+        let client = self.cluster.client("kubectl");
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        };
+        api.create(&PostParams::default(), &object).await.unwrap();
     }
 
     pub fn get(&self, kind: &GroupKind, name: &str) -> Option<Value> {
@@ -84,9 +99,9 @@ impl World {
     }
 
     /// Deployment `name` and a Canary of it.
-    pub fn deploy(&self, name: &str) {
-        self.create(&kinds::DEPLOYMENT, deployment("test", name, "podinfo:6.0.0"));
-        self.create(&kinds::CANARY, canary("test", name));
+    pub async fn deploy(&self, name: &str) {
+        self.create(deployment("test", name, "podinfo:6.0.0")).await;
+        self.create(canary("test", name)).await;
     }
 
     pub fn set_image(&self, name: &str, image: &str) {

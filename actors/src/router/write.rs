@@ -40,6 +40,7 @@ async fn apply(client: &Client, cache: &Cache, change: Change) -> Result<(), Wri
     let Change { key, verb } = change;
     let api = api(client, &key);
     let field_manager = Some(FIELD_MANAGER.to_owned());
+    tracing::debug!(kind = key.kind.kind, namespace = key.namespace, name = key.name, ?verb, "write");
     let answer = match &verb {
         Verb::Create(object) => {
             let params = PostParams { field_manager, ..PostParams::default() };

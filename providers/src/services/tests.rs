@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
 use serde_json::json;
 
@@ -126,7 +126,7 @@ fn the_order_of_ports_is_no_drift() {
 fn metadata_of_owned_services_is_kept_clean() {
     let mut world = world(json!({
         "port": 80,
-        "apex": {"labels": {"team": "web"}},
+        "apex": {"labels": {"team": "web", "absent": "1"}},
         "unmanagedMetadata": {"labels": ["argocd", "absent"], "annotations": ["cloud/neg"]},
     }));
     reconcile(&mut world);
@@ -134,6 +134,7 @@ fn metadata_of_owned_services_is_kept_clean() {
         "labels": {"argocd": "x", "stray": "1", "team": "changed"},
         "annotations": {"cloud/neg": "{}", "stray": "1"},
     }});
+    world.edit(&kinds::SERVICE, "podinfo", json!({"metadata": {"labels": {"absent": null}}}));
     world.edit(&kinds::SERVICE, "podinfo", edit);
     assert_eq!(reconcile(&mut world), 1);
     let metadata = service(&world, "podinfo")["metadata"].clone();

@@ -93,7 +93,7 @@ pub(super) fn explained(readiness: Readiness, prefix: &str) -> Readiness {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
     use super::*;
     use serde_json::json;

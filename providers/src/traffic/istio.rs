@@ -2,7 +2,8 @@
 //!
 //! Aviary owns `hosts`, `gateways` and the routes of its protocol; on a VirtualService that was there before it takes
 //! them over, after keeping the former spec in an annotation. Within a route of its own it owns [`routes::OWNED`];
-//! other fields of the route, of the spec and of the metadata belong to others and survive.
+//! other fields of the route, of the spec and of the metadata belong to others and survive. (Flagger sometimes leaks the
+//! selector label of the apex service to the VirtualService. Aviary does not, but leaves it where it finds it.)
 
 mod destination_rule;
 mod routes;
@@ -189,7 +190,7 @@ fn repair(subject: &Subject, present: &DynamicObject, hosts: Hosts, split: Split
     let sides = Sides::of(subject);
     let protocol = protocol(subject);
     let found = routes::list(&present.data, protocol);
-    let split_found = routes::weights(found, &sides).and_then(|weights| weights.split());
+    let split_found = routes::weights(found, &sides).and_then(routes::Weights::split);
 
     let mut desired = present.clone();
     set_field(&mut desired.data, "hosts", hosts.hosts);

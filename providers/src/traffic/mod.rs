@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn unknown_providers_are_refused_by_name() {
-        assert_eq!(for_name("istio").map(|provider| provider.name()), Ok("istio"));
+        assert_eq!(for_name("istio").map(super::TrafficProvider::name), Ok("istio"));
         let text = |name: &str| for_name(name).err().expect("refused").to_string();
         assert_eq!(text("kubernetes"), "provider \"kubernetes\" is not supported yet; supported: istio");
         assert_eq!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    AlertFacts, Answer, Answers, Check, CheckKind, Component, Decision, Effect, Hold, HookAnswer, Hook, Limit, Message,
+    AlertFacts, Answer, Answers, Check, CheckKind, Component, Decision, Effect, Hold, Hook, HookAnswer, Limit, Message,
     OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake, Weights, decide, invariants,
     providers_message,
 };
@@ -19,7 +19,7 @@ const MAX_DECISIONS_AT_ONCE: usize = 60;
 
 /// Something that happens to the world.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Event {
+pub(crate) enum Event {
     Revision(String),
     Configs(String),
     Crash(Side),
@@ -44,7 +44,7 @@ impl Event {
     }
 }
 
-pub fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     Plan {
         canary: "podinfo".into(),
         namespace: "default".into(),
@@ -69,7 +69,7 @@ pub fn plan() -> Plan {
 }
 
 /// Hooks of these types, named `<type>-webhook`.
-pub fn with_hooks(mut plan: Plan, kinds: &[WebhookType]) -> Plan {
+pub(crate) fn with_hooks(mut plan: Plan, kinds: &[WebhookType]) -> Plan {
     plan.hooks = kinds.iter().map(|kind| Hook { name: hook_name(*kind), kind: *kind, mute_alert: false }).collect();
     plan
 }
@@ -80,8 +80,8 @@ fn hook_name(kind: WebhookType) -> String {
 
 /// What must be equal, however the end was reached.
 #[derive(Debug, PartialEq)]
-pub struct Ending {
-    pub phase: Phase,
+pub(crate) struct Ending {
+    pub(crate) phase: Phase,
     weight: i64,
     failed_checks: i64,
     applied: Option<String>,
@@ -90,26 +90,27 @@ pub struct Ending {
     condition: Option<(String, String)>,
     target: Option<(String, Configs, u32)>,
     primary: Option<(String, Configs, u32)>,
-    pub routes: Option<Split>,
+    pub(crate) routes: Option<Split>,
 }
 
 #[derive(Clone)]
-pub struct Run {
-    pub world: World,
-    pub plan: Plan,
-    pub events: Vec<String>,
-    pub alerts: Vec<String>,
-    pub effects: Vec<Effect>,
+pub(crate) struct Run {
+    pub(crate) world: World,
+    pub(crate) plan: Plan,
+    pub(crate) events: Vec<String>,
+    pub(crate) alerts: Vec<String>,
+    pub(crate) effects: Vec<Effect>,
     /// Phase and weight after each status write.
-    pub phases: Vec<(Phase, u32)>,
+    pub(crate) phases: Vec<(Phase, u32)>,
     /// Time of each event.
-    pub times: Vec<Timestamp>,
+    pub(crate) times: Vec<Timestamp>,
     /// Calls of each hook type.
-    pub calls: Vec<WebhookType>,
-    pub latency: SignedDuration,
-    /// Kill after this many executed effects.
-    pub kill_after: Option<usize>,
-    pub kills: usize,
+    pub(crate) calls: Vec<WebhookType>,
+    pub(crate) latency: SignedDuration,
+    /// What happens when this many effects were executed, wherever in a step that is.
+    pub(crate) interrupt: Option<(usize, Vec<Event>)>,
+    /// A new pod template that arrives between the decision to promote and the write.
+    pub(crate) edit_before_promotion: Option<String>,
     script: Vec<(Timestamp, Event)>,
     state: State,
     answers: Answers,
@@ -119,7 +120,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(plan: Plan, world: World) -> Run {
+    pub(crate) fn new(plan: Plan, world: World) -> Run {
         let start = world.now;
         Run {
             world,
@@ -131,8 +132,8 @@ impl Run {
             times: Vec::new(),
             calls: Vec::new(),
             latency: SignedDuration::ZERO,
-            kill_after: None,
-            kills: 0,
+            interrupt: None,
+            edit_before_promotion: None,
             script: Vec::new(),
             state: State::default(),
             answers: Answers::default(),
@@ -143,7 +144,7 @@ impl Run {
     }
 
     /// A canary that has been bootstrapped, with a clean record.
-    pub fn initialized(plan: Plan) -> Run {
+    pub(crate) fn initialized(plan: Plan) -> Run {
         let mut run = Run::new(plan, World::new("a"));
         run.settle();
         assert_eq!(run.state.phase, Phase::Initialized);
@@ -152,7 +153,7 @@ impl Run {
     }
 
     /// Clears the record; the clock of the script starts again.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.events.clear();
         self.alerts.clear();
         self.effects.clear();
@@ -163,26 +164,26 @@ impl Run {
     }
 
     /// Something that will happen `after` seconds.
-    pub fn at(mut self, after: i64, event: Event) -> Run {
+    pub(crate) fn at(mut self, after: i64, event: Event) -> Run {
         self.script.push((self.start + seconds(after), event));
         self.script.sort_by_key(|(at, _)| *at);
         self
     }
 
-    pub fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         self.world.snapshot(&self.plan, &self.answers)
     }
 
     /// The text of the present hold.
-    pub fn held(&self) -> Option<String> {
+    pub(crate) fn held(&self) -> Option<String> {
         self.hold.as_ref().map(|(hold, ..)| hold.message.to_string())
     }
 
-    pub fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> Ending {
         let status = &self.world.status;
         let condition = status.conditions.iter().find(|condition| condition.condition_type == "Promoted");
         let mut target = self.world.target.clone();
@@ -207,14 +208,14 @@ impl Run {
     }
 
     /// Runs until nothing will happen any more; fails after a virtual day.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         let limit = self.world.now + SignedDuration::from_hours(24);
         self.run_until(limit);
         assert!(self.world.now < limit, "not settled: {:?}, held: {:?}", self.ending(), self.held());
     }
 
     /// Runs until then, or until nothing will happen any more.
-    pub fn run_until(&mut self, limit: Timestamp) {
+    pub(crate) fn run_until(&mut self, limit: Timestamp) {
         loop {
             self.happen();
             let decision = self.decide();
@@ -230,7 +231,10 @@ impl Run {
                 continue;
             }
             self.begin_hold(decision.hold.clone());
-            let Some(next) = self.next_time(&decision) else { return };
+            let Some(next) = self.next_time(&decision) else {
+                self.announce(Timestamp::MAX);
+                return;
+            };
             self.announce(next);
             if next > limit {
                 self.world.now = limit;
@@ -274,7 +278,7 @@ impl Run {
         }
     }
 
-    pub fn apply(&mut self, event: Event) {
+    pub(crate) fn apply(&mut self, event: Event) {
         match event {
             Event::Revision(revision) => self.world.edit(Some(&revision), None),
             Event::Configs(version) => self.world.edit(None, Some(&version)),
@@ -299,7 +303,6 @@ impl Run {
 
     /// All memory is lost but the status.
     fn kill(&mut self) {
-        self.kills += 1;
         self.answers = Answers::default();
         self.state = State::from_status(&self.world.status);
         self.hold = None;
@@ -311,8 +314,12 @@ impl Run {
             if self.perform(effect, &decision.next).is_err() {
                 return;
             }
-            if self.kill_after == Some(self.effects.len()) {
-                self.kill();
+            let Some((_, events)) = self.interrupt.take_if(|(count, _)| *count == self.effects.len()) else { continue };
+            let killed = events.contains(&Event::Kill);
+            for event in events {
+                self.apply(event);
+            }
+            if killed {
                 return;
             }
         }
@@ -321,16 +328,19 @@ impl Run {
     fn perform(&mut self, effect: Effect, next: &State) -> Result<(), Rejected> {
         match effect {
             Effect::Apply(component) => {
-                if component == Component::Primary {
-                    self.expect_analysed();
-                }
                 self.world.apply(component)?;
+                if component == Component::Primary {
+                    self.expect_analysed_revision();
+                }
             }
             Effect::SetTraffic(split) => self.world.set_traffic(split)?,
             Effect::ScaleTarget(scale) => self.world.scale(scale)?,
             Effect::Promote { revision, configs } => {
-                self.expect_analysed();
+                if let Some(edit) = self.edit_before_promotion.take() {
+                    self.world.edit(Some(&edit), None);
+                }
                 self.world.promote(&revision, configs.as_ref())?;
+                self.expect_analysed();
             }
             Effect::Ask(question) => self.answer(question),
             Effect::CallHooks(kind) => {
@@ -349,13 +359,25 @@ impl Run {
 
     /// Nothing unanalysed reaches the primary, except at bootstrap or where the user said so.
     fn expect_analysed(&mut self) {
-        let Some(target) = &self.world.target else { return };
-        let content = (target.revision.clone(), target.configs.clone());
+        let Some(primary) = &self.world.primary else { return };
+        let content = (primary.revision.clone(), primary.configs.clone());
         if self.state.phase == Phase::Initializing || self.plan.skip_analysis {
             self.world.analysed.insert(content);
             return;
         }
         assert!(self.world.analysed.contains(&content), "{content:?} was not analysed");
+    }
+
+    /// A primary that was deleted is made again from a revision that was analysed. Its configs are known only if no
+    /// other revision failed since.
+    fn expect_analysed_revision(&mut self) {
+        if self.state.phase == Phase::Initializing || self.state.last_applied == self.state.last_promoted {
+            return self.expect_analysed();
+        }
+        let Some(primary) = &self.world.primary else { return };
+        let content = (primary.revision.clone(), primary.configs.clone());
+        assert!(self.world.analysed.iter().any(|(revision, _)| *revision == content.0), "{content:?} was not analysed");
+        self.world.analysed.insert(content);
     }
 
     fn store(&mut self, next: &State) {
@@ -434,7 +456,7 @@ impl Run {
     }
 
     /// Seconds from the start of the record to the first event that starts like this.
-    pub fn seconds_to(&self, start: &str) -> i64 {
+    pub(crate) fn seconds_to(&self, start: &str) -> i64 {
         let position = self.events.iter().position(|event| event.starts_with(start));
         let position = position.unwrap_or_else(|| panic!("no event {start:?} in {:#?}", self.events));
         self.times[position].duration_since(self.start).as_secs()

@@ -9,22 +9,22 @@ use aviary_rollout::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-pub type Configs = BTreeMap<String, String>;
+pub(crate) type Configs = BTreeMap<String, String>;
 
-pub fn configs(version: &str) -> Configs {
+pub(crate) fn configs(version: &str) -> Configs {
     BTreeMap::from([("configmap/app".to_owned(), version.to_owned())])
 }
 
-pub fn seconds(count: i64) -> SignedDuration {
+pub(crate) fn seconds(count: i64) -> SignedDuration {
     SignedDuration::from_secs(count)
 }
 
 /// A Deployment in rough: a rolling update keeps the old pods until the new ones are available.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Workload {
-    pub revision: String,
-    pub configs: Configs,
-    pub replicas: u32,
+pub(crate) struct Workload {
+    pub(crate) revision: String,
+    pub(crate) configs: Configs,
+    pub(crate) replicas: u32,
     started: Timestamp,
     /// `None`: never.
     ready_at: Option<Timestamp>,
@@ -33,7 +33,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn available(&self, now: Timestamp) -> u32 {
+    pub(crate) fn available(&self, now: Timestamp) -> u32 {
         if self.replicas == 0 || self.crashed.is_some() {
             return 0;
         }
@@ -59,7 +59,7 @@ impl Workload {
 
 /// What the metrics say, whatever the revision; `Truth` leaves it to the revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metrics {
+pub(crate) enum Metrics {
     Truth,
     Good,
     Bad,
@@ -68,42 +68,42 @@ pub enum Metrics {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     Target,
     Primary,
 }
 
 #[derive(Clone, Debug)]
-pub struct World {
-    pub now: Timestamp,
-    pub target: Option<Workload>,
-    pub primary: Option<Workload>,
+pub(crate) struct World {
+    pub(crate) now: Timestamp,
+    pub(crate) target: Option<Workload>,
+    pub(crate) primary: Option<Workload>,
     /// `None`: the routes do not exist. Never set where nothing is routed.
-    pub routes: Option<Split>,
-    pub routed: bool,
-    pub pending: Pending,
-    pub status: CanaryStatus,
-    pub suspended: bool,
+    pub(crate) routes: Option<Split>,
+    pub(crate) routed: bool,
+    pub(crate) pending: Pending,
+    pub(crate) status: CanaryStatus,
+    pub(crate) suspended: bool,
     /// How long a healthy rollout takes.
-    pub delay: SignedDuration,
-    pub deadline: SignedDuration,
+    pub(crate) delay: SignedDuration,
+    pub(crate) deadline: SignedDuration,
     /// Revisions that never become ready, by side.
-    pub never_ready: BTreeSet<(bool, String)>,
+    pub(crate) never_ready: BTreeSet<(bool, String)>,
     /// Revisions whose metrics are bad.
-    pub bad: BTreeSet<String>,
-    pub metrics: Metrics,
+    pub(crate) bad: BTreeSet<String>,
+    pub(crate) metrics: Metrics,
     /// Hook types that answer no. For rollback hooks "no" is the normal answer.
-    pub refusing: BTreeSet<WebhookType>,
+    pub(crate) refusing: BTreeSet<WebhookType>,
     /// What a good round with traffic has shown to be good, and what the bootstrap took for granted.
-    pub analysed: BTreeSet<(String, Configs)>,
+    pub(crate) analysed: BTreeSet<(String, Configs)>,
 }
 
 /// Why an effect was not executed.
 #[derive(Debug)]
-pub struct Rejected;
+pub(crate) struct Rejected;
 
 impl World {
-    pub fn new(revision: &str) -> World {
+    pub(crate) fn new(revision: &str) -> World {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         World {
             now,
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    pub fn snapshot(&self, plan: &Plan, answers: &Answers) -> Snapshot {
+    pub(crate) fn snapshot(&self, plan: &Plan, answers: &Answers) -> Snapshot {
         let target = self.target.as_ref().map(|target| TargetView {
             revision: target.revision.clone(),
             configs: Some(target.configs.clone()),
@@ -161,7 +161,7 @@ impl World {
     }
 
     /// When a watch would next report something by itself. Deadlines, gates and metrics are not watched.
-    pub fn next_change(&self) -> Option<Timestamp> {
+    pub(crate) fn next_change(&self) -> Option<Timestamp> {
         let workloads = [&self.target, &self.primary];
         workloads.into_iter().flatten().filter_map(|workload| workload.ready_at).filter(|at| *at > self.now).min()
     }
@@ -178,7 +178,7 @@ impl World {
     }
 
     /// What a user does: a new pod template, new configs, or both.
-    pub fn edit(&mut self, revision: Option<&str>, version: Option<&str>) {
+    pub(crate) fn edit(&mut self, revision: Option<&str>, version: Option<&str>) {
         let Some(mut target) = self.target.clone() else { return };
         let kept = target.available(self.now);
         if let Some(revision) = revision {
@@ -193,14 +193,14 @@ impl World {
         self.target = Some(target);
     }
 
-    pub fn crash(&mut self, side: Side) {
+    pub(crate) fn crash(&mut self, side: Side) {
         let now = self.now;
         if let Some(workload) = self.side(side) {
             workload.crashed.get_or_insert(now);
         }
     }
 
-    pub fn recover(&mut self, side: Side) {
+    pub(crate) fn recover(&mut self, side: Side) {
         let now = self.now;
         if let Some(workload) = self.side(side) {
             workload.crashed = None;
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    pub fn apply(&mut self, component: Component) -> Result<(), Rejected> {
+    pub(crate) fn apply(&mut self, component: Component) -> Result<(), Rejected> {
         match component {
             Component::Services => self.pending.services = false,
             Component::Scaler => self.pending.scaler = false,
@@ -243,7 +243,7 @@ impl World {
         self.primary = Some(primary);
     }
 
-    pub fn promote(&mut self, revision: &str, configs: Option<&Configs>) -> Result<(), Rejected> {
+    pub(crate) fn promote(&mut self, revision: &str, configs: Option<&Configs>) -> Result<(), Rejected> {
         let target = self.target.as_ref().ok_or(Rejected)?;
         if target.revision != revision || Some(&target.configs) != configs {
             return Err(Rejected);
@@ -253,13 +253,13 @@ impl World {
         Ok(())
     }
 
-    pub fn set_traffic(&mut self, split: Split) -> Result<(), Rejected> {
+    pub(crate) fn set_traffic(&mut self, split: Split) -> Result<(), Rejected> {
         let routes = self.routes.as_mut().ok_or(Rejected)?;
         *routes = split;
         Ok(())
     }
 
-    pub fn scale(&mut self, scale: Scale) -> Result<(), Rejected> {
+    pub(crate) fn scale(&mut self, scale: Scale) -> Result<(), Rejected> {
         let mut target = self.target.clone().ok_or(Rejected)?;
         match scale {
             Scale::Zero => target = Workload { replicas: 0, crashed: None, kept: 0, ..target },
@@ -274,7 +274,7 @@ impl World {
     }
 
     /// One sample, as the observer would report it.
-    pub fn sample(&mut self) -> Sample {
+    pub(crate) fn sample(&mut self) -> Sample {
         let Some(target) = &self.target else { return Err(SampleError::NoValues("no target".into())) };
         let good = match self.metrics {
             Metrics::Truth => !self.bad.contains(&target.revision),

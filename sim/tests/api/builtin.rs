@@ -6,11 +6,7 @@ use crate::support::{Refusal, deployment, object, value, world};
 #[tokio::test(start_paused = true)]
 async fn deployments_are_defaulted() {
     let world = world().await;
-    let created = world
-        .deployments()
-        .create(&PostParams::default(), &deployment("d", "podinfo:1"))
-        .await
-        .unwrap();
+    let created = world.deployments().create(&PostParams::default(), &deployment("d", "podinfo:1")).await.unwrap();
     let created = value(&created);
     let spec = &created["spec"];
     assert_eq!(spec["replicas"], 1);
@@ -36,26 +32,17 @@ async fn selectors_of_deployments_must_match_and_stay() {
     let deployments = world.deployments();
     let mut stray = deployment("d", "podinfo:1");
     stray.data["spec"]["template"]["metadata"]["labels"] = json!({"app": "other"});
-    let refusal = deployments
-        .create(&PostParams::default(), &stray)
-        .await
-        .refusal();
+    let refusal = deployments.create(&PostParams::default(), &stray).await.refusal();
     assert_eq!(
         refusal.message,
         "Deployment.apps \"d\" is invalid: spec.template.metadata.labels: Invalid value: {\"app\":\"other\"}: `selector` does \
          not match template `labels`"
     );
-    deployments
-        .create(&PostParams::default(), &deployment("d", "podinfo:1"))
-        .await
-        .unwrap();
+    deployments.create(&PostParams::default(), &deployment("d", "podinfo:1")).await.unwrap();
     let patch = json!({"spec": {
         "selector": {"matchLabels": {"app": "x"}}, "template": {"metadata": {"labels": {"app": "x"}}},
     }});
-    let refusal = deployments
-        .patch("d", &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .refusal();
+    let refusal = deployments.patch("d", &PatchParams::default(), &Patch::Merge(patch)).await.refusal();
     assert_eq!(
         refusal.message,
         "Deployment.apps \"d\" is invalid: spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"x\"}}: field is immutable"
@@ -72,48 +59,26 @@ async fn services_get_an_address_and_keep_it() {
             "spec": {"selector": {"app": "x"}, "ports": [{"port": 80}]},
         }))
     };
-    let created = services
-        .create(&PostParams::default(), &service("s"))
-        .await
-        .unwrap();
+    let created = services.create(&PostParams::default(), &service("s")).await.unwrap();
     let spec = &value(&created)["spec"];
     assert_eq!(spec["type"], "ClusterIP");
     assert_eq!(spec["sessionAffinity"], "None");
     assert_eq!(spec["internalTrafficPolicy"], "Cluster");
-    assert_eq!(
-        spec["ports"],
-        json!([{"port": 80, "protocol": "TCP", "targetPort": 80}])
-    );
+    assert_eq!(spec["ports"], json!([{"port": 80, "protocol": "TCP", "targetPort": 80}]));
     assert_eq!(spec["clusterIPs"], json!([spec["clusterIP"]]));
-    let other = services
-        .create(&PostParams::default(), &service("t"))
-        .await
-        .unwrap();
+    let other = services.create(&PostParams::default(), &service("t")).await.unwrap();
     assert_ne!(value(&other)["spec"]["clusterIP"], spec["clusterIP"]);
     let mut replaced = service("s");
     replaced.data["spec"]["selector"] = json!({"app": "y"});
-    let replaced = services
-        .replace("s", &PostParams::default(), &replaced)
-        .await
-        .unwrap();
+    let replaced = services.replace("s", &PostParams::default(), &replaced).await.unwrap();
     assert_eq!(value(&replaced)["spec"]["clusterIP"], spec["clusterIP"]);
     let moved = json!({"spec": {"clusterIP": "10.96.200.200", "clusterIPs": ["10.96.200.200"]}});
-    let refusal = services
-        .patch("s", &PatchParams::default(), &Patch::Merge(moved))
-        .await
-        .refusal();
-    assert!(
-        refusal.message.contains("may not change once set"),
-        "{}",
-        refusal.message
-    );
+    let refusal = services.patch("s", &PatchParams::default(), &Patch::Merge(moved)).await.refusal();
+    assert!(refusal.message.contains("may not change once set"), "{}", refusal.message);
     let portless = object(json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "u"}, "spec": {"selector": {"app": "x"}},
     }));
-    let refusal = services
-        .create(&PostParams::default(), &portless)
-        .await
-        .refusal();
+    let refusal = services.create(&PostParams::default(), &portless).await.refusal();
     assert!(refusal.message.ends_with("spec.ports: Required value"), "{}", refusal.message);
 }
 
@@ -124,11 +89,7 @@ async fn secrets_take_plain_text_and_give_base64() {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"},
         "stringData": {"token": "hello"}, "data": {"other": "eA=="},
     }));
-    let created = world
-        .api("", "v1", "Secret")
-        .create(&PostParams::default(), &secret)
-        .await
-        .unwrap();
+    let created = world.api("", "v1", "Secret").create(&PostParams::default(), &secret).await.unwrap();
     let created = value(&created);
     assert_eq!(created["type"], "Opaque");
     assert_eq!(created["data"], json!({"token": "aGVsbG8=", "other": "eA=="}));
@@ -145,17 +106,7 @@ async fn autoscalers_are_defaulted_and_bounded() {
         }))
     };
     let scalers = world.api("autoscaling", "v2", "HorizontalPodAutoscaler");
-    assert_eq!(
-        scalers
-            .create(&PostParams::default(), &scaler(0))
-            .await
-            .refusal()
-            .code,
-        422
-    );
-    let created = scalers
-        .create(&PostParams::default(), &scaler(4))
-        .await
-        .unwrap();
+    assert_eq!(scalers.create(&PostParams::default(), &scaler(0)).await.refusal().code, 422);
+    let created = scalers.create(&PostParams::default(), &scaler(4)).await.unwrap();
     assert_eq!(value(&created)["spec"]["minReplicas"], 1);
 }

@@ -4,10 +4,7 @@ use serde_json::{Value, json};
 use crate::support::{Refusal, object, value, widget, world};
 
 async fn message(widgets: &Api<DynamicObject>, spec: Value) -> String {
-    let refusal = widgets
-        .create(&PostParams::default(), &widget("w", &spec))
-        .await
-        .refusal();
+    let refusal = widgets.create(&PostParams::default(), &widget("w", &spec)).await.refusal();
     assert_eq!((refusal.code, refusal.reason.as_str()), (422, "Invalid"));
     refusal.message
 }
@@ -23,10 +20,7 @@ async fn violations_are_refused_in_the_servers_words() {
             json!({"size": "big"}),
             "spec.size: Invalid value: \"string\": spec.size in body must be of type integer: \"string\"",
         ),
-        (
-            json!({"size": 11}),
-            "spec.size: Invalid value: 11: spec.size in body should be less than or equal to 10",
-        ),
+        (json!({"size": 11}), "spec.size: Invalid value: 11: spec.size in body should be less than or equal to 10"),
         (
             json!({"size": 1, "interval": "1h"}),
             "spec.interval: Invalid value: \"1h\": spec.interval in body should match '^[0-9]+(m|s)$'",
@@ -55,22 +49,13 @@ async fn unknown_fields_are_pruned_and_defaults_filled() {
     let created = widgets
         .create(
             &PostParams::default(),
-            &widget(
-                "w",
-                &json!({"size": 1, "typo": 1, "free": {"any": [1]}, "port": "http", "colour": null}),
-            ),
+            &widget("w", &json!({"size": 1, "typo": 1, "free": {"any": [1]}, "port": "http", "colour": null})),
         )
         .await
         .unwrap();
-    assert_eq!(
-        value(&created)["spec"],
-        json!({"size": 1, "interval": "60s", "free": {"any": [1]}, "port": "http"})
-    );
+    assert_eq!(value(&created)["spec"], json!({"size": 1, "interval": "60s", "free": {"any": [1]}, "port": "http"}));
     let merge = Patch::Merge(json!({"spec": {"interval": null, "extra": 1}}));
-    let patched = widgets
-        .patch("w", &PatchParams::default(), &merge)
-        .await
-        .unwrap();
+    let patched = widgets.patch("w", &PatchParams::default(), &merge).await.unwrap();
     assert_eq!(
         patched.metadata.resource_version, created.metadata.resource_version,
         "the default comes back, the unknown field does not stay"
@@ -81,32 +66,17 @@ async fn unknown_fields_are_pruned_and_defaults_filled() {
 async fn patches_are_validated_as_a_whole() {
     let world = world().await;
     let widgets = world.widgets().await;
-    widgets
-        .create(&PostParams::default(), &widget("w", &json!({"size": 1})))
-        .await
-        .unwrap();
-    let refusal = widgets
-        .patch(
-            "w",
-            &PatchParams::default(),
-            &Patch::Merge(json!({"spec": {"size": null}})),
-        )
-        .await
-        .refusal();
-    assert_eq!(
-        refusal.message,
-        "Widget.example.com \"w\" is invalid: spec.size: Required value"
-    );
+    widgets.create(&PostParams::default(), &widget("w", &json!({"size": 1}))).await.unwrap();
+    let refusal =
+        widgets.patch("w", &PatchParams::default(), &Patch::Merge(json!({"spec": {"size": null}}))).await.refusal();
+    assert_eq!(refusal.message, "Widget.example.com \"w\" is invalid: spec.size: Required value");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_definition_is_established_and_goes_with_its_objects() {
     let world = world().await;
     let widgets = world.widgets().await;
-    widgets
-        .create(&PostParams::default(), &widget("w", &json!({"size": 1})))
-        .await
-        .unwrap();
+    widgets.create(&PostParams::default(), &widget("w", &json!({"size": 1}))).await.unwrap();
     let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let definition = value(&definitions.get("widgets.example.com").await.unwrap());
     let established = definition["status"]["conditions"]
@@ -117,19 +87,13 @@ async fn a_definition_is_established_and_goes_with_its_objects() {
     assert!(established);
     assert_eq!(definition["spec"]["names"]["listKind"], "WidgetList");
     assert_eq!(definition["status"]["storedVersions"], json!(["v1"]));
-    definitions
-        .delete("widgets.example.com", &kube::api::DeleteParams::default())
-        .await
-        .unwrap();
+    definitions.delete("widgets.example.com", &kube::api::DeleteParams::default()).await.unwrap();
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     while widgets.list(&ListParams::default()).await.is_ok() {
         assert!(tokio::time::Instant::now() < deadline, "still served");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    assert_eq!(
-        widgets.list(&ListParams::default()).await.refusal().code,
-        404
-    );
+    assert_eq!(widgets.list(&ListParams::default()).await.refusal().code, 404);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,11 +112,5 @@ async fn a_definition_must_be_named_after_its_resource() {
         .await
         .refusal();
     assert_eq!(refusal.code, 422);
-    assert!(
-        refusal
-            .message
-            .contains("must be spec.names.plural+\".\"+spec.group"),
-        "{}",
-        refusal.message
-    );
+    assert!(refusal.message.contains("must be spec.names.plural+\".\"+spec.group"), "{}", refusal.message);
 }

@@ -1,5 +1,5 @@
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::Resource;
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use serde_json::json;
 
 use crate::support::{Refusal, config_map, version_of, world};
@@ -15,9 +15,7 @@ async fn gone(api: &Api<DynamicObject>, name: &str) {
 
 fn owned_by(name: &str, owner: &DynamicObject, blocks: bool) -> DynamicObject {
     let mut object = config_map(name);
-    let mut reference = owner
-        .owner_ref(&crate::support::resource("", "v1", "ConfigMap"))
-        .unwrap();
+    let mut reference = owner.owner_ref(&crate::support::resource("", "v1", "ConfigMap")).unwrap();
     reference.block_owner_deletion = Some(blocks);
     object.metadata.owner_references = Some(vec![reference]);
     object
@@ -27,27 +25,13 @@ fn owned_by(name: &str, owner: &DynamicObject, blocks: bool) -> DynamicObject {
 async fn a_delete_answers_with_a_status_and_the_object_is_gone() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
-    let status = maps
-        .delete("a", &DeleteParams::default())
-        .await
-        .unwrap()
-        .right()
-        .unwrap();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let status = maps.delete("a", &DeleteParams::default()).await.unwrap().right().unwrap();
     let details = status.details.unwrap();
-    assert_eq!(
-        (details.name.as_str(), details.kind.as_str()),
-        ("a", "configmaps")
-    );
+    assert_eq!((details.name.as_str(), details.kind.as_str()), ("a", "configmaps"));
     assert_eq!(Some(details.uid), created.metadata.uid);
     assert_eq!(maps.get("a").await.refusal().code, 404);
-    assert_eq!(
-        maps.delete("a", &DeleteParams::default()).await.refusal().code,
-        404
-    );
+    assert_eq!(maps.delete("a", &DeleteParams::default()).await.refusal().code, 404);
 }
 
 #[tokio::test(start_paused = true)]
@@ -57,37 +41,22 @@ async fn finalizers_hold_an_object_and_none_can_be_added_meanwhile() {
     let mut held = config_map("a");
     held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
     maps.create(&PostParams::default(), &held).await.unwrap();
-    let marked = maps
-        .delete("a", &DeleteParams::default())
-        .await
-        .unwrap()
-        .left()
-        .unwrap();
+    let marked = maps.delete("a", &DeleteParams::default()).await.unwrap().left().unwrap();
     assert!(marked.metadata.deletion_timestamp.is_some());
-    let again = maps
-        .delete("a", &DeleteParams::default())
-        .await
-        .unwrap()
-        .left()
-        .unwrap();
+    let again = maps.delete("a", &DeleteParams::default()).await.unwrap().left().unwrap();
     assert_eq!(version_of(&again), version_of(&marked));
     let more = json!({"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}});
-    let refusal = maps
-        .patch("a", &PatchParams::default(), &Patch::Merge(more))
-        .await
-        .refusal();
+    let refusal = maps.patch("a", &PatchParams::default(), &Patch::Merge(more)).await.refusal();
     assert_eq!(refusal.code, 422);
     assert!(
-        refusal.message.contains(
-            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted"
-        ),
+        refusal
+            .message
+            .contains("metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted"),
         "{}",
         refusal.message
     );
     let released = json!({"metadata": {"finalizers": null}});
-    maps.patch("a", &PatchParams::default(), &Patch::Merge(released))
-        .await
-        .unwrap();
+    maps.patch("a", &PatchParams::default(), &Patch::Merge(released)).await.unwrap();
     assert_eq!(maps.get("a").await.refusal().code, 404);
 }
 
@@ -95,23 +64,15 @@ async fn finalizers_hold_an_object_and_none_can_be_added_meanwhile() {
 async fn preconditions_guard_a_delete() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let wrong_uid = DeleteParams {
-        preconditions: Some(kube::api::Preconditions {
-            uid: Some("other".to_owned()),
-            resource_version: None,
-        }),
+        preconditions: Some(kube::api::Preconditions { uid: Some("other".to_owned()), resource_version: None }),
         ..DeleteParams::default()
     };
     let refusal = maps.delete("a", &wrong_uid).await.refusal();
     assert_eq!(refusal.code, 409);
     assert!(
-        refusal
-            .message
-            .contains("the UID in the precondition (other) does not match the UID in record"),
+        refusal.message.contains("the UID in the precondition (other) does not match the UID in record"),
         "{}",
         refusal.message
     );
@@ -129,20 +90,10 @@ async fn preconditions_guard_a_delete() {
 async fn what_an_object_owns_goes_with_it() {
     let world = world().await;
     let maps = world.config_maps();
-    let owner = maps
-        .create(&PostParams::default(), &config_map("owner"))
-        .await
-        .unwrap();
-    let child = maps
-        .create(&PostParams::default(), &owned_by("child", &owner, false))
-        .await
-        .unwrap();
-    maps.create(&PostParams::default(), &owned_by("grandchild", &child, false))
-        .await
-        .unwrap();
-    maps.delete("owner", &DeleteParams::background())
-        .await
-        .unwrap();
+    let owner = maps.create(&PostParams::default(), &config_map("owner")).await.unwrap();
+    let child = maps.create(&PostParams::default(), &owned_by("child", &owner, false)).await.unwrap();
+    maps.create(&PostParams::default(), &owned_by("grandchild", &child, false)).await.unwrap();
+    maps.delete("owner", &DeleteParams::background()).await.unwrap();
     gone(&maps, "child").await;
     gone(&maps, "grandchild").await;
 }
@@ -151,17 +102,9 @@ async fn what_an_object_owns_goes_with_it() {
 async fn orphans_stay_without_their_owner() {
     let world = world().await;
     let maps = world.config_maps();
-    let owner = maps
-        .create(&PostParams::default(), &config_map("owner"))
-        .await
-        .unwrap();
-    maps.create(&PostParams::default(), &owned_by("child", &owner, false))
-        .await
-        .unwrap();
-    let params = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Orphan),
-        ..DeleteParams::default()
-    };
+    let owner = maps.create(&PostParams::default(), &config_map("owner")).await.unwrap();
+    maps.create(&PostParams::default(), &owned_by("child", &owner, false)).await.unwrap();
+    let params = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
     maps.delete("owner", &params).await.unwrap();
     gone(&maps, "owner").await;
     let child = maps.get("child").await.unwrap();
@@ -172,30 +115,20 @@ async fn orphans_stay_without_their_owner() {
 async fn a_foreground_delete_waits_for_blocking_dependents() {
     let world = world().await;
     let maps = world.config_maps();
-    let owner = maps
-        .create(&PostParams::default(), &config_map("owner"))
-        .await
-        .unwrap();
+    let owner = maps.create(&PostParams::default(), &config_map("owner")).await.unwrap();
     let mut child = owned_by("child", &owner, true);
     child.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
     maps.create(&PostParams::default(), &child).await.unwrap();
-    maps.delete("owner", &DeleteParams::foreground())
-        .await
-        .unwrap();
+    maps.delete("owner", &DeleteParams::foreground()).await.unwrap();
     let waiting = maps.get("owner").await.unwrap();
-    assert_eq!(
-        waiting.metadata.finalizers,
-        Some(vec!["foregroundDeletion".to_owned()])
-    );
+    assert_eq!(waiting.metadata.finalizers, Some(vec!["foregroundDeletion".to_owned()]));
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     while maps.get("child").await.unwrap().metadata.deletion_timestamp.is_none() {
         assert!(tokio::time::Instant::now() < deadline, "child not marked");
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    maps.patch("child", &PatchParams::default(), &released)
-        .await
-        .unwrap();
+    maps.patch("child", &PatchParams::default(), &released).await.unwrap();
     gone(&maps, "owner").await;
 }
 
@@ -203,14 +136,9 @@ async fn a_foreground_delete_waits_for_blocking_dependents() {
 async fn an_object_of_an_absent_owner_is_collected() {
     let world = world().await;
     let maps = world.config_maps();
-    let mut ghost = maps
-        .create(&PostParams::default(), &config_map("owner"))
-        .await
-        .unwrap();
+    let mut ghost = maps.create(&PostParams::default(), &config_map("owner")).await.unwrap();
     ghost.metadata.uid = Some("00000000-0000-4000-8000-000000000000".to_owned());
-    maps.create(&PostParams::default(), &owned_by("child", &ghost, false))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &owned_by("child", &ghost, false)).await.unwrap();
     gone(&maps, "child").await;
 }
 
@@ -218,16 +146,9 @@ async fn an_object_of_an_absent_owner_is_collected() {
 async fn a_namespace_takes_its_contents_along() {
     let world = world().await;
     let maps = world.config_maps();
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let namespaces = world.cluster_api("", "v1", "Namespace");
-    let answer = namespaces
-        .delete("test", &DeleteParams::default())
-        .await
-        .unwrap()
-        .left()
-        .unwrap();
+    let answer = namespaces.delete("test", &DeleteParams::default()).await.unwrap().left().unwrap();
     assert_eq!(answer.data["status"]["phase"], "Terminating");
     gone(&namespaces, "test").await;
     assert_eq!(maps.get_opt("a").await.unwrap(), None);
@@ -238,16 +159,9 @@ async fn a_collection_is_deleted_by_selector() {
     let world = world().await;
     let maps = world.config_maps();
     for name in ["a", "b", "c"] {
-        maps.create(&PostParams::default(), &config_map(name))
-            .await
-            .unwrap();
+        maps.create(&PostParams::default(), &config_map(name)).await.unwrap();
     }
-    maps.delete_collection(
-        &DeleteParams::default(),
-        &ListParams::default().labels("name in (a,c)"),
-    )
-    .await
-    .unwrap();
+    maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("name in (a,c)")).await.unwrap();
     gone(&maps, "a").await;
     gone(&maps, "c").await;
     assert!(maps.get_opt("b").await.unwrap().is_some());

@@ -16,11 +16,8 @@ async fn discovery_finds_built_in_and_custom_resources() {
     assert_eq!(find("apps", "v1", "Deployment").0.plural, "deployments");
     let (widgets, capabilities) = find("example.com", "v1", "Widget");
     assert_eq!(widgets.plural, "widgets");
-    let subresources: Vec<&str> = capabilities
-        .subresources
-        .iter()
-        .map(|(resource, _)| resource.plural.as_str())
-        .collect();
+    let subresources: Vec<&str> =
+        capabilities.subresources.iter().map(|(resource, _)| resource.plural.as_str()).collect();
     assert_eq!(subresources, ["status", "scale"]);
 }
 

@@ -5,17 +5,12 @@ use serde_json::json;
 use crate::support::{Refusal, config_map, object, resource, world};
 
 fn names(objects: &[DynamicObject]) -> Vec<&str> {
-    objects
-        .iter()
-        .map(|object| object.metadata.name.as_deref().unwrap())
-        .collect()
+    objects.iter().map(|object| object.metadata.name.as_deref().unwrap()).collect()
 }
 
 async fn fill(maps: &Api<DynamicObject>, count: usize) {
     for index in 0..count {
-        maps.create(&PostParams::default(), &config_map(&format!("m{index}")))
-            .await
-            .unwrap();
+        maps.create(&PostParams::default(), &config_map(&format!("m{index}"))).await.unwrap();
     }
 }
 
@@ -39,12 +34,8 @@ async fn lists_select_by_labels_and_fields() {
     assert_eq!(select(fields("metadata.name!=m2")).await, "m0,m1,m3");
     let refusal = maps.list(&fields("data.key=1")).await.refusal();
     assert_eq!(refusal.code, 400);
-    let everywhere: Api<DynamicObject> =
-        Api::all_with(world.client.clone(), &resource("", "v1", "ConfigMap"));
-    let list = everywhere
-        .list(&fields("metadata.namespace=test,metadata.name=m1"))
-        .await
-        .unwrap();
+    let everywhere: Api<DynamicObject> = Api::all_with(world.client.clone(), &resource("", "v1", "ConfigMap"));
+    let list = everywhere.list(&fields("metadata.namespace=test,metadata.name=m1")).await.unwrap();
     assert_eq!(names(&list.items), ["m1"]);
 }
 
@@ -59,8 +50,7 @@ async fn events_are_selected_by_what_they_are_about() {
         }));
         events.create(&PostParams::default(), &event).await.unwrap();
     }
-    let about_podinfo =
-        ListParams::default().fields("involvedObject.name=podinfo,involvedObject.kind=Canary");
+    let about_podinfo = ListParams::default().fields("involvedObject.name=podinfo,involvedObject.kind=Canary");
     let list = events.list(&about_podinfo).await.unwrap();
     assert_eq!(names(&list.items), ["e1"]);
 }
@@ -73,27 +63,14 @@ async fn pages_show_one_version() {
     let first = maps.list(&ListParams::default().limit(2)).await.unwrap();
     assert_eq!(names(&first.items), ["m0", "m1"]);
     assert_eq!(first.metadata.remaining_item_count, Some(3));
-    maps.create(&PostParams::default(), &config_map("m11"))
-        .await
-        .unwrap();
-    maps.delete("m3", &kube::api::DeleteParams::default())
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("m11")).await.unwrap();
+    maps.delete("m3", &kube::api::DeleteParams::default()).await.unwrap();
     let token = first.metadata.continue_.unwrap();
-    let second = maps
-        .list(&ListParams::default().limit(2).continue_token(&token))
-        .await
-        .unwrap();
+    let second = maps.list(&ListParams::default().limit(2).continue_token(&token)).await.unwrap();
     assert_eq!(names(&second.items), ["m2", "m3"]);
-    assert_eq!(
-        second.metadata.resource_version,
-        first.metadata.resource_version
-    );
+    assert_eq!(second.metadata.resource_version, first.metadata.resource_version);
     let token = second.metadata.continue_.unwrap();
-    let last = maps
-        .list(&ListParams::default().limit(2).continue_token(&token))
-        .await
-        .unwrap();
+    let last = maps.list(&ListParams::default().limit(2).continue_token(&token)).await.unwrap();
     assert_eq!(names(&last.items), ["m4"]);
     assert_eq!(last.metadata.continue_, None);
 }
@@ -105,9 +82,7 @@ async fn lists_carry_a_version_that_a_watch_can_start_from() {
     fill(&maps, 1).await;
     let list = maps.list(&ListParams::default()).await.unwrap();
     let version = list.metadata.resource_version.unwrap();
-    maps.create(&PostParams::default(), &config_map("later"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("later")).await.unwrap();
     let mut watch = Box::pin(maps.watch(&WatchParams::default(), &version).await.unwrap());
     let event = futures::StreamExt::next(&mut watch).await.unwrap().unwrap();
     match event {
@@ -119,15 +94,8 @@ async fn lists_carry_a_version_that_a_watch_can_start_from() {
 #[tokio::test(start_paused = true)]
 async fn a_version_of_the_future_is_too_large() {
     let world = world().await;
-    let refusal = world
-        .request(
-            "GET",
-            "/api/v1/namespaces/test/configmaps?resourceVersion=99999999",
-            "",
-            "",
-        )
-        .await
-        .refusal();
+    let refusal =
+        world.request("GET", "/api/v1/namespaces/test/configmaps?resourceVersion=99999999", "", "").await.refusal();
     assert_eq!((refusal.code, refusal.reason.as_str()), (504, "Timeout"));
     assert!(refusal.message.starts_with("Too large resource version"));
 }

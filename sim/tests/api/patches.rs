@@ -7,22 +7,13 @@ use crate::support::{Refusal, config_map, deployment, value, version_of, widget,
 async fn merge_patches_set_and_remove() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let patch = json!({"data": {"key": null, "new": "2"}, "metadata": {"labels": null}});
-    let patched = maps
-        .patch("a", &PatchParams::default(), &Patch::Merge(patch.clone()))
-        .await
-        .unwrap();
+    let patched = maps.patch("a", &PatchParams::default(), &Patch::Merge(patch.clone())).await.unwrap();
     assert_eq!(value(&patched)["data"], json!({"new": "2"}));
     assert_eq!(patched.metadata.labels, None);
     assert_ne!(version_of(&patched), version_of(&created));
-    let again = maps
-        .patch("a", &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .unwrap();
+    let again = maps.patch("a", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     assert_eq!(version_of(&again), version_of(&patched), "no change, no write");
 }
 
@@ -30,19 +21,10 @@ async fn merge_patches_set_and_remove() {
 async fn a_version_in_a_patch_is_a_precondition() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
-    let patch =
-        json!({"metadata": {"resourceVersion": version_of(&created)}, "data": {"key": "2"}});
-    maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .unwrap();
-    let refusal = maps
-        .patch("a", &PatchParams::default(), &Patch::Merge(&patch))
-        .await
-        .refusal();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let patch = json!({"metadata": {"resourceVersion": version_of(&created)}, "data": {"key": "2"}});
+    maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let refusal = maps.patch("a", &PatchParams::default(), &Patch::Merge(&patch)).await.refusal();
     assert_eq!(refusal.code, 409);
     assert!(refusal.message.contains("the object has been modified"));
 }
@@ -51,33 +33,22 @@ async fn a_version_in_a_patch_is_a_precondition() {
 async fn json_patches_apply_in_order_or_not_at_all() {
     let world = world().await;
     let maps = world.config_maps();
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let patch = |operations| Patch::<serde_json::Value>::Json(serde_json::from_value(operations).unwrap());
     let good = json!([
         {"op": "test", "path": "/data/key", "value": "1"},
         {"op": "replace", "path": "/data/key", "value": "2"},
         {"op": "add", "path": "/data/other", "value": "3"},
     ]);
-    let patched = maps
-        .patch("a", &PatchParams::default(), &patch(good))
-        .await
-        .unwrap();
+    let patched = maps.patch("a", &PatchParams::default(), &patch(good)).await.unwrap();
     assert_eq!(value(&patched)["data"], json!({"key": "2", "other": "3"}));
     let bad = json!([
         {"op": "replace", "path": "/data/other", "value": "9"},
         {"op": "test", "path": "/data/key", "value": "1"},
     ]);
-    let refusal = maps
-        .patch("a", &PatchParams::default(), &patch(bad))
-        .await
-        .refusal();
+    let refusal = maps.patch("a", &PatchParams::default(), &patch(bad)).await.refusal();
     assert_eq!((refusal.code, refusal.reason.as_str()), (422, "Invalid"));
-    assert_eq!(
-        refusal.message,
-        "the server rejected our request due to an error in our request"
-    );
+    assert_eq!(refusal.message, "the server rejected our request due to an error in our request");
     assert_eq!(maps.get("a").await.unwrap(), patched);
 }
 
@@ -85,38 +56,19 @@ async fn json_patches_apply_in_order_or_not_at_all() {
 async fn strategic_patches_merge_containers_by_name_in_built_in_kinds_only() {
     let world = world().await;
     let deployments = world.deployments();
-    deployments
-        .create(&PostParams::default(), &deployment("d", "podinfo:1"))
-        .await
-        .unwrap();
-    let patch =
-        json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "podinfo:2"}]}}}});
-    let patched = deployments
-        .patch("d", &PatchParams::default(), &Patch::Strategic(&patch))
-        .await
-        .unwrap();
+    deployments.create(&PostParams::default(), &deployment("d", "podinfo:1")).await.unwrap();
+    let patch = json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "podinfo:2"}]}}}});
+    let patched = deployments.patch("d", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
     let container = &value(&patched)["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "podinfo:2");
     assert_eq!(container["ports"][0]["containerPort"], 9898);
     assert_eq!(patched.metadata.generation, Some(2));
 
     let widgets = world.widgets().await;
-    widgets
-        .create(&PostParams::default(), &widget("w", &json!({"size": 1})))
-        .await
-        .unwrap();
-    let refusal = widgets
-        .patch(
-            "w",
-            &PatchParams::default(),
-            &Patch::Strategic(json!({"spec": {"size": 2}})),
-        )
-        .await
-        .refusal();
-    assert_eq!(
-        (refusal.code, refusal.reason.as_str()),
-        (415, "UnsupportedMediaType")
-    );
+    widgets.create(&PostParams::default(), &widget("w", &json!({"size": 1}))).await.unwrap();
+    let refusal =
+        widgets.patch("w", &PatchParams::default(), &Patch::Strategic(json!({"spec": {"size": 2}}))).await.refusal();
+    assert_eq!((refusal.code, refusal.reason.as_str()), (415, "UnsupportedMediaType"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,12 +78,7 @@ async fn patches_cannot_rename_or_create() {
     let rename = Patch::Merge(json!({"metadata": {"name": "b"}}));
     let missing = maps.patch("a", &PatchParams::default(), &rename).await;
     assert_eq!(missing.refusal().code, 404);
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
-    let refusal = maps
-        .patch("a", &PatchParams::default(), &rename)
-        .await
-        .refusal();
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let refusal = maps.patch("a", &PatchParams::default(), &rename).await.refusal();
     assert_eq!(refusal.code, 400);
 }

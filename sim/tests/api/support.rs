@@ -12,14 +12,10 @@ pub(crate) struct World {
 
 /// A cluster without workload controllers, and a namespace in it.
 pub(crate) async fn world() -> World {
-    let cluster = Cluster::new(ClusterOptions {
-        controllers: None,
-        ..ClusterOptions::default()
-    });
+    let cluster = Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
     let client = cluster.client("api-tests");
     let namespace = "test".to_owned();
-    let namespaces: Api<DynamicObject> =
-        Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
+    let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &resource("", "v1", "Namespace"));
     namespaces
         .create(
             &PostParams::default(),
@@ -32,11 +28,7 @@ pub(crate) async fn world() -> World {
 
 impl World {
     pub(crate) fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(
-            self.client.clone(),
-            &self.namespace,
-            &resource(group, version, kind),
-        )
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource(group, version, kind))
     }
 
     pub(crate) fn cluster_api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
@@ -136,7 +128,8 @@ fn widget_definition() -> Value {
             },
         },
     });
-    let status = json!({"type": "object", "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}}});
+    let status =
+        json!({"type": "object", "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}}});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "widgets.example.com"},

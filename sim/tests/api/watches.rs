@@ -8,12 +8,7 @@ use serde_json::json;
 
 use crate::support::{config_map, version_of, world};
 
-async fn collect(
-    api: &Api<DynamicObject>,
-    params: &WatchParams,
-    version: &str,
-    count: usize,
-) -> Vec<String> {
+async fn collect(api: &Api<DynamicObject>, params: &WatchParams, version: &str, count: usize) -> Vec<String> {
     let stream = api.watch(params, version).await.unwrap();
     stream
         .take(count)
@@ -22,10 +17,7 @@ async fn collect(
             WatchEvent::Modified(object) => format!("modified {}", object.metadata.name.unwrap()),
             WatchEvent::Deleted(object) => format!("deleted {}", object.metadata.name.unwrap()),
             WatchEvent::Bookmark(bookmark) => {
-                let ends = bookmark
-                    .metadata
-                    .annotations
-                    .contains_key("k8s.io/initial-events-end");
+                let ends = bookmark.metadata.annotations.contains_key("k8s.io/initial-events-end");
                 format!("bookmark{}", if ends { " end" } else { "" })
             }
             WatchEvent::Error(status) => format!("error {} {}", status.code, status.reason),
@@ -35,23 +27,16 @@ async fn collect(
 }
 
 async fn change(api: &Api<DynamicObject>, name: &str, patch: serde_json::Value) {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .unwrap();
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_from_a_version_misses_nothing() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     change(&maps, "a", json!({"data": {"key": "2"}})).await;
-    maps.create(&PostParams::default(), &config_map("b"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("b")).await.unwrap();
     maps.delete("a", &DeleteParams::default()).await.unwrap();
     let params = WatchParams::default().timeout(5);
     let seen = collect(&maps, &params, &version_of(&created), 3).await;
@@ -62,9 +47,7 @@ async fn a_watch_from_a_version_misses_nothing() {
 async fn a_watch_from_any_version_begins_with_what_is_there() {
     let world = world().await;
     let maps = world.config_maps();
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let params = WatchParams::default().timeout(5);
     assert_eq!(collect(&maps, &params, "0", 1).await, ["added a"]);
 }
@@ -73,10 +56,7 @@ async fn a_watch_from_any_version_begins_with_what_is_there() {
 async fn objects_enter_and_leave_a_selection() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     change(&maps, "a", json!({"metadata": {"labels": {"in": "yes"}}})).await;
     change(&maps, "a", json!({"data": {"key": "2"}})).await;
     change(&maps, "a", json!({"metadata": {"labels": {"in": null}}})).await;
@@ -90,31 +70,18 @@ async fn objects_enter_and_leave_a_selection() {
 async fn initial_events_end_with_a_marked_bookmark() {
     let world = world().await;
     let maps = world.config_maps();
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let params = WatchParams::default().initial_events().timeout(5);
-    assert_eq!(
-        collect(&maps, &params, "0", 2).await,
-        ["added a", "bookmark end"]
-    );
+    assert_eq!(collect(&maps, &params, "0", 2).await, ["added a", "bookmark end"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn bookmarks_come_once_a_minute_and_carry_the_clusters_version() {
     let world = world().await;
     let maps = world.config_maps();
-    let created = maps
-        .create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let secrets = world.api("", "v1", "Secret");
-    let mut stream = Box::pin(
-        secrets
-            .watch(&WatchParams::default(), &version_of(&created))
-            .await
-            .unwrap(),
-    );
+    let mut stream = Box::pin(secrets.watch(&WatchParams::default(), &version_of(&created)).await.unwrap());
     change(&maps, "a", json!({"data": {"key": "2"}})).await;
     let latest = version_of(&maps.get("a").await.unwrap());
     let event = tokio::time::timeout(Duration::from_secs(90), stream.next()).await;
@@ -128,32 +95,19 @@ async fn bookmarks_come_once_a_minute_and_carry_the_clusters_version() {
 async fn a_watch_ends_at_its_timeout() {
     let world = world().await;
     let maps = world.config_maps();
-    let version = version_of(
-        &maps
-            .create(&PostParams::default(), &config_map("a"))
-            .await
-            .unwrap(),
-    );
+    let version = version_of(&maps.create(&PostParams::default(), &config_map("a")).await.unwrap());
     let started = tokio::time::Instant::now();
     let params = WatchParams::default().timeout(7);
-    assert_eq!(
-        collect(&maps, &params, &version, 1).await,
-        Vec::<String>::new()
-    );
+    assert_eq!(collect(&maps, &params, &version, 1).await, Vec::<String>::new());
     let lasted = started.elapsed();
-    assert!(
-        lasted >= Duration::from_secs(7) && lasted < Duration::from_secs(9),
-        "{lasted:?}"
-    );
+    assert!(lasted >= Duration::from_secs(7) && lasted < Duration::from_secs(9), "{lasted:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_sees_every_state_through_many_reconnects() {
     let world = world().await;
     let maps = world.config_maps();
-    maps.create(&PostParams::default(), &config_map("a"))
-        .await
-        .unwrap();
+    maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
     let config = watcher::Config::default().timeout(2);
     let mut events = Box::pin(watcher(maps.clone(), config));
     let writer = async {

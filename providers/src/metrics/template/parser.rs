@@ -68,18 +68,20 @@ pub(super) fn parse(tokens: Vec<Token>) -> Result<Vec<Node>, TemplateError> {
     let mut parser = Parser { tokens: tokens.into_iter(), next: None, last: Position { line: 1, column: 1 }, depth: 0 };
     let (nodes, end) = parser.nodes()?;
     match end {
-        End::Template => Ok(nodes),
-        End::End(position) => Err(TemplateError::new(position, "unexpected {{end}}")),
-        End::Else(position) => Err(TemplateError::new(position, "unexpected {{else}}")),
+        End::Exhausted => Ok(nodes),
+        End::Closed(position) => Err(TemplateError::new(position, "unexpected {{end}}")),
+        End::Otherwise(position) => Err(TemplateError::new(position, "unexpected {{else}}")),
     }
 }
 
 /// What a list of nodes ended with.
 enum End {
-    Template,
-    End(Position),
-    /// The tokens after `else` are yet to be read.
-    Else(Position),
+    /// The template itself.
+    Exhausted,
+    /// `{{ end }}`
+    Closed(Position),
+    /// `{{ else`; the tokens after it are yet to be read.
+    Otherwise(Position),
 }
 
 struct Parser {
@@ -93,7 +95,7 @@ impl Parser {
     fn nodes(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
         let mut nodes = Vec::new();
         loop {
-            let Some(token) = self.take() else { return Ok((nodes, End::Template)) };
+            let Some(token) = self.take() else { return Ok((nodes, End::Exhausted)) };
             if let Kind::Text(text) = token.kind {
                 nodes.push(Node::Text(text));
                 continue;
@@ -102,11 +104,11 @@ impl Parser {
                 Some("end") => {
                     self.take();
                     self.close()?;
-                    return Ok((nodes, End::End(token.position)));
+                    return Ok((nodes, End::Closed(token.position)));
                 }
                 Some("else") => {
                     self.take();
-                    return Ok((nodes, End::Else(token.position)));
+                    return Ok((nodes, End::Otherwise(token.position)));
                 }
                 Some("if") => {
                     self.take();
@@ -133,16 +135,16 @@ impl Parser {
             let (body, end) = self.nodes()?;
             branches.push(Branch { condition: condition.take(), body });
             match end {
-                End::End(_) => break,
-                End::Template => return Err(TemplateError::new(open, "if is not closed with {{end}}")),
-                End::Else(position) if was_last => {
+                End::Closed(_) => break,
+                End::Exhausted => return Err(TemplateError::new(open, "if is not closed with {{end}}")),
+                End::Otherwise(position) if was_last => {
                     return Err(TemplateError::new(position, "unexpected {{else}} after {{else}}"));
                 }
-                End::Else(_) if self.keyword().as_deref() == Some("if") => {
+                End::Otherwise(_) if self.keyword().as_deref() == Some("if") => {
                     self.take();
                     condition = Some(self.condition()?);
                 }
-                End::Else(_) => self.close()?,
+                End::Otherwise(_) => self.close()?,
             }
         }
         self.depth -= 1;

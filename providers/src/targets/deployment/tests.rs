@@ -212,6 +212,30 @@ fn flaggers_primaries_are_adopted_without_a_restart() {
 }
 
 #[test]
+fn flaggers_pods_are_restarted_once_if_their_configs_are_unknown() {
+    let mut world = world_with_config();
+    bootstrap(&mut world);
+    let foreign = json!({"flagger-id": "f47ac10b-58cc-4372-a567-0e02b2c3d479"});
+    let foreign = json!({"spec": {"template": {"metadata": {"annotations": foreign}}}});
+    world.edit(&kinds::DEPLOYMENT, "podinfo-primary", foreign);
+    assert!(matches(&world));
+    assert_eq!(promote(&mut world), 1);
+    assert!(revision::is_own_pod_id(&id(&world)));
+    assert_eq!(promote(&mut world), 0);
+}
+
+#[test]
+fn settings_without_a_new_template_restart_nothing() {
+    let mut world = world();
+    bootstrap(&mut world);
+    let template = primary(&world)["spec"]["template"].clone();
+    world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"minReadySeconds": 30}}));
+    assert_eq!(promote(&mut world), 1);
+    assert_eq!(primary(&world)["spec"]["minReadySeconds"], 30);
+    assert_eq!(primary(&world)["spec"]["template"], template);
+}
+
+#[test]
 fn targets_that_cannot_be_used_say_why() {
     let mut world = World::new(json!({}));
     let error = |world: &World| TARGET.observe(&world.subject(), now()).unwrap_err().to_string();

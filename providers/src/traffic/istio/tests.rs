@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
 use serde_json::json;
 
@@ -291,6 +291,13 @@ fn no_original_is_kept_where_there_is_one_or_none_is_needed() {
     reconcile(&mut applied, Split::PRIMARY);
     assert!(!annotated(&applied));
 
+    // Somebody removed the annotation; what is there now is no original.
+    let mut forgotten = world(json!({}));
+    forgotten.put(VIRTUAL_SERVICE, "podinfo", json!({"spec": {"hosts": ["x"], "http": [{"route": both(60, 40)}]}}));
+    assert_eq!(reconcile(&mut forgotten, Split::to_canary(40)), 3);
+    assert_eq!(spec(&forgotten)["hosts"], json!(["podinfo"]));
+    assert!(!annotated(&forgotten));
+
     let mut own = world(json!({}));
     reconcile(&mut own, Split::PRIMARY);
     own.edit(VIRTUAL_SERVICE, "podinfo", json!({"spec": {"http": [{"route": [{"destination": {"host": "x"}}]}]}}));
@@ -328,6 +335,37 @@ fn a_step_writes_routes_and_nothing_else() {
     let crate::Verb::Patch(patch) = &changes[0].verb else { panic!("a patch") };
     assert_eq!(patch["spec"], json!({"http": [{"timeout": "5s", "route": both(90, 10)}]}));
     assert_eq!(patch["metadata"].as_object().unwrap().keys().collect::<Vec<_>>(), ["resourceVersion"]);
+}
+
+#[test]
+fn what_flagger_made_is_taken_over_without_a_write() {
+    let mut world = world(json!({"service": {"timeout": "5s", "match": [{"uri": {"prefix": "/"}}]}}));
+    reconcile(&mut world, Split::PRIMARY);
+    let flaggers = json!({
+        "metadata": {
+            "labels": {"app": "podinfo"},
+            "annotations": {
+                "kustomize.toolkit.fluxcd.io/reconcile": "disabled",
+                "helm.toolkit.fluxcd.io/driftDetection": "disabled",
+            },
+        },
+        "spec": {
+            "gateways": ["mesh"],
+            "hosts": ["podinfo"],
+            "http": [{
+                "match": [{"uri": {"prefix": "/"}}],
+                "retries": null,
+                "route": [
+                    {"destination": {"host": "podinfo-primary"}, "weight": 60},
+                    {"destination": {"host": "podinfo-canary"}, "weight": 40},
+                ],
+                "timeout": "5s",
+            }],
+        },
+    });
+    world.put(VIRTUAL_SERVICE, "podinfo", flaggers);
+    assert_eq!(Istio.observed(&world.subject()), Ok(Split::to_canary(40)));
+    assert_eq!(reconcile(&mut world, Split::PRIMARY), 0);
 }
 
 #[test]

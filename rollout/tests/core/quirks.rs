@@ -1,0 +1,321 @@
+//! What Flagger does wrong, done right; named after the reference's quirk list.
+
+use aviary_crds::status::{CanaryStatus, Phase};
+use aviary_crds::validated::WebhookType;
+use aviary_rollout::{Effect, Plan, Scale, Split, State, Strategy, Weights, decide};
+
+use crate::driver::{Event, Run, plan, with_hooks};
+use crate::scenarios::{self, release, revision};
+use crate::world::{Metrics, Side, seconds};
+
+#[test]
+fn q1_a_fix_after_a_failed_promotion_goes_through_without_cutting_traffic() {
+    let mut run = scenarios::mended_promotion();
+    run.run_until(run.world.now + seconds(290));
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Failed, 100));
+    let before = run.effects.len();
+    run.settle();
+    let promoted = run.effects.iter().rposition(|effect| matches!(effect, Effect::Promote { .. })).unwrap();
+    let traffic = |effect: &&Effect| matches!(effect, Effect::SetTraffic(_) | Effect::ScaleTarget(Scale::Zero));
+    assert_eq!(run.effects[before..promoted].iter().filter(traffic).count(), 0);
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+    assert_eq!(run.world.primary.as_ref().unwrap().revision, "c");
+}
+
+/// The fix is analysed for an interval of its own, counted from when its pods are ready.
+#[test]
+fn q1_the_fix_soaks_before_it_is_promoted() {
+    let mut run = scenarios::mended_promotion();
+    run.world.delay = seconds(25);
+    run.settle();
+    let copied = run.events.iter().rposition(|event| event.starts_with("Copying")).unwrap();
+    let started = run.events.iter().rposition(|event| event.starts_with("New revision")).unwrap();
+    assert_eq!(run.times[copied].duration_since(run.times[started]).as_secs(), 25 + 10);
+}
+
+#[test]
+fn q1_a_bad_fix_does_not_roll_back_onto_the_broken_primary() {
+    let mut run = scenarios::mended_promotion().at(600, revision("d"));
+    run.world.bad.insert("c".into());
+    run.run_until(run.world.now + seconds(590));
+    assert_eq!(run.state().failed_checks, 3);
+    assert_eq!(run.world.routes, Some(Split::CANARY));
+    let held = run.held().unwrap();
+    assert_eq!(held, "Canary podinfo.default is waiting to route traffic back: the primary cannot take it");
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+    assert_eq!(run.world.primary.unwrap().revision, "d");
+}
+
+#[test]
+fn q1_going_back_to_the_promoted_revision_mends_the_primary() {
+    let mut run = scenarios::reverted_promotion();
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+    assert_eq!(run.world.primary.unwrap().revision, "a");
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+}
+
+#[test]
+fn q1_skipping_the_analysis_mends_the_primary_first() {
+    let mut run = scenarios::failed_promotion();
+    run.settle();
+    run.apply(Event::Crash(Side::Primary));
+    run.apply(Event::Plan(Box::new(Plan { skip_analysis: true, ..plan() })));
+    run.apply(revision("c"));
+    // The canary needs 5 s to become ready, and then the primary.
+    run.run_until(run.world.now + seconds(8));
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Promoting, 100));
+    assert_eq!(run.world.routes, Some(Split::CANARY));
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+}
+
+#[test]
+fn q3_a_revision_seen_while_failed_is_not_lost() {
+    let mut run = scenarios::threshold();
+    run.settle();
+    run.apply(Event::Crash(Side::Primary));
+    run.apply(revision("c"));
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Failed);
+    assert!(run.held().unwrap().starts_with("podinfo-primary.default not ready"));
+    run.apply(Event::Kill);
+    run.settle();
+    run.apply(Event::Recover(Side::Primary));
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+    assert_eq!(run.world.primary.unwrap().revision, "c");
+}
+
+#[test]
+fn q4_a_reset_route_does_not_hang_a_stepped_promotion() {
+    let mut run = scenarios::stepped();
+    let after = run.world.now + seconds(25);
+    run.run_until(after);
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Promoting, 50));
+    run.apply(Event::ForeignWeight(0));
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+
+    let mut state = run.state().clone();
+    state.phase = Phase::Promoting;
+    state.canary_weight = 0;
+    let decision = decide(&run.plan, &state, &run.snapshot());
+    assert_eq!(decision.next.phase, Phase::Finalising, "a status left behind by Flagger");
+}
+
+#[test]
+fn q5_a_bootstrap_that_fails_never_scales_the_target() {
+    let mut run = scenarios::broken_bootstrap();
+    run.run_until(run.world.now + seconds(190));
+    assert_eq!(run.ending().phase, Phase::Initializing);
+    assert!(!run.effects.contains(&Effect::ScaleTarget(Scale::Zero)));
+    assert_eq!(run.world.routes, None);
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Initialized);
+    assert_eq!(run.world.primary.unwrap().revision, "a");
+}
+
+#[test]
+fn q9_a_rollback_hook_ends_the_wait_for_approval() {
+    let hooks = [WebhookType::ConfirmRollout, WebhookType::Rollback];
+    let mut run = release(with_hooks(plan(), &hooks)).at(35, Event::Refuse(WebhookType::Rollback, false));
+    run.world.refusing.insert(WebhookType::ConfirmRollout);
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Failed, 0));
+    assert_eq!(run.state().last_applied, "b", "it is not started again by itself");
+}
+
+#[test]
+fn q12_an_unready_primary_delays_a_release_and_fails_none() {
+    let mut run = Run::initialized(plan());
+    run.apply(Event::Crash(Side::Primary));
+    run = run.at(200, revision("b")).at(400, Event::Recover(Side::Primary));
+    run.settle();
+    assert_eq!(run.seconds_to("New revision"), 400);
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+
+    let mut run = scenarios::weighted().at(20, Event::Crash(Side::Primary)).at(400, Event::Recover(Side::Primary));
+    run.settle();
+    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 30"), 400);
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+}
+
+#[test]
+fn q15_a_withdrawn_revision_ends_the_run_and_restarts_nothing() {
+    let mut before = Run::initialized(plan());
+    before.settle();
+    let mut run = scenarios::withdrawn();
+    run.settle();
+    assert_eq!(run.seconds_to("podinfo.default is back at the promoted revision"), 25);
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+    assert_eq!(run.world.primary, before.world.primary);
+    assert_eq!((run.state().last_applied.as_str(), run.state().last_promoted.as_str()), ("a", "a"));
+    assert_eq!(run.events.iter().filter(|event| event.starts_with("New revision")).count(), 1);
+}
+
+#[test]
+fn q16_an_edit_during_the_promotion_is_not_promoted_unanalysed() {
+    let mut run = scenarios::weighted();
+    run.edit_before_promotion = Some("c".into());
+    run.settle();
+    let tail: Vec<_> = run.events.iter().filter(|event| event.starts_with("Copying")).collect();
+    assert_eq!(tail.len(), 1, "the first one did not happen");
+    assert!(run.events.iter().any(|event| event.starts_with("New revision detected! Restarting")));
+    assert_eq!(run.world.primary.unwrap().revision, "c");
+}
+
+#[test]
+fn q17_a_list_edited_during_the_run_goes_on_with_the_next_greater_weight() {
+    let listed = |weights: &[u32]| Plan { strategy: Strategy::Canary(Weights::List(weights.to_vec())), ..plan() };
+    let mut run = release(listed(&[5, 20, 50])).at(20, Event::Plan(Box::new(listed(&[10, 30, 60]))));
+    run.settle();
+    let weights: Vec<_> = run.phases.iter().map(|(_, weight)| *weight).collect();
+    assert_eq!(weights, [0, 5, 20, 30, 60, 60, 0, 0]);
+}
+
+#[test]
+fn q31_a_canary_that_crashes_after_its_promotion_fails_nothing() {
+    let mut undisturbed = scenarios::weighted();
+    undisturbed.settle();
+    let writes: Vec<_> = undisturbed
+        .effects
+        .iter()
+        .enumerate()
+        .filter(|(_, effect)| **effect == Effect::WriteStatus)
+        .map(|(position, _)| position + 1)
+        .collect();
+    let finalising = writes[writes.len() - 2];
+    let mut run = scenarios::weighted();
+    run.interrupt = Some((finalising, vec![Event::Crash(Side::Target)]));
+    run.settle();
+    assert_eq!(run.ending(), undisturbed.ending());
+}
+
+/// The promotion is complete only while the primary is ready: until then the canary is kept.
+#[test]
+fn a_primary_that_breaks_after_the_shift_gives_traffic_back() {
+    let mut undisturbed = scenarios::weighted();
+    undisturbed.settle();
+    let positions: Vec<_> =
+        (0..undisturbed.effects.len()).filter(|at| undisturbed.effects[*at] == Effect::WriteStatus).collect();
+    let finalising = positions[positions.len() - 2] + 1;
+    let mut run = scenarios::weighted();
+    run.interrupt = Some((finalising, vec![Event::Crash(Side::Primary)]));
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Failed, 100));
+    assert_eq!(run.world.routes, Some(Split::CANARY));
+    assert_eq!(run.world.target.unwrap().replicas, 1);
+}
+
+#[test]
+fn no_request_goes_to_a_canary_that_is_gone() {
+    let mut run = scenarios::weighted().at(20, Event::DeleteTarget);
+    run.settle();
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+    assert_eq!(run.held().unwrap(), "deployment podinfo.default get query error: not found");
+
+    let mut run = scenarios::weighted().at(20, Event::Crash(Side::Target)).at(40, Event::Recover(Side::Target));
+    run.run_until(run.world.now + seconds(30));
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+    assert_eq!(run.state().canary_weight, 20);
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+}
+
+#[test]
+fn suspended_means_untouched() {
+    let mut run = scenarios::weighted().at(20, Event::Suspend(true)).at(500, Event::Suspend(false));
+    run.run_until(run.world.now + seconds(490));
+    assert_eq!(run.state().canary_weight, 20);
+    assert_eq!(run.held().unwrap(), "skipping canary run as object is suspended");
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+}
+
+/// A check that would fail is not hidden by another backend's outage.
+#[test]
+fn an_outage_of_one_backend_hides_no_failure_of_another() {
+    let mut run = scenarios::weighted();
+    run.run_until(run.world.now + seconds(10));
+    let mut seen = run.snapshot();
+    let mut plan = plan();
+    plan.checks.push(aviary_rollout::Check { name: "errors".into(), index: 1, ..plan.checks[0].clone() });
+    seen.now += seconds(20);
+    let down = || Err(aviary_rollout::SampleError::Unavailable("timeout".into()));
+    let answer = |samples| {
+        Some(aviary_rollout::Answer { at: seen.now, value: aviary_rollout::RoundAnswer { hooks: Vec::new(), samples } })
+    };
+    let mut judged = seen.clone();
+    judged.answers.round = answer(vec![down(), Ok(1.0)]);
+    assert_eq!(decide(&plan, run.state(), &judged).next.failed_checks, 1);
+    judged.answers.round = answer(vec![down(), Ok(100.0)]);
+    assert_eq!(decide(&plan, run.state(), &judged).next.failed_checks, 0);
+    // A check that was not made, or has no number, is no pass.
+    judged.answers.round = answer(vec![Ok(100.0)]);
+    assert_eq!(decide(&plan, run.state(), &judged).next.canary_weight, 10);
+    judged.answers.round = answer(vec![Ok(100.0), Ok(f64::NAN)]);
+    assert_eq!(decide(&plan, run.state(), &judged).next.failed_checks, 1);
+}
+
+fn flagger_status(phase: &str, weight: i64) -> CanaryStatus {
+    serde_json::from_value(serde_json::json!({
+        "phase": phase, "canaryWeight": weight, "failedChecks": 0, "iterations": 0,
+        "lastAppliedSpec": "5f56684589", "lastPromotedSpec": "4cb74184589",
+        "trackedConfigs": {"configmap/app": "1"}, "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }))
+    .unwrap()
+}
+
+/// Revisions as Aviary tags them, a status as Flagger wrote it.
+fn taken_over(phase: &str, weight: u32, edited: bool) -> Run {
+    let mut run = Run::new(plan(), crate::world::World::new("aviary-1:a"));
+    run.settle();
+    run.world.status = flagger_status(phase, i64::from(weight));
+    if edited {
+        run.apply(revision("aviary-1:b"));
+    }
+    if weight > 0 {
+        run.world.scale(Scale::Up).unwrap();
+        run.apply(Event::Recover(Side::Target));
+        run.apply(Event::ForeignWeight(weight));
+    }
+    run.forget();
+    run.apply(Event::Kill);
+    run.settle();
+    run
+}
+
+#[test]
+fn taking_over_from_flagger_starts_nothing_by_itself() {
+    for phase in ["Initialized", "Succeeded", "Failed"] {
+        let run = taken_over(phase, 0, false);
+        assert_eq!(run.events, Vec::<String>::new(), "{phase}");
+        assert_eq!(run.state().last_applied, "aviary-1:a");
+        assert_eq!(run.state().last_promoted, "aviary-1:a");
+    }
+    // What failed under Flagger is not tried again.
+    assert_eq!(taken_over("Failed", 0, true).events, Vec::<String>::new());
+    // What was edited while no controller ran is a new revision.
+    assert_eq!(taken_over("Succeeded", 0, true).ending().phase, Phase::Succeeded);
+    assert_eq!(taken_over("Succeeded", 0, true).world.primary.unwrap().revision, "aviary-1:b");
+    // A run in flight goes on from its weight.
+    let run = taken_over("Progressing", 20, true);
+    assert_eq!(run.events[0], "Advance podinfo.default canary weight 30");
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+}
+
+/// Under Flagger's CRD our own fields are pruned. The outage still reaches its limit.
+#[test]
+fn pruned_fields_do_not_stretch_an_outage() {
+    let mut run = scenarios::weighted();
+    run.world.metrics = Metrics::Outage;
+    run.run_until(run.world.now + seconds(20));
+    let mut status = run.world.status.clone();
+    assert!(status.metrics_unavailable_since.is_some());
+    (status.metrics_unavailable_since, status.last_step_time, status.observed_generation) = (None, None, None);
+    let state = State::from_status(&status);
+    assert_eq!(state.metrics_unavailable_since, run.state().metrics_unavailable_since);
+    assert!(state.last_step.is_some());
+}

@@ -1,0 +1,160 @@
+//! Every combination of what may be found, possible or not: there is a decision, and it breaks no invariant.
+
+use aviary_crds::status::Phase;
+use aviary_crds::validated::WebhookType;
+use aviary_rollout::{
+    Answer, Answers, HookAnswer, Pending, Plan, PrimaryView, Readiness, RoundAnswer, SampleError, Snapshot, Split,
+    State, TargetView, decide, invariants,
+};
+use jiff::Timestamp;
+
+use crate::driver::{plan, with_hooks};
+use crate::scenarios::{ALL_HOOKS, stepped_plan};
+use crate::world::{configs, seconds};
+
+fn readinesses(now: Timestamp) -> [(Readiness, u32); 7] {
+    let waiting = Readiness::Waiting { reason: "waiting".into(), deadline: Some(now) };
+    let failed = Readiness::Failed { reason: "failed".into() };
+    [
+        (Readiness::Ready, 2),
+        (Readiness::Ready, 0),
+        (waiting.clone(), 1),
+        (waiting, 0),
+        (failed.clone(), 1),
+        (failed, 0),
+        // Scaled to zero, its pods not yet gone.
+        (Readiness::Ready, 1),
+    ]
+}
+
+fn targets(now: Timestamp) -> Vec<Result<TargetView, String>> {
+    let mut targets = vec![Err("missing".to_owned())];
+    for (revision, version) in [("applied", "1"), ("applied", "2"), ("promoted", "1"), ("new", "2")] {
+        for (position, (readiness, available)) in readinesses(now).into_iter().enumerate() {
+            targets.push(Ok(TargetView {
+                revision: revision.into(),
+                configs: Some(configs(version)),
+                scaled_to_zero: position == 6 || (position == 1 && version == "2"),
+                readiness,
+                available,
+            }));
+        }
+    }
+    targets
+}
+
+fn primaries(now: Timestamp) -> Vec<Option<PrimaryView>> {
+    let mut primaries = vec![None];
+    for (readiness, available) in readinesses(now).into_iter().take(6) {
+        for matches_target in [true, false] {
+            primaries.push(Some(PrimaryView { matches_target, readiness: readiness.clone(), available }));
+        }
+    }
+    primaries
+}
+
+fn answers(now: Timestamp) -> Vec<Answers> {
+    let hooks = |result: Result<(), String>, at| {
+        let answer =
+            |kind| (kind, Answer { at, value: vec![HookAnswer { name: "hook".into(), result: result.clone() }] });
+        ALL_HOOKS.into_iter().chain([WebhookType::Rollback]).map(answer).collect()
+    };
+    let round = |sample, at| Some(Answer { at, value: RoundAnswer { hooks: Vec::new(), samples: vec![sample] } });
+    let down = || Err(SampleError::Unavailable("down".into()));
+    let no = || Err("no".to_owned());
+    let before = now - seconds(10);
+    vec![
+        Answers::default(),
+        Answers { round: round(Ok(100.0), now), hooks: hooks(no(), now), ..Answers::default() },
+        Answers { round: round(Ok(100.0), now), hooks: hooks(Ok(()), now), ..Answers::default() },
+        Answers { round: round(Ok(1.0), now), hooks: hooks(no(), before), ..Answers::default() },
+        Answers { round: round(down(), before), hooks: hooks(no(), before), ..Answers::default() },
+    ]
+}
+
+fn states(phase: Phase, now: Timestamp) -> Vec<State> {
+    let mut states = Vec::new();
+    for canary_weight in [0, 10, 100] {
+        for last_step in [None, Some(now), Some(now - seconds(20))] {
+            for failed_checks in [0, 3] {
+                states.push(State {
+                    phase,
+                    canary_weight,
+                    failed_checks,
+                    last_step,
+                    last_applied: "applied".into(),
+                    last_promoted: "promoted".into(),
+                    tracked_configs: Some(configs("1")),
+                    metrics_unavailable_since: last_step,
+                    ..State::default()
+                });
+            }
+        }
+    }
+    states
+}
+
+fn plans() -> [Plan; 3] {
+    let skip = Plan { skip_analysis: true, ..plan() };
+    let hooks: Vec<_> = ALL_HOOKS.into_iter().chain([WebhookType::Rollback]).collect();
+    [plan(), with_hooks(stepped_plan(), &hooks), skip]
+}
+
+fn walk(phases: &[Phase]) {
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let splits = [0, 10, 30, 100].map(|weight| Some(Ok(Split::to_canary(weight))));
+    let mut traffics = splits.to_vec();
+    traffics.extend([None, Some(Err("unreadable".to_owned()))]);
+    let mut seen = Snapshot {
+        now,
+        deleting: false,
+        target: Err(String::new()),
+        primary: None,
+        pending: Pending::default(),
+        traffic: None,
+        answers: Answers::default(),
+    };
+    let (targets, primaries, answers, plans) = (targets(now), primaries(now), answers(now), plans());
+    for state in phases.iter().flat_map(|phase| states(*phase, now)) {
+        for target in &targets {
+            seen.target.clone_from(target);
+            for primary in &primaries {
+                seen.primary.clone_from(primary);
+                for traffic in &traffics {
+                    seen.traffic.clone_from(traffic);
+                    for answers in &answers {
+                        seen.answers.clone_from(answers);
+                        for routes in [false, true] {
+                            seen.pending.routes = routes;
+                            for plan in &plans {
+                                let decision = decide(plan, &state, &seen);
+                                let broken = invariants::violations(&state, &seen, &decision);
+                                assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn steady_phases() {
+    walk(&[Phase::Uninitialized, Phase::Initialized, Phase::Failed, Phase::Terminating]);
+}
+
+#[test]
+fn bootstrap_and_waiting() {
+    walk(&[Phase::Initializing, Phase::Waiting]);
+}
+
+#[test]
+fn analysis() {
+    walk(&[Phase::Progressing, Phase::WaitingPromotion]);
+}
+
+#[test]
+fn promotion() {
+    walk(&[Phase::Promoting, Phase::Finalising, Phase::Succeeded]);
+}

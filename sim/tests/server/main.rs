@@ -1,0 +1,9 @@
+//! What only the embedded cluster has: faults, the call log, seeds, and the wiring of its parts.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod calls;
+mod cluster;
+mod faults;
+mod support;
+mod watches;
