@@ -12,7 +12,7 @@ use crate::message::{Message, Notice};
 use crate::plan::{OutagePolicy, Plan};
 use crate::promotion;
 use crate::repair::{repair, without_target};
-use crate::rollback::{Cause, ask_rollback_hooks, roll_back};
+use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back};
 use crate::snapshot::{Readiness, Split, TargetView};
 use crate::step::{Context, Gate, Step, Validity};
 
@@ -173,8 +173,12 @@ fn begin(context: Context) -> Decision {
     {
         return context.sleep_until(due);
     }
-    if let Some(decision) = ask_rollback_hooks(context) {
+    if let Some(decision) = on_signal(context) {
         return decision;
+    }
+    let rollback = WebhookType::Rollback;
+    if plan.has_hooks(rollback) && !seen.answers.hooks.contains_key(&rollback) {
+        return context.ask(Question::Hooks(rollback));
     }
     let mut step = context.step();
     if state.failed_checks == 0 {
@@ -182,7 +186,7 @@ fn begin(context: Context) -> Decision {
     }
     match context.gate(WebhookType::PreRollout, Validity::Lasting) {
         Gate::Open(passed) => step = step.passed(WebhookType::PreRollout, passed),
-        Gate::Ask => return context.ask(Question::Hooks(WebhookType::PreRollout)),
+        Gate::Ask => return ask_with_rollback(context, Question::Hooks(WebhookType::PreRollout)),
         Gate::Closed { hook, error, .. } => {
             let message = Message::PreRolloutFailed { canary: plan.canary_id(), hook, error };
             return count_failure(step, message, seen.now);
@@ -190,7 +194,7 @@ fn begin(context: Context) -> Decision {
     }
     match context.gate(WebhookType::ConfirmTrafficIncrease, Validity::Fresh) {
         Gate::Open(passed) => advance(context, step.passed(WebhookType::ConfirmTrafficIncrease, passed)),
-        Gate::Ask => context.ask(Question::Hooks(WebhookType::ConfirmTrafficIncrease)),
+        Gate::Ask => ask_with_rollback(context, Question::Hooks(WebhookType::ConfirmTrafficIncrease)),
         Gate::Closed { hook, at, .. } => hold_traffic_increase(context, hook, context.interval_after(at)),
     }
 }
@@ -198,6 +202,9 @@ fn begin(context: Context) -> Decision {
 /// Weight above 0: one round per interval, and what follows from it.
 fn check(context: Context, last_step: Timestamp) -> Decision {
     let Context { plan, state, seen } = context;
+    if let Some(decision) = on_signal(context) {
+        return decision;
+    }
     // A soak interval starts with the last step; a gate that said no starts another one.
     let closed = context.closed_gate();
     let soak_start = closed.as_ref().map_or(last_step, |(_, _, at)| last_step.max(*at));
@@ -209,11 +216,8 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
             None => context.sleep_until(due),
         };
     }
-    if let Some(decision) = ask_rollback_hooks(context) {
-        return decision;
-    }
     let Some(round) = seen.answers.round.as_ref().filter(|round| round.at >= due) else {
-        return context.ask(Question::Round);
+        return ask_with_rollback(context, Question::Round);
     };
     match judge(plan, state, round) {
         Verdict::Pass if state.metrics_unavailable_since.is_some() && has_gates(plan) => {
@@ -263,13 +267,18 @@ fn proceed(context: Context, step: Step, round_at: Timestamp) -> Decision {
 fn advance(context: Context, step: Step) -> Decision {
     let Context { plan, state, seen } = context;
     let Some(weight) = plan.strategy.next_weight(state.canary_weight) else { return context.idle() };
-    step.effect(Effect::SetTraffic(Split::to_canary(weight)))
-        .emit(Message::AdvanceCanary { canary: plan.canary_id(), weight })
-        .write(Phase::Progressing, |next| {
+    let route = match context.route(Split::to_canary(weight)) {
+        Ok(effect) => effect,
+        Err(decision) => return *decision,
+    };
+    step.effect_if(route).emit(Message::AdvanceCanary { canary: plan.canary_id(), weight }).write(
+        Phase::Progressing,
+        |next| {
             next.canary_weight = weight;
             next.last_step = Some(seen.now);
             next.metrics_unavailable_since = None;
-        })
+        },
+    )
 }
 
 fn count_failure(step: Step, message: Message, now: Timestamp) -> Decision {
@@ -305,7 +314,7 @@ fn hold_for_monitoring(context: Context, error: String, at: Timestamp) -> Decisi
     }
     let ask_again = context.interval_after(at);
     if seen.now >= ask_again {
-        return context.ask(Question::Round);
+        return ask_with_rollback(context, Question::Round);
     }
     context.hold(HoldKind::MetricsOutage, message, Duration::MAX, Some(ask_again))
 }

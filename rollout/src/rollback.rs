@@ -69,14 +69,19 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     })
 }
 
-/// Rollback hooks are asked before each round and whenever something else is asked again; a success means "roll back".
-/// `None` when no hook wants it.
-pub(crate) fn ask_rollback_hooks(context: Context) -> Option<Decision> {
-    let kind = WebhookType::Rollback;
-    if !context.plan.has_hooks(kind) {
-        return None;
-    }
-    let Some(answer) = context.fresh_answer(kind) else { return Some(context.ask(Question::Hooks(kind))) };
+/// Rolls back if a rollback hook has asked for it: for these hooks, a success means that.
+pub(crate) fn on_signal(context: Context) -> Option<Decision> {
+    let answer = context.seen.answers.hooks.get(&WebhookType::Rollback)?;
     let signal = answer.value.iter().find(|hook| hook.result.is_ok())?;
     Some(roll_back(context, &Cause::Hook(signal.name.clone())))
+}
+
+/// Asks, and before that the rollback hooks if they were not asked for an interval. Only here do they hold anything up:
+/// an answer that is there is acted on, however long it took, or slow hooks would outdate each other for ever.
+pub(crate) fn ask_with_rollback(context: Context, question: Question) -> Decision {
+    let kind = WebhookType::Rollback;
+    match context.plan.has_hooks(kind) && context.fresh_answer(kind).is_none() {
+        true => context.ask(Question::Hooks(kind)),
+        false => context.ask(question),
+    }
 }

@@ -8,7 +8,7 @@ use aviary_crds::validated::WebhookType;
 use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
 use crate::message::{Message, Notice};
 use crate::repair::{repair, without_target};
-use crate::rollback::ask_rollback_hooks;
+use crate::rollback::{ask_with_rollback, on_signal};
 use crate::snapshot::{Readiness, TargetView};
 use crate::step::{Context, Gate, Validity};
 
@@ -59,7 +59,7 @@ pub(crate) fn waiting(context: Context) -> Decision {
     }
     // Flagger documents rollback hooks for this phase and does not call them (Q9).
     if !context.canary_serves_all()
-        && let Some(decision) = ask_rollback_hooks(context)
+        && let Some(decision) = on_signal(context)
     {
         return decision;
     }
@@ -68,7 +68,7 @@ pub(crate) fn waiting(context: Context) -> Decision {
 
 /// A new revision (or new configs) was seen: start a run as soon as it is safe and allowed.
 fn detect(context: Context, target: &TargetView) -> Decision {
-    let Context { plan, seen, .. } = context;
+    let Context { plan, state, seen } = context;
     // After a failed promotion the canary serves everybody; waiting for the broken primary would keep the fix out (Q1).
     if !plan.skip_analysis
         && !context.canary_serves_all()
@@ -84,7 +84,13 @@ fn detect(context: Context, target: &TargetView) -> Decision {
     }
     let passed = match context.gate(WebhookType::ConfirmRollout, Validity::Fresh) {
         Gate::Open(passed) => passed,
-        Gate::Ask => return context.ask(Question::Hooks(WebhookType::ConfirmRollout)),
+        Gate::Ask => {
+            let question = Question::Hooks(WebhookType::ConfirmRollout);
+            return match state.phase == Phase::Waiting && !context.canary_serves_all() {
+                true => ask_with_rollback(context, question),
+                false => context.ask(question),
+            };
+        }
         Gate::Closed { hook, at, .. } => return await_approval(context, hook, context.interval_after(at)),
     };
     context
