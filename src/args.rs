@@ -14,6 +14,7 @@ use std::str::FromStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub(crate) use run::comma_list;
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
 
 const EXAMPLES: &str = "\

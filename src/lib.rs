@@ -5,6 +5,7 @@ pub mod admin;
 pub mod api_calls;
 pub mod args;
 pub mod demo;
+pub mod embedded;
 pub mod kubernetes;
 pub mod logging;
 pub mod run;

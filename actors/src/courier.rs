@@ -7,10 +7,10 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Supervised};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::HookAnswer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::hooks::PreparedHook;
-use crate::messages::{CallHooks, EffectDone, EffectOutcome, SendAlert};
+use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectDone, EffectOutcome, SendAlert, SendEvent};
 use crate::metrics::Metrics;
 use crate::transport::{HttpResponse, Transport};
 
@@ -22,17 +22,23 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait between tries, as in Flagger's client.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
+/// Events that may wait for the event hooks of one canary: the longest release makes some fifty. More are dropped and
+/// logged; Kubernetes has them.
+const EVENTS_PER_CANARY: usize = 256;
+
 /// Sends webhooks and alerts.
 pub struct Courier {
     transport: Arc<dyn Transport>,
     metrics: Metrics,
     tenants: HashMap<String, Arc<Semaphore>>,
+    /// Event hooks, in order for each canary.
+    events: HashMap<CanaryId, mpsc::Sender<Vec<PreparedHook>>>,
 }
 
 impl Courier {
     /// A courier with nothing to do.
     pub fn new(transport: Arc<dyn Transport>, metrics: Metrics) -> Courier {
-        Courier { transport, metrics, tenants: HashMap::new() }
+        Courier { transport, metrics, tenants: HashMap::new(), events: HashMap::new() }
     }
 
     fn tenant(&mut self, namespace: &str) -> Arc<Semaphore> {
@@ -138,5 +144,41 @@ impl Handler<SendAlert> for Courier {
                 }
             }
         });
+    }
+}
+
+impl Handler<SendEvent> for Courier {
+    type Result = ();
+
+    fn handle(&mut self, SendEvent { canary, hooks }: SendEvent, _: &mut Context<Self>) {
+        let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
+        let queue = self.events.entry(canary.clone()).or_insert_with(|| {
+            let (sender, mut receiver) = mpsc::channel::<Vec<PreparedHook>>(EVENTS_PER_CANARY);
+            let canary = canary.clone();
+            tokio::spawn(async move {
+                while let Some(hooks) = receiver.recv().await {
+                    for hook in hooks {
+                        let result = call(transport.as_ref(), &hook).await;
+                        let label = if result.is_ok() { "success" } else { "failure" };
+                        metrics.webhooks.with_label_values(&[WebhookType::Event.as_str(), label]).inc();
+                        if let Err(error) = result {
+                            tracing::error!(%canary, hook = hook.name, "error sending event to webhook: {error}");
+                        }
+                    }
+                }
+            });
+            sender
+        });
+        if queue.try_send(hooks).is_err() {
+            tracing::error!(%canary, "event hooks are too slow, an event was not sent to them");
+        }
+    }
+}
+
+impl Handler<CanaryGone> for Courier {
+    type Result = ();
+
+    fn handle(&mut self, CanaryGone(canary): CanaryGone, _: &mut Context<Self>) {
+        self.events.remove(&canary);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use aviary_crds::validated::{ValidatedCanary, ValidatedWebhook, WebhookType};
+use aviary_crds::validated::{AlertSeverity, ValidatedCanary, ValidatedWebhook, WebhookType};
 use aviary_crds::{AlertProvider, decode_object};
 use aviary_providers::metrics::secret_data;
 use aviary_providers::notify::{self, Alert, AlertTarget};
 use aviary_providers::{HttpRequest, Subject, kinds};
-use aviary_rollout::{Notice, Plan};
+use aviary_rollout::{Message as Note, Notice, Plan};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -30,7 +31,7 @@ struct Payload<'a> {
     phase: &'a str,
     checksum: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<BTreeMap<&'a str, Value>>,
+    metadata: Option<&'a BTreeMap<String, String>>,
 }
 
 /// The calls of one type, in list order.
@@ -39,14 +40,42 @@ pub fn prepare(canary: &ValidatedCanary, kind: WebhookType, phase: &str, checksu
     hooks.map(|hook| prepare_one(canary, hook, phase, checksum)).collect()
 }
 
+/// The calls of the hooks that receive every event.
+pub fn prepare_event(
+    canary: &ValidatedCanary,
+    note: &Note,
+    at: Timestamp,
+    phase: &str,
+    checksum: &str,
+) -> Vec<PreparedHook> {
+    let event_type = match note.severity() {
+        AlertSeverity::Info => "Normal",
+        AlertSeverity::Warn | AlertSeverity::Error => "Warning",
+    };
+    let about_event = BTreeMap::from([
+        ("eventMessage".to_owned(), note.to_string()),
+        ("eventType".to_owned(), event_type.to_owned()),
+        ("timestamp".to_owned(), at.as_millisecond().to_string()),
+    ]);
+    let hooks = canary.analysis.webhooks.iter().filter(|hook| hook.kind == WebhookType::Event);
+    hooks
+        .map(|hook| {
+            let mut hook = hook.clone();
+            let mut metadata = hook.metadata.take().unwrap_or_default();
+            metadata.extend(about_event.clone());
+            hook.metadata = Some(metadata);
+            prepare_one(canary, &hook, phase, checksum)
+        })
+        .collect()
+}
+
 fn prepare_one(canary: &ValidatedCanary, hook: &ValidatedWebhook, phase: &str, checksum: &str) -> PreparedHook {
-    let metadata = hook.metadata.as_ref();
     let payload = Payload {
         name: &canary.key.name,
         namespace: &canary.key.namespace,
         phase,
         checksum,
-        metadata: metadata.map(|map| map.iter().map(|(key, value)| (key.as_str(), value.as_str().into())).collect()),
+        metadata: hook.metadata.as_ref(),
     };
     let body = serde_json::to_value(&payload).unwrap_or(Value::Null);
     let mut request = HttpRequest::post_json(hook.url.clone(), &body);

@@ -322,6 +322,16 @@ pub struct CallHooks {
     pub reply: Recipient<EffectDone>,
 }
 
+/// Call the event hooks of a canary, after those of its earlier events. Failures are logged.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SendEvent {
+    /// Whose event.
+    pub canary: CanaryId,
+    /// The calls.
+    pub hooks: Vec<PreparedHook>,
+}
+
 /// Send an alert through these channels. Failures are logged.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

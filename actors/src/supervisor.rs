@@ -196,6 +196,7 @@ impl Handler<ChildRetired> for Supervisor {
         }
         tracing::info!(%canary, "Deleting {canary} from cache");
         self.deps.recorder.do_send(CanaryGone(canary.clone()));
+        self.deps.courier.do_send(CanaryGone(canary.clone()));
         // It may have been created again meanwhile.
         self.align(&canary, context);
     }

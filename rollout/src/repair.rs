@@ -67,8 +67,9 @@ fn holds_analysed_revision(context: Context) -> bool {
     if state.last_applied != state.last_promoted {
         return true;
     }
-    // It may have been the configs alone that failed.
-    let configs_known = state.phase != Phase::Failed || target.configs.as_ref().is_none_or(BTreeMap::is_empty);
+    // It may be the configs alone that are analysed, or failed.
+    let configs_promoted = matches!(state.phase, Phase::Initialized | Phase::Succeeded | Phase::Waiting);
+    let configs_known = configs_promoted || target.configs.as_ref().is_none_or(BTreeMap::is_empty);
     configs_known && same_configs
 }
 

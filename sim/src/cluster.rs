@@ -14,7 +14,7 @@ use tower::Service;
 use crate::apiserver::{ApiServer, ServerOptions, definition};
 use crate::calls::CallLog;
 use crate::clock::Clock;
-use crate::controllers::{self, ControllerOptions, Workloads};
+use crate::controllers::{self, ControllerOptions, PodDetail, Workloads};
 use crate::faults::Faults;
 use crate::prometheus::Prometheus;
 use crate::store::{StatusError, Store, kinds};
@@ -85,9 +85,15 @@ impl Cluster {
         let faults = Faults::new(store.clone(), options.seed ^ 0xFA17);
         let server =
             ApiServer::new(store.clone(), calls.clone(), faults.clone(), options.server, options.seed ^ 0x3A7C);
-        let traffic = Traffic::new(&store, clock, &options.traffic);
-        let prometheus = Prometheus::new(traffic.clone());
+        let pods = options.controllers.as_ref().map(|options| options.pods);
         let workloads = options.controllers.map(|options| controllers::start(store.clone(), clock, options));
+        let traffic = match (&workloads, pods) {
+            (Some(workloads), Some(PodDetail::CountsOnly)) => {
+                Traffic::of_counted_pods(&store, clock, &options.traffic, Arc::clone(workloads))
+            }
+            _ => Traffic::new(&store, clock, &options.traffic),
+        };
+        let prometheus = Prometheus::new(traffic.clone());
         Self { server, store, calls, faults, clock, workloads, traffic, prometheus }
     }
 

@@ -44,7 +44,7 @@ pub struct RunArgs {
     /// Address of the API server; wins over the one in the kubeconfig.
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
     pub master: String,
-    /// Calls to the API server per second, on average; below 0 for no limit.
+    /// Calls to the API server per second, on average; 0 for no limit.
     #[arg(long, value_name = "NUMBER", default_value = "100", help_heading = KUBERNETES)]
     pub kubeconfig_qps: f64,
     /// Calls to the API server that may be made at once before --kubeconfig-qps holds them back.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
 use aviary_crds::Phase;
+use aviary_crds::validated::WebhookType;
 use aviary_providers::{ObjectKey, Subject, kinds};
 use aviary_rollout::{Answers, Decision, Hold, Message as Note, Wake, decide, invariants};
 use jiff::Timestamp;
@@ -22,9 +23,10 @@ use kube::core::DynamicObject;
 
 use crate::cache::Lookups;
 use crate::deps::Deps;
+use crate::hooks;
 use crate::messages::{
     CanaryId, CanaryView, ChildRecovered, ChildRetired, Describe, EffectDone, Epoch, EventSubject, Nudge,
-    Observed, Record, Retire,
+    Observed, Record, Retire, SendEvent,
 };
 use crate::retry::Retry;
 use crate::snapshot::{Circumstances, look};
@@ -188,9 +190,10 @@ impl CanaryActor {
 
     /// Follows a decision: starts its effects, or waits.
     fn follow(&mut self, decision: Decision, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
-        let wake = self.note_hold(decision.hold.clone(), decision.wake, object, now);
+        // A step in between (a question asked, a status written) does not end an episode of holding; doing nothing does.
         if decision.effects.is_empty() {
             self.spins = 0;
+            let wake = self.note_hold(decision.hold, decision.wake, object, now);
             if let Wake::At(at) = wake {
                 self.arm(at, now, context);
             }
@@ -208,10 +211,7 @@ impl CanaryActor {
     /// Keeps track of why nothing is done, and tells it when it has lasted long enough.
     fn note_hold(&mut self, hold: Option<Hold>, wake: Wake, object: &DynamicObject, now: Timestamp) -> Wake {
         let Some(hold) = hold else {
-            // A step in between (a question asked, a status written) does not end an episode; doing nothing does.
-            if wake == Wake::OnChange {
-                self.hold = None;
-            }
+            self.hold = None;
             return wake;
         };
         let episode = match self.hold.take() {
@@ -237,7 +237,18 @@ impl CanaryActor {
     }
 
     fn emit(&self, note: Note, object: &DynamicObject, at: Timestamp) {
+        self.send_to_event_hooks(&note, at);
         self.deps.recorder.do_send(Record { about: event_subject(&self.id, object), note, at });
+    }
+
+    fn send_to_event_hooks(&self, note: &Note, at: Timestamp) {
+        let Ok((known, state)) = self.knowledge.understood() else { return };
+        if !known.plan.has_hooks(WebhookType::Event) {
+            return;
+        }
+        let checksum = hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied);
+        let hooks = hooks::prepare_event(&known.canary, note, at, state.phase.as_str(), &checksum);
+        self.deps.courier.do_send(SendEvent { canary: self.id.clone(), hooks });
     }
 
     /// Something failed: tell it once, and try again later.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use aviary_crds::status::Phase;
+use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{OutagePolicy, Plan, Split, Strategy as Traffic, Wake, Weights, decide};
 use proptest::prelude::*;
@@ -101,7 +101,7 @@ fn calm(run: &mut Run) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60000, max_shrink_iters: 3000, ..ProptestConfig::default() })]
 
     #[test]
     fn after_every_storm_the_cluster_is_in_order(
@@ -124,6 +124,13 @@ proptest! {
         run.run_until(run.world.now + seconds(600));
         calm(&mut run);
         run.settle();
+        if run.world.primary.is_none() && run.state().canary_weight < 100 {
+            // What the event says is the way out where it cannot be known which configs were promoted.
+            prop_assert!(run.held().is_some_and(|text| text.contains("delete and re-create the canary")));
+            run.world.status = CanaryStatus::default();
+            run.apply(Event::Kill);
+            run.settle();
+        }
 
         let ending = run.ending();
         let state = run.state();

@@ -37,10 +37,11 @@ pub use behaviour::{Behaviour, BehaviourMatch, Latency};
 pub use report::{TrafficReport, WorkloadTotals};
 
 use crate::clock::Clock;
+use crate::controllers::Workloads;
 use crate::store::{ChangeType, Store, StoreEvent};
 use flow::Population;
 use state::State;
-use topology::{ServiceKey, WATCHED_KINDS};
+use topology::{ServiceKey, Topology, WATCHED_KINDS};
 
 /// Settings of the traffic model.
 #[derive(Clone, Debug)]
@@ -80,9 +81,20 @@ impl Traffic {
     /// Follows the changes of `store` from now on, in a task of its own. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(store: &Store, clock: Clock, options: &TrafficOptions) -> Self {
+        Self::over(store, clock, options, Topology::default())
+    }
+
+    /// The same for a cluster whose pods are counted and are no objects
+    /// ([`PodDetail::CountsOnly`](crate::controllers::PodDetail::CountsOnly)).
+    #[must_use]
+    pub fn of_counted_pods(store: &Store, clock: Clock, options: &TrafficOptions, pods: Arc<Workloads>) -> Self {
+        Self::over(store, clock, options, Topology::counting(pods))
+    }
+
+    fn over(store: &Store, clock: Clock, options: &TrafficOptions, topology: Topology) -> Self {
         let changes = store.subscribe();
         let interval_ms = i64::try_from(options.scrape_interval.as_millis()).unwrap_or(i64::MAX);
-        let mut state = State::new(options.default_load, interval_ms);
+        let mut state = State::new(topology, options.default_load, interval_ms);
         let now_ms = clock.now().as_millisecond();
         for kind in &WATCHED_KINDS {
             for object in store.list(kind, None) {

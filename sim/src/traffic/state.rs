@@ -64,9 +64,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(default_load: f64, scrape_interval_ms: i64) -> Self {
+    pub(crate) fn new(topology: Topology, default_load: f64, scrape_interval_ms: i64) -> Self {
         Self {
-            topology: Topology::default(),
+            topology,
             behaviours: Behaviours::default(),
             default_load,
             loads: HashMap::new(),

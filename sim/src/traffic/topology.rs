@@ -4,14 +4,17 @@
 //! ten thousand.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::route::VirtualService;
+use crate::controllers::{WorkloadKind, Workloads};
 use crate::store::{ChangeType, GroupKind, StoreEvent, kinds};
 
 /// The kinds that decide where requests go.
-pub(crate) const WATCHED_KINDS: [GroupKind; 4] = [kinds::POD, kinds::SERVICE, kinds::VIRTUAL_SERVICE, kinds::CANARY];
+pub(crate) const WATCHED_KINDS: [GroupKind; 6] =
+    [kinds::POD, kinds::SERVICE, kinds::VIRTUAL_SERVICE, kinds::CANARY, kinds::DEPLOYMENT, kinds::DAEMON_SET];
 
 /// A service, or any other namespaced object, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,6 +57,8 @@ struct Pod {
     workload: String,
     images: String,
     ready: bool,
+    /// 1 for a pod that is an object; more where pods are only counted.
+    count: u32,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +89,8 @@ pub(crate) struct Touched {
 
 #[derive(Debug, Default)]
 pub(crate) struct Topology {
+    /// Where pods are counted and are no objects.
+    counted: Option<Arc<Workloads>>,
     namespaces: HashMap<String, Namespace>,
     virtual_services: HashMap<ServiceKey, VirtualService>,
     virtual_services_by_host: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
@@ -93,6 +100,11 @@ pub(crate) struct Topology {
 }
 
 impl Topology {
+    /// Takes pods from this table and not from pod objects.
+    pub(crate) fn counting(workloads: Arc<Workloads>) -> Self {
+        Self { counted: Some(workloads), ..Self::default() }
+    }
+
     pub(crate) fn apply(&mut self, event: &StoreEvent) -> Touched {
         let object = &*event.object;
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -109,6 +121,8 @@ impl Topology {
                 let host = object.and_then(|object| canary_host(&key.namespace, object));
                 self.set_canary(&key, host.as_ref())
             }
+            kind if *kind == kinds::DEPLOYMENT => self.count(WorkloadKind::Deployment, &key, object.is_some()),
+            kind if *kind == kinds::DAEMON_SET => self.count(WorkloadKind::DaemonSet, &key, object.is_some()),
             _ => Touched::default(),
         }
     }
@@ -143,9 +157,35 @@ impl Topology {
         let pods = candidates.iter().filter_map(|name| namespace.pods.get(name));
         for pod in pods.filter(|pod| pod.ready && selects(selector, &pod.labels)) {
             let version = Version { workload: pod.workload.clone(), images: pod.images.clone() };
-            *versions.entry(version).or_insert(0) += 1;
+            *versions.entry(version).or_insert(0) += pod.count;
         }
         versions
+    }
+
+    /// Follows the counted pods of a workload. The table is up to date before the workload's status tells of a change.
+    fn count(&mut self, kind: WorkloadKind, key: &ServiceKey, exists: bool) -> Touched {
+        let Some(workloads) = self.counted.clone() else { return Touched::default() };
+        let versions = if exists { workloads.ready_of(kind, &key.namespace, &key.name) } else { Vec::new() };
+        let pods = versions.into_iter().map(|version| {
+            Some(Pod {
+                labels: (*version.labels).clone(),
+                workload: key.name.clone(),
+                images: version.image.as_ref().to_owned(),
+                ready: true,
+                count: version.ready,
+            })
+        });
+        let mut touched = Touched::default();
+        for (index, pod) in pods.chain(std::iter::repeat(None)).enumerate() {
+            // No pod has a slash in its name.
+            let name = ServiceKey::new(&key.namespace, &format!("{kind:?}/{}/{index}", key.name));
+            let was_known = self.namespaces.get(&key.namespace).is_some_and(|known| known.pods.contains_key(&name.name));
+            if pod.is_none() && !was_known {
+                break;
+            }
+            touched.services.extend(self.set_pod(&name, pod.as_ref()).services);
+        }
+        touched
     }
 
     fn set_pod(&mut self, key: &ServiceKey, pod: Option<&Pod>) -> Touched {
@@ -282,6 +322,7 @@ fn parse_pod(pod: &Value) -> Pod {
         workload: workload(pod),
         images: images.join(" "),
         // A terminating pod is no endpoint any more.
+        count: 1,
         ready: is_ready && pod.pointer("/metadata/deletionTimestamp").is_none_or(Value::is_null),
     }
 }
