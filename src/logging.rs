@@ -67,6 +67,7 @@ where
         event.record(&mut fields);
         let message = fields.0.remove("message").unwrap_or_default();
         let metadata = event.metadata();
+        #[expect(clippy::disallowed_methods, reason = "a log line carries the time at which it is written")]
         let time = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
         write!(writer, "{{\"level\":\"{}\",\"ts\":\"{time}\"", level_name(*metadata.level()))?;
         write!(writer, ",\"logger\":{}", Value::from(metadata.target()))?;

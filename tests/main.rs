@@ -2,4 +2,6 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod lifecycle;
+mod process;
 mod support;
+mod webhooks;

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::Addr;
 use aviary_crds::ValidationOptions;
 use aviary_providers::{ObjectKind, traffic};
 use aviary_rollout::OutagePolicy;
 use kube::Client;
-use tokio::task::JoinHandle;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::deps::{CanarySettings, Deps, FaultHook};
 use crate::hooks::GlobalNotifier;
-use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Shutdown};
+use crate::lifetime::{KillSwitch, Lifetime};
+use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Shutdown, WriteOut};
 use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::recorder::Recorder;
@@ -63,10 +63,12 @@ impl Default for ControllerConfig {
     }
 }
 
-/// A running controller.
+/// A running controller. It ends when this is dropped, as with [`kill`](Self::kill).
+#[must_use = "it ends when it is dropped"]
 pub struct Controller {
     handle: ControllerHandle,
-    watches: Vec<JoinHandle<()>>,
+    recorder: Addr<Recorder>,
+    kill_switch: KillSwitch,
 }
 
 /// A way to ask a running controller from any thread.
@@ -89,8 +91,11 @@ impl Controller {
         let mesh_provider = config.providers.mesh_provider.clone();
         metrics.info.with_label_values(&[config.version.as_str(), mesh_provider.as_str()]).set(1.0);
         let cache = Arc::new(Cache::default());
-        let recorder = Recorder::new(&client, metrics.clone()).start();
-        let observer = Observer::new(transport.clone(), clock.clone(), metrics.clone(), recorder.clone()).start();
+        let (kill_switch, lifetime) = Lifetime::new();
+        let recorder = lifetime.start(Recorder::new(&client, metrics.clone(), &lifetime));
+        let observer =
+            Observer::new(transport.clone(), clock.clone(), metrics.clone(), recorder.clone(), lifetime.clone());
+        let observer = lifetime.start(observer);
         let deps = Deps {
             cache: cache.clone(),
             clock,
@@ -102,16 +107,17 @@ impl Controller {
                 notifier: config.notifier,
             }),
             metrics: metrics.clone(),
-            router: Router::new(client.clone(), cache.clone(), metrics.clone()).start(),
+            router: lifetime.start(Router::new(client.clone(), cache.clone(), metrics.clone(), lifetime.clone())),
             observer,
-            recorder,
-            courier: Courier::new(transport, metrics.clone()).start(),
+            recorder: recorder.clone(),
+            courier: lifetime.start(Courier::new(transport, metrics.clone(), lifetime.clone())),
+            lifetime: lifetime.clone(),
             fault: config.fault,
         };
-        let supervisor = Supervisor::new(deps).start();
+        let supervisor = lifetime.start(Supervisor::new(deps));
         let kinds: Vec<&'static ObjectKind> = traffic::ALL.iter().flat_map(|provider| provider.watched()).copied().collect();
-        let watches = watches::start(&client, &cache, &config.scope, &kinds, &supervisor.clone().recipient());
-        Controller { handle: ControllerHandle { supervisor, cache, metrics }, watches }
+        watches::start(&client, &cache, &config.scope, &kinds, &supervisor.clone().recipient(), &lifetime);
+        Controller { handle: ControllerHandle { supervisor, cache, metrics }, recorder, kill_switch }
     }
 
     /// A way to ask this controller from any thread.
@@ -129,17 +135,21 @@ impl Controller {
         &self.handle.metrics
     }
 
-    /// Finishes the effects in flight, decides nothing more, and ends the watches. Returns whether everything was
-    /// finished before the deadline.
+    /// Finishes the effects in flight, decides nothing more, records the events that are left, and ends everything.
+    /// Returns whether everything was finished before the deadline.
     pub async fn shutdown(self, deadline: Duration) -> bool {
-        let finished = tokio::time::timeout(deadline, self.handle.supervisor.send(Shutdown)).await.is_ok();
-        self.watches.iter().for_each(JoinHandle::abort);
+        let finish = async {
+            self.handle.supervisor.send(Shutdown).await.is_ok() && self.recorder.send(WriteOut).await.is_ok()
+        };
+        let finished = tokio::time::timeout(deadline, finish).await.unwrap_or(false);
+        self.kill();
         finished
     }
 
-    /// Ends at once, as a killed process would: nothing in flight is finished or told.
+    /// Ends at once, as a killed process would: nothing in flight is finished or told, and no actor, timer or watch
+    /// runs another line.
     pub fn kill(self) {
-        self.watches.iter().for_each(JoinHandle::abort);
+        drop(self.kill_switch);
     }
 }
 

@@ -10,6 +10,7 @@ use aviary_rollout::HookAnswer;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::hooks::PreparedHook;
+use crate::lifetime::Lifetime;
 use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectDone, EffectOutcome, SendAlert, SendEvent};
 use crate::metrics::Metrics;
 use crate::transport::{HttpResponse, Transport};
@@ -30,6 +31,7 @@ const EVENTS_PER_CANARY: usize = 256;
 pub struct Courier {
     transport: Arc<dyn Transport>,
     metrics: Metrics,
+    lifetime: Lifetime,
     tenants: HashMap<String, Arc<Semaphore>>,
     /// Event hooks, in order for each canary.
     events: HashMap<CanaryId, mpsc::Sender<Vec<PreparedHook>>>,
@@ -37,8 +39,8 @@ pub struct Courier {
 
 impl Courier {
     /// A courier with nothing to do.
-    pub fn new(transport: Arc<dyn Transport>, metrics: Metrics) -> Courier {
-        Courier { transport, metrics, tenants: HashMap::new(), events: HashMap::new() }
+    pub(crate) fn new(transport: Arc<dyn Transport>, metrics: Metrics, lifetime: Lifetime) -> Courier {
+        Courier { transport, metrics, lifetime, tenants: HashMap::new(), events: HashMap::new() }
     }
 
     fn tenant(&mut self, namespace: &str) -> Arc<Semaphore> {
@@ -61,7 +63,7 @@ impl Handler<CallHooks> for Courier {
     fn handle(&mut self, order: CallHooks, _: &mut Context<Self>) {
         let bound = self.tenant(&order.canary.namespace);
         let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
-        tokio::spawn(async move {
+        self.lifetime.spawn(async move {
             let CallHooks { epoch, kind, hooks, reply, .. } = order;
             let _permit = bound.acquire_owned().await;
             let mut answers = Vec::new();
@@ -127,7 +129,7 @@ impl Handler<SendAlert> for Courier {
     fn handle(&mut self, order: SendAlert, _: &mut Context<Self>) {
         let bound = self.tenant(&order.canary.namespace);
         let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
-        tokio::spawn(async move {
+        self.lifetime.spawn(async move {
             let _permit = bound.acquire_owned().await;
             for alert in order.alerts {
                 let result = match alert.request {
@@ -155,7 +157,7 @@ impl Handler<SendEvent> for Courier {
         let queue = self.events.entry(canary.clone()).or_insert_with(|| {
             let (sender, mut receiver) = mpsc::channel::<Vec<PreparedHook>>(EVENTS_PER_CANARY);
             let canary = canary.clone();
-            tokio::spawn(async move {
+            self.lifetime.spawn(async move {
                 while let Some(hooks) = receiver.recv().await {
                     for hook in hooks {
                         let result = call(transport.as_ref(), &hook).await;

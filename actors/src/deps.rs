@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::hooks::GlobalNotifier;
+use crate::lifetime::Lifetime;
 use crate::messages::CanaryId;
 use crate::metrics::Metrics;
 use crate::observer::Observer;
@@ -53,6 +54,8 @@ pub struct Deps {
     pub recorder: Addr<Recorder>,
     /// Webhooks and alerts.
     pub courier: Addr<Courier>,
+    /// Ends with the controller.
+    pub(crate) lifetime: Lifetime,
     /// Faults, in tests.
     pub fault: Option<FaultHook>,
 }

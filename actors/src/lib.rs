@@ -24,6 +24,7 @@ mod controller;
 mod courier;
 mod deps;
 pub mod hooks;
+mod lifetime;
 pub mod messages;
 pub mod metrics;
 mod observer;

@@ -299,6 +299,11 @@ pub struct RunEnded {
     pub outcome: Outcome,
 }
 
+/// Answered when every event that was ordered before is written, or has failed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct WriteOut;
+
 /// A canary is gone; so are its series.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use actix::{Actor, Context, Handler, Supervised};
+use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
 use aviary_crds::names::{API_VERSION, EVENT_REASON, EVENT_SOURCE};
 use aviary_crds::validated::AlertSeverity;
 use aviary_rollout::Outcome;
+use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded};
+use crate::lifetime::Lifetime;
+use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded, WriteOut};
 use crate::metrics::Metrics;
 
 /// Events that may wait for the API server: a minute of what a thousand busy canaries say. More are dropped and counted;
@@ -26,9 +28,16 @@ const REPEAT_WINDOW: std::time::Duration = std::time::Duration::from_secs(600);
 /// Events remembered for that, for each worker. Beyond it the oldest are forgotten and a repetition is a new event.
 const REMEMBERED: usize = 2_000;
 
+/// What a worker does.
+enum Job {
+    Record(Record),
+    /// Answer; everything before is done then.
+    Acknowledge(oneshot::Sender<()>),
+}
+
 /// Records events and keeps the gauges and counters of canaries.
 pub struct Recorder {
-    workers: Vec<mpsc::Sender<Record>>,
+    workers: Vec<mpsc::Sender<Job>>,
     metrics: Metrics,
     /// Target and metric names with a series, for each canary.
     series: BTreeMap<CanaryId, Series>,
@@ -43,12 +52,12 @@ struct Series {
 
 impl Recorder {
     /// A recorder; its workers run on the current runtime.
-    pub fn new(client: &Client, metrics: Metrics) -> Recorder {
+    pub(crate) fn new(client: &Client, metrics: Metrics, lifetime: &Lifetime) -> Recorder {
         let workers = (0..WORKERS)
             .map(|_| {
                 let (sender, receiver) = mpsc::channel(QUEUE / WORKERS);
                 let worker = Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new() };
-                tokio::spawn(worker.run(receiver));
+                lifetime.spawn(worker.run(receiver));
                 sender
             })
             .collect();
@@ -72,7 +81,7 @@ impl Handler<Record> for Recorder {
             AlertSeverity::Info | AlertSeverity::Warn => tracing::info!(canary, "{}", record.note),
         }
         let worker = hash(&record.about.canary) % self.workers.len().max(1);
-        let sent = self.workers.get(worker).map(|worker| worker.try_send(record));
+        let sent = self.workers.get(worker).map(|worker| worker.try_send(Job::Record(record)));
         match sent {
             Some(Ok(())) => self.metrics.event_queue.inc(),
             _ => self.metrics.events_dropped.inc(),
@@ -101,8 +110,15 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut records: mpsc::Receiver<Record>) {
-        while let Some(record) = records.recv().await {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.recv().await {
+            let record = match job {
+                Job::Record(record) => record,
+                Job::Acknowledge(done) => {
+                    let _ = done.send(());
+                    continue;
+                }
+            };
             self.metrics.event_queue.dec();
             if let Err(error) = self.write(record).await {
                 self.metrics.events_dropped.inc();
@@ -188,6 +204,23 @@ fn event(about: &EventSubject, text: &str, severity: AlertSeverity, at: Timestam
         last_timestamp: Some(time),
         count: Some(1),
         ..Event::default()
+    }
+}
+
+impl Handler<WriteOut> for Recorder {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: WriteOut, _: &mut Context<Self>) -> Self::Result {
+        let workers = self.workers.clone();
+        Box::pin(async move {
+            join_all(workers.iter().map(|worker| async move {
+                let (sender, receiver) = oneshot::channel();
+                if worker.send(Job::Acknowledge(sender)).await.is_ok() {
+                    let _ = receiver.await;
+                }
+            }))
+            .await;
+        })
     }
 }
 

@@ -59,7 +59,7 @@ impl Supervisor {
             retired: supervisor.clone().recipient(),
         };
         let (id, deps) = (canary.clone(), self.deps.clone());
-        let child = PanicSupervisor::start(
+        let (child, life) = PanicSupervisor::new(
             |_| CanaryActor::new(id.clone(), deps, parent),
             {
                 let id = canary.clone();
@@ -80,6 +80,7 @@ impl Supervisor {
                 }
             },
         );
+        actix_rt::spawn(self.deps.lifetime.limit(life));
         tracing::info!(canary = %canary, "Synced {}/{}", canary.namespace, canary.name);
         self.children.insert(canary, child);
     }

@@ -11,6 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, core::DynamicObject};
 
 use crate::cache::{Cache, KindState, key_of};
+use crate::lifetime::Lifetime;
 use crate::messages::{CanariesChanged, CanaryId};
 
 /// Where to look.
@@ -40,15 +41,15 @@ const UNSERVED_RETRY: Duration = Duration::from_secs(60);
 
 /// Starts all watches on the current runtime. `supervisor` hears which canaries came, changed or went,
 /// and when a list is complete.
-pub fn start(
+pub(crate) fn start(
     client: &Client,
     cache: &Arc<Cache>,
     scope: &Scope,
     provider_kinds: &[&'static ObjectKind],
     supervisor: &Recipient<CanariesChanged>,
-) -> Vec<tokio::task::JoinHandle<()>> {
+    lifetime: &Lifetime,
+) {
     let all: BTreeSet<&'static ObjectKind> = COMMON.iter().chain(provider_kinds).copied().collect();
-    let mut tasks = Vec::new();
     for kind in all {
         cache.set_kind(kind, KindState::Syncing);
         let namespaces = match scope {
@@ -62,10 +63,9 @@ pub fn start(
                 namespace,
                 supervisor: supervisor.clone(),
             };
-            tasks.push(tokio::spawn(feed.run(client.clone())));
+            lifetime.spawn(feed.run(client.clone()));
         }
     }
-    tasks
 }
 
 struct Feed {

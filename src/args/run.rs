@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aviary_crds::duration::parse_go_duration;
 use aviary_providers::traffic::{self, UnknownProvider};
-use clap::{ArgAction, ValueEnum};
+use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
 
 const RUN_HELP: &str = "\
 Flags are also accepted in Go's notation (-name=value, -name value, -switch, -switch=false), so that manifests and charts \
@@ -35,7 +35,7 @@ Examples:
 /// Flags of `aviary run`.
 ///
 /// Has no `Debug`: it holds tokens and webhook addresses.
-#[derive(clap::Args)]
+#[derive(Args)]
 #[command(after_long_help = RUN_HELP, args_override_self = true)]
 pub struct RunArgs {
     /// Path of a kubeconfig. Empty: the service account of the pod.
@@ -205,6 +205,15 @@ pub struct UnusedFlag {
 }
 
 impl RunArgs {
+    /// The settings of `aviary run` without flags.
+    ///
+    /// # Errors
+    /// A default is invalid; there is a test that none is.
+    pub fn without_flags() -> Result<RunArgs, clap::Error> {
+        let command = RunArgs::augment_args(clap::Command::new("run"));
+        RunArgs::from_arg_matches(&command.try_get_matches_from(["run"])?)
+    }
+
     /// Environment variables win over flags unless they are empty, as in Flagger.
     pub(super) fn take_environment(&mut self, environment: impl Fn(&str) -> Option<String>) {
         let overrides = [

@@ -5,11 +5,12 @@ use std::time::Duration;
 use aviary::embedded::{self, ServiceNames};
 use aviary_actors::{Controller, ControllerConfig};
 use aviary_sim::cluster::Cluster;
-use aviary_sim::controllers::{ControllerOptions, PodDetail};
+use aviary_sim::controllers::{ControllerOptions, PodBehaviours, PodDetail, Utilisation};
 use aviary_sim::prometheus::Prometheus;
 use aviary_sim::store::{GroupKind, kinds};
-use aviary_sim::traffic::{Traffic, TrafficOptions};
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
+use aviary_sim::traffic::Traffic;
+use kube::Client;
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 /// The controller's user agent.
@@ -22,6 +23,12 @@ pub struct World {
     pub prometheus: Prometheus,
     pub services: ServiceNames,
     pub config: ControllerConfig,
+    /// The user agent of the next controller; calls and faults are told apart by it.
+    pub agent: String,
+    /// How pods behave, by image.
+    pub pods: PodBehaviours,
+    /// How busy pods are, for autoscalers.
+    pub utilisation: Utilisation,
     controller: Option<Controller>,
 }
 
@@ -34,6 +41,8 @@ pub fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
         .with_test_writer()
         .try_init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    // Actors that are dropped with the local set serve what is left in their mailboxes, which needs the runtime.
+    let _entered = runtime.enter();
     tokio::task::LocalSet::new().block_on(&runtime, test)
 }
 
@@ -46,19 +55,22 @@ impl World {
     /// The same, choosing whether pods are objects.
     pub fn with_pods(seed: u64, pods: PodDetail) -> World {
         let mut options = embedded::cluster_options(seed);
-        options.controllers = Some(ControllerOptions { pods, ..ControllerOptions::default() });
+        let controllers = ControllerOptions { pods, ..ControllerOptions::default() };
+        let (pods, utilisation) = (controllers.behaviours.clone(), controllers.utilisation.clone());
+        options.controllers = Some(controllers);
         let cluster = Cluster::new(options);
-        let traffic = Traffic::new(cluster.store(), *cluster.clock(), &TrafficOptions::default());
-        let prometheus = Prometheus::new(traffic.clone());
+        let traffic = cluster.traffic().clone();
+        let prometheus = cluster.prometheus().clone();
         let services = ServiceNames::with_prometheus(&prometheus);
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}});
         cluster.store().create(&kinds::NAMESPACE, namespace).unwrap();
-        World { cluster, traffic, prometheus, services, config: ControllerConfig::default(), controller: None }
+        let config = ControllerConfig::default();
+        World { cluster, traffic, prometheus, services, config, agent: AGENT.to_owned(), pods, utilisation, controller: None }
     }
 
     /// Starts the controller.
     pub fn start(&mut self) {
-        let controller = embedded::start_controller(self.config.clone(), &self.cluster, AGENT, &self.services).unwrap();
+        let controller = embedded::start_controller(self.config.clone(), &self.cluster, &self.agent, &self.services).unwrap();
         self.controller = Some(controller);
     }
 
@@ -68,26 +80,36 @@ impl World {
 
     /// Stops the controller in order.
     pub async fn stop(&mut self) -> bool {
+        self.assert_no_violations();
         self.controller.take().expect("the controller was started").shutdown(Duration::from_secs(10)).await
     }
 
     /// Stops the controller as `kill -9` does.
     pub fn kill(&mut self) {
+        self.assert_no_violations();
         self.controller.take().expect("the controller was started").kill();
     }
 
     /// Creates an object through the API, as `kubectl create` does: validated and with defaults.
     pub async fn create(&self, object: Value) {
-        let object: DynamicObject = serde_json::from_value(object).unwrap();
-        let types = object.types.clone().unwrap();
-        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, &types.kind));
-        let client = self.cluster.client("kubectl");
-        let api: Api<DynamicObject> = match &object.metadata.namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-            None => Api::all_with(client, &resource),
-        };
-        api.create(&PostParams::default(), &object).await.unwrap();
+        create_through(self.cluster.client("kubectl"), object).await;
+    }
+
+    /// Deletes an object of namespace `test`, as `kubectl delete` does.
+    pub async fn delete(&self, kind: &GroupKind, name: &str) {
+        let version = if kind.group == "flagger.app" { "v1beta1" } else { "v1" };
+        let api = self.api(&kind.group, version, &kind.kind, Some("test"));
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Merges into the spec of a Canary of namespace `test`, as `kubectl patch` does.
+    pub async fn patch_canary(&self, name: &str, spec: Value) {
+        let api = self.api("flagger.app", "v1beta1", "Canary", Some("test"));
+        api.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+    }
+
+    fn api(&self, group: &str, version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+        api(self.cluster.client("kubectl"), group, version, kind, namespace)
     }
 
     pub fn get(&self, kind: &GroupKind, name: &str) -> Option<Value> {
@@ -140,15 +162,85 @@ impl World {
 
     /// Messages of the canary's events, in order.
     pub fn events(&self, name: &str) -> Vec<String> {
+        self.events_in("test", name)
+    }
+
+    /// Messages of the events of a canary in another namespace, in order.
+    pub fn events_in(&self, namespace: &str, name: &str) -> Vec<String> {
         let mut events: Vec<_> = self
             .cluster
             .store()
-            .list(&kinds::EVENT, Some("test"))
+            .list(&kinds::EVENT, Some(namespace))
             .into_iter()
             .filter(|event| event["involvedObject"]["name"] == name && event["involvedObject"]["kind"] == "Canary")
             .collect();
         events.sort_by_key(|event| event["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()));
         events.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Messages of the canary's events from the first one that starts like this.
+    pub fn events_from(&self, name: &str, start: &str) -> Vec<String> {
+        let mut events = self.events(name);
+        let first = events.iter().position(|event| event.starts_with(start));
+        let first = first.unwrap_or_else(|| panic!("no event {start:?}\n{}", self.story()));
+        events.split_off(first)
+    }
+
+    /// How many events of the canary hold this text. An event that repeats counts once.
+    pub fn count_events(&self, name: &str, part: &str) -> usize {
+        self.events(name).iter().filter(|event| event.contains(part)).count()
+    }
+
+    /// A condition of the canary.
+    pub fn condition(&self, name: &str, condition_type: &str) -> Option<Value> {
+        let status = self.status(name);
+        status["conditions"].as_array()?.iter().find(|condition| condition["type"] == condition_type).cloned()
+    }
+
+    /// Starts to write down every change of phase or weight of a canary, with its time.
+    pub fn follow(&self, namespace: &str, name: &str) -> Journal {
+        let journal = Journal::default();
+        let (entries, clock) = (journal.0.clone(), *self.cluster.clock());
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        let mut changes = self.cluster.store().subscribe();
+        tokio::spawn(async move {
+            while let Some(event) = changes.recv().await {
+                let object = &event.object;
+                if event.kind != kinds::CANARY
+                    || object["metadata"]["namespace"] != namespace.as_str()
+                    || object["metadata"]["name"] != name.as_str()
+                {
+                    continue;
+                }
+                let phase = object["status"]["phase"].as_str().unwrap_or_default().to_owned();
+                let weight = object["status"]["canaryWeight"].as_u64().unwrap_or_default();
+                let mut entries = entries.lock().unwrap();
+                if entries.last().is_none_or(|last: &Entry| last.phase != phase || last.weight != weight) {
+                    entries.push(Entry { at: clock.now(), phase, weight });
+                }
+            }
+        });
+        journal
+    }
+
+    /// The exposition text of the controller's metrics.
+    pub fn metrics(&self) -> String {
+        self.controller().metrics().render().unwrap()
+    }
+
+    /// The value of one series, given as in the exposition text.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.metrics();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// No decision of the running controller broke an invariant.
+    pub fn assert_no_violations(&self) {
+        let Some(controller) = &self.controller else { return };
+        let text = controller.metrics().render().unwrap();
+        let violations: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("aviary_invariant_violations_total")).collect();
+        assert!(violations.is_empty(), "{violations:?}\n{}", self.story());
     }
 
     /// What happened, for a failing test.
@@ -162,6 +254,62 @@ impl World {
         }
         story
     }
+}
+
+impl Drop for World {
+    /// Whatever a test is about, no invariant may break on the way.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_no_violations();
+        }
+    }
+}
+
+/// One phase or weight of a canary, and since when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub at: jiff::Timestamp,
+    pub phase: String,
+    pub weight: u64,
+}
+
+/// Phases and weights of a canary, in order.
+#[derive(Clone, Default)]
+pub struct Journal(std::sync::Arc<std::sync::Mutex<Vec<Entry>>>);
+
+impl Journal {
+    pub fn entries(&self) -> Vec<Entry> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Phases and weights without their times.
+    pub fn steps(&self) -> Vec<(String, u64)> {
+        self.entries().into_iter().map(|entry| (entry.phase, entry.weight)).collect()
+    }
+
+    /// When the canary was first in this phase with this weight.
+    pub fn time_of(&self, phase: &str, weight: u64) -> jiff::Timestamp {
+        let entries = self.entries();
+        let found = entries.iter().find(|entry| entry.phase == phase && entry.weight == weight);
+        found.unwrap_or_else(|| panic!("never {phase} at {weight}: {entries:#?}")).at
+    }
+}
+
+fn api(client: Client, group: &str, version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    match namespace {
+        Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+        None => Api::all_with(client, &resource),
+    }
+}
+
+/// Creates an object through the API, as `kubectl create` does: validated and with defaults.
+pub async fn create_through(client: Client, object: Value) {
+    let object: DynamicObject = serde_json::from_value(object).unwrap();
+    let types = object.types.clone().unwrap();
+    let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+    let api = api(client, group, version, &types.kind, object.metadata.namespace.as_deref());
+    api.create(&PostParams::default(), &object).await.unwrap();
 }
 
 pub fn deployment(namespace: &str, name: &str, image: &str) -> Value {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::checks::{GroupMember, PreparedCheck, Query, sample};
 use crate::clock::Clock;
+use crate::lifetime::Lifetime;
 use crate::messages::{EffectDone, EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
@@ -43,6 +44,7 @@ type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
 pub struct Observer {
     asker: Asker,
     recorder: actix::Addr<Recorder>,
+    lifetime: Lifetime,
     /// Recent queries, by backend and text.
     recent: HashMap<String, (Instant, SharedAnswer)>,
     /// Members of grouped queries that wait for company.
@@ -68,14 +70,15 @@ struct Flush(GroupKey);
 
 impl Observer {
     /// An observer with nothing to do.
-    pub fn new(
+    pub(crate) fn new(
         transport: Arc<dyn Transport>,
         clock: Clock,
         metrics: Metrics,
         recorder: actix::Addr<Recorder>,
+        lifetime: Lifetime,
     ) -> Observer {
         let asker = Asker { transport, clock, metrics, breaker: Breaker::default() };
-        Observer { asker, recorder, recent: HashMap::new(), gathering: BTreeMap::new() }
+        Observer { asker, recorder, lifetime, recent: HashMap::new(), gathering: BTreeMap::new() }
     }
 
     fn ask(&mut self, query: &Query, context: &mut Context<Self>) -> SharedAnswer {
@@ -121,7 +124,7 @@ impl Observer {
         let Some(Gathering { config, members }) = self.gathering.remove(key) else { return };
         let asker = self.asker.clone();
         let (metric, interval) = (key.metric, key.interval.clone());
-        tokio::spawn(async move {
+        self.lifetime.spawn(async move {
             // Alone, a check asks exactly the query that Flagger would.
             if members.len() == 1 {
                 for (query, sender) in members.into_values().flatten() {
@@ -248,7 +251,7 @@ impl Handler<TakeSamples> for Observer {
             .collect();
         let recorder = self.recorder.clone();
         let started = Instant::now();
-        tokio::spawn(async move {
+        self.lifetime.spawn(async move {
             let samples = join_all(asked.into_iter().map(|(check, answer)| {
                 let (recorder, canary) = (recorder.clone(), canary.clone());
                 async move {
@@ -275,7 +278,7 @@ impl Handler<ProbeBackends> for Observer {
 
     fn handle(&mut self, order: ProbeBackends, _: &mut Context<Self>) {
         let asker = self.asker.clone();
-        tokio::spawn(async move {
+        self.lifetime.spawn(async move {
             let mut result = Ok(());
             for check in &order.checks {
                 result = match &check.query {

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use kube::Client;
 
 use crate::cache::Cache;
+use crate::lifetime::Lifetime;
 use crate::messages::{EffectDone, EffectOutcome, Epoch, Lane, Write, WriteError, WriteOrder};
 use crate::metrics::Metrics;
 use queue::{Queue, Waiting};
@@ -26,6 +27,7 @@ pub struct Router {
     client: Client,
     cache: Arc<Cache>,
     metrics: Metrics,
+    lifetime: Lifetime,
     queue: Queue<Job>,
     in_flight: usize,
 }
@@ -47,8 +49,8 @@ struct Finished {
 
 impl Router {
     /// A router with nothing to do.
-    pub fn new(client: Client, cache: Arc<Cache>, metrics: Metrics) -> Router {
-        Router { client, cache, metrics, queue: Queue::default(), in_flight: 0 }
+    pub(crate) fn new(client: Client, cache: Arc<Cache>, metrics: Metrics, lifetime: Lifetime) -> Router {
+        Router { client, cache, metrics, lifetime, queue: Queue::default(), in_flight: 0 }
     }
 
     fn start_waiting(&mut self, context: &mut Context<Self>) {
@@ -58,7 +60,7 @@ impl Router {
             let router = context.address();
             let (client, cache) = (self.client.clone(), self.cache.clone());
             let Job { epoch, write, reply } = job;
-            tokio::spawn(async move {
+            self.lifetime.spawn(async move {
                 let writing = AssertUnwindSafe(write::execute(client, cache, write)).catch_unwind();
                 let result = writing.await.unwrap_or_else(|_| Err(WriteError::Failed("the write panicked".to_owned())));
                 router.do_send(Finished { objects, epoch, result, reply });

@@ -48,13 +48,22 @@ impl<A> PanicSupervisor<A>
 where
     A: Supervised + Actor<Context = Context<A>> + Unpin,
 {
-    /// Starts an actor on the current arbiter.
-    pub fn start(make: impl FnOnce(&mut Context<A>) -> A, policy: impl FnMut(&Exit) -> Verdict + 'static) -> Addr<A> {
+    /// An actor's address, and the future that is all its lives.
+    pub fn new(
+        make: impl FnOnce(&mut Context<A>) -> A,
+        policy: impl FnMut(&Exit) -> Verdict + 'static,
+    ) -> (Addr<A>, Self) {
         let mut context = Context::new();
         let address = context.address();
         let actor = make(&mut context);
         let life = context.into_future(actor);
-        actix_rt::spawn(Self { life, policy: Box::new(policy), delay: None });
+        (address, Self { life, policy: Box::new(policy), delay: None })
+    }
+
+    /// Starts an actor on the current arbiter.
+    pub fn start(make: impl FnOnce(&mut Context<A>) -> A, policy: impl FnMut(&Exit) -> Verdict + 'static) -> Addr<A> {
+        let (address, lives) = Self::new(make, policy);
+        actix_rt::spawn(lives);
         address
     }
 }

@@ -278,6 +278,13 @@ impl Run {
         }
     }
 
+    /// Whatever is left of the script happens now.
+    pub(crate) fn end_script(&mut self) {
+        for (_, event) in std::mem::take(&mut self.script) {
+            self.apply(event);
+        }
+    }
+
     pub(crate) fn apply(&mut self, event: Event) {
         match event {
             Event::Revision(revision) => self.world.edit(Some(&revision), None),

@@ -132,12 +132,10 @@ fn walk(phases: &[Phase]) {
                     {
                         seen.answers.clone_from(answers);
                         seen.pending.routes = routes;
-                        {
-                            for plan in &plans {
-                                let decision = decide(plan, &state, &seen);
-                                let broken = invariants::violations(&state, &seen, &decision);
-                                assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
-                            }
+                        for plan in &plans {
+                            let decision = decide(plan, &state, &seen);
+                            let broken = invariants::violations(&state, &seen, &decision);
+                            assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
                         }
                     }
                 }

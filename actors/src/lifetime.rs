@@ -1,0 +1,87 @@
+//! How long the parts of one controller live.
+
+use actix::dev::ContextFut;
+use actix::{Actor, Addr, AsyncContext, Context};
+use tokio::sync::watch;
+
+/// Ends everything that was started under its [`Lifetime`] when it is dropped.
+#[derive(Debug)]
+pub(crate) struct KillSwitch {
+    _end: watch::Sender<()>,
+}
+
+/// Starts actors and tasks that end with a controller, as the threads of a process end with it: from the moment at which
+/// the [`KillSwitch`] is dropped none of them runs another line.
+#[derive(Clone, Debug)]
+pub(crate) struct Lifetime(watch::Receiver<()>);
+
+impl Lifetime {
+    pub(crate) fn new() -> (KillSwitch, Lifetime) {
+        let (sender, receiver) = watch::channel(());
+        (KillSwitch { _end: sender }, Lifetime(receiver))
+    }
+
+    /// `work`, dropped unfinished at the end of the lifetime.
+    pub(crate) fn limit<W: Future<Output = ()>>(&self, work: W) -> impl Future<Output = ()> + use<W> {
+        let mut end = self.0.clone();
+        async move {
+            tokio::select! {
+                // The end is looked at first: work that is about to be resumed must not be.
+                biased;
+                _ = end.changed() => {}
+                () = work => {}
+            }
+        }
+    }
+
+    /// Spawns a task on the current runtime.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        // An actor that is dropped serves what is left in its mailbox, and may want to start something.
+        if self.0.has_changed().is_ok() {
+            tokio::spawn(self.limit(work));
+        }
+    }
+
+    /// Starts an actor on the current arbiter.
+    pub(crate) fn start<A: Actor<Context = Context<A>>>(&self, actor: A) -> Addr<A> {
+        let context = Context::new();
+        let address = context.address();
+        let life: ContextFut<A, Context<A>> = context.into_future(actor);
+        actix_rt::spawn(self.limit(life));
+        address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_runs_after_the_end() {
+        let (switch, lifetime) = Lifetime::new();
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        lifetime.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        // The task is due and could be resumed now.
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(switch);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        assert_eq!(Arc::strong_count(&count), 1, "what the task held is gone");
+        let late = count.clone();
+        lifetime.spawn(async move { drop(late.fetch_add(1, Ordering::Relaxed)) });
+        tokio::task::yield_now().await;
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,101 @@
+//! The `aviary-loadtest` binary.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use aviary_crds::duration::parse_go_duration;
+use aviary_loadtest::fleet;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Load tests for controllers of progressive delivery.
+#[derive(Parser)]
+#[command(name = "aviary-loadtest", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run thousands of canaries through releases on an embedded cluster, in virtual time, and report what it cost.
+    ///
+    /// Exits with 1 if a release did not end as it should.
+    Fleet(FleetArgs),
+}
+
+#[derive(Args)]
+struct FleetArgs {
+    /// Canaries, each with a Deployment of its own
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    canaries: usize,
+    /// Namespaces that they are spread over
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    namespaces: usize,
+    /// New revisions, at random times
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    releases: usize,
+    /// Share of the releases that fails a tenth of its requests, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    failing: f64,
+    /// Interval of the analysis
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration)]
+    interval: Duration,
+    /// Virtual hours in which the releases happen
+    #[arg(long, value_name = "HOURS", default_value_t = 1.0)]
+    hours: f64,
+    /// Decides which canaries release what and when
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Also exit with 1 if the controller costs more than it may
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn go_duration(text: &str) -> Result<Duration, String> {
+    parse_go_duration(text).map_err(|error| error.to_string())
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    // Only fails if a provider is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
+    match Cli::parse().command {
+        Command::Fleet(args) => run_fleet(&args),
+    }
+}
+
+fn run_fleet(args: &FleetArgs) -> anyhow::Result<ExitCode> {
+    let report = fleet::run(&fleet::Options {
+        canaries: args.canaries,
+        namespaces: args.namespaces,
+        releases: args.releases,
+        failing: args.failing,
+        interval: args.interval,
+        time: Duration::try_from_secs_f64(args.hours * 3600.0)?,
+        seed: args.seed,
+    })?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        Output::Table => write!(out, "{report}")?,
+        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+    }
+    let exceeded = if args.check { report.exceeded() } else { Vec::new() };
+    for text in &exceeded {
+        writeln!(io::stderr(), "exceeded: {text}")?;
+    }
+    let is_good = report.releases.wrong.is_empty() && exceeded.is_empty();
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

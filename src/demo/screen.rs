@@ -1,0 +1,169 @@
+//! What the demo prints: lines, and on a terminal a picture of the rollout below them.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::Duration;
+
+use aviary_actors::Metrics;
+use aviary_crds::Phase;
+use jiff::Timestamp;
+use prometheus::core::Collector;
+
+use super::rollout::{Line, Rollout};
+use super::{BAD, NAME, NAMESPACE, Options};
+use crate::args::Speed;
+
+/// Real time between two pictures.
+const PICTURE_INTERVAL: Duration = Duration::from_millis(100);
+/// Cluster time between two pictures where the clock is not held back.
+const PICTURE_INTERVAL_MAX: Duration = Duration::from_secs(5);
+/// Columns of a bar; one stands for 2.5 %.
+const BAR_WIDTH: u32 = 40;
+
+const RESET: &str = "\x1b[0m";
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const RED: &str = "\x1b[31m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const CYAN: &str = "\x1b[36m";
+
+pub(super) struct Screen<'a> {
+    out: &'a mut dyn Write,
+    options: Options,
+    /// Lines of the picture that stands below the cursor's start.
+    picture_lines: usize,
+}
+
+impl<'a> Screen<'a> {
+    pub(super) fn new(out: &'a mut dyn Write, options: &Options) -> Screen<'a> {
+        Screen { out, options: options.clone(), picture_lines: 0 }
+    }
+
+    pub(super) fn error_rate(&self, version: &str) -> f64 {
+        if version == BAD { self.options.bad_error_rate } else { self.options.good_error_rate }
+    }
+
+    /// Something that the demo does itself.
+    pub(super) fn act(&mut self, command: &str, explanation: &str) -> io::Result<()> {
+        let line = format!("\n{}\n{}", self.paint(BOLD, &format!("$ {command}")), self.paint(DIM, &format!("# {explanation}")));
+        self.line(&line)
+    }
+
+    /// Something that the API showed.
+    pub(super) fn news(&mut self, line: &Line) -> io::Result<()> {
+        let time = line.time.map_or_else(|| " ".repeat(8), |time| time.strftime("%H:%M:%S").to_string());
+        let seen = if line.count > 1 { format!("  (x{})", line.count) } else { String::new() };
+        let text = format!("{:<7}  {:<6}  canary/{NAME}  {}{seen}", line.kind, line.reason, line.message);
+        let text = match line.kind.as_str() {
+            "Warning" => self.paint(YELLOW, &text),
+            "Phase" => self.paint(CYAN, &text),
+            _ => text,
+        };
+        self.line(&format!("{}  {text}", self.paint(DIM, &time)))
+    }
+
+    /// A line above the picture.
+    pub(super) fn line(&mut self, text: &str) -> io::Result<()> {
+        self.erase_picture()?;
+        writeln!(self.out, "{text}")
+    }
+
+    /// Ends the live part.
+    pub(super) fn end(&mut self) -> io::Result<()> {
+        self.erase_picture()?;
+        writeln!(self.out)
+    }
+
+    /// Waits until it is time for the next picture; for ever where there is none.
+    pub(super) async fn next_picture(&self) {
+        if !self.options.live {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(match self.options.speed {
+            Speed::Times(times) => PICTURE_INTERVAL.mul_f64(times),
+            Speed::Max => PICTURE_INTERVAL_MAX,
+        })
+        .await;
+    }
+
+    /// Draws the rollout as it is now.
+    pub(super) fn draw(&mut self, rollout: &Rollout, metrics: &Metrics, now: Timestamp) -> io::Result<()> {
+        if !self.options.live {
+            return self.out.flush();
+        }
+        let phase = rollout.phase();
+        let phase_color = match phase {
+            Phase::Succeeded | Phase::Initialized => GREEN,
+            Phase::Failed => RED,
+            _ => CYAN,
+        };
+        let (failed, threshold) = rollout.failed_checks();
+        let mut picture = vec![
+            String::new(),
+            format!(
+                "{}  {}  failed checks {failed} of {threshold}  {}",
+                self.paint(BOLD, &format!("{NAME}.{NAMESPACE}")),
+                self.paint(phase_color, &format!("{:<16}", phase.to_string())),
+                self.paint(DIM, &now.strftime("%H:%M:%S cluster time").to_string()),
+            ),
+            self.bar("primary", 100 - rollout.weight(), GREEN),
+            self.bar("canary", rollout.weight(), YELLOW),
+        ];
+        let checks = rollout.checks();
+        picture.extend(checks.iter().map(|check| {
+            let value = last_value(metrics, &check.name).unwrap_or_else(|| "-".to_owned());
+            format!("  {:<22}{value:>8}   {}", check.name, self.paint(DIM, &check.limit))
+        }));
+        self.erase_picture()?;
+        // Without wrapping, a picture has as many lines in a narrow terminal as in a wide one.
+        write!(self.out, "\x1b[?7l{}\n\x1b[?7h", picture.join("\n"))?;
+        self.picture_lines = picture.len();
+        self.out.flush()
+    }
+
+    fn erase_picture(&mut self) -> io::Result<()> {
+        if self.picture_lines > 0 {
+            write!(self.out, "\x1b[{}F\x1b[J", self.picture_lines)?;
+            self.picture_lines = 0;
+        }
+        Ok(())
+    }
+
+    fn bar(&self, name: &str, percent: u32, color: &str) -> String {
+        let filled = (percent * BAR_WIDTH).div_ceil(100);
+        let full = "█".repeat(filled as usize);
+        let empty = "░".repeat((BAR_WIDTH - filled) as usize);
+        format!("  {name:<8}{}{} {percent:>3} %", self.paint(color, &full), self.paint(DIM, &empty))
+    }
+
+    pub(super) fn verdict(&self, text: &str, is_good: bool) -> String {
+        self.paint(if is_good { GREEN } else { RED }, text)
+    }
+
+    pub(super) fn title(&self, text: &str) -> String {
+        self.paint(BOLD, text)
+    }
+
+    fn paint(&self, color: &str, text: &str) -> String {
+        if self.options.color { format!("{color}{text}{RESET}") } else { text.to_owned() }
+    }
+}
+
+/// The value that the operator measured last, from its metric `flagger_canary_metric_analysis`, in the unit of the limit.
+fn last_value(metrics: &Metrics, check: &str) -> Option<String> {
+    let families = metrics.metric_analysis.collect();
+    let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+    let of_check = |series: &&prometheus::proto::Metric| {
+        series.get_label().iter().any(|label| label.name() == "metric" && label.value() == check)
+    };
+    let value = series.filter(of_check).next_back()?.get_gauge().get_value();
+    let mut text = String::new();
+    // The metric of Flagger's built-in duration is in seconds, and its limit in milliseconds.
+    let written = match check {
+        "request-duration" => write!(text, "{:.0} ms", value * 1000.0),
+        "request-success-rate" => write!(text, "{value:.2} %"),
+        _ => write!(text, "{value:.2}"),
+    };
+    written.ok().map(|()| text)
+}

@@ -1,0 +1,190 @@
+//! The binary as a process of its own, over HTTP, in real time: probes, metrics, a whole release, signals.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use aviary::embedded;
+use aviary_sim::cluster::Cluster;
+use aviary_sim::prometheus::Prometheus;
+use aviary_sim::store::kinds;
+use aviary_sim::traffic::{Traffic, TrafficOptions};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::support::{canary, create_through, deployment};
+
+/// Real time may be slow on a busy machine; nothing here takes a tenth of this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Server {
+    cluster: Cluster,
+    kubeconfig: tempfile::NamedTempFile,
+    prometheus: String,
+    client: kube::Client,
+}
+
+/// An embedded cluster served over HTTP, with a kubeconfig for it, and its Prometheus.
+async fn serve() -> Server {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cluster = Cluster::new(embedded::cluster_options(1));
+    let traffic = Traffic::new(cluster.store(), *cluster.clock(), &TrafficOptions::default());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = cluster.clone();
+    tokio::spawn(async move { served.serve(listener).await });
+
+    let prometheus = Prometheus::new(traffic);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let prometheus_address = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let prometheus = prometheus.clone();
+        async move {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+            let (status, body) = prometheus.handle(request.method(), &path, b"").await.unwrap();
+            (status, body)
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "embedded",
+        "clusters": [{"name": "embedded", "cluster": {"server": format!("http://{address}")}}],
+        "users": [{"name": "embedded", "user": {}}],
+        "contexts": [{"name": "embedded", "context": {"cluster": "embedded", "user": "embedded", "namespace": "test"}}],
+    });
+    std::fs::write(kubeconfig.path(), text.to_string()).unwrap();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}});
+    cluster.store().create(&kinds::NAMESPACE, namespace).unwrap();
+    let client = cluster.client("kubectl");
+    Server { cluster, kubeconfig, prometheus: prometheus_address, client }
+}
+
+/// A running controller; killed when a test fails.
+struct Process {
+    child: Child,
+    port: u16,
+}
+
+impl Process {
+    fn start(server: &Server, arguments: &[&str]) -> Process {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new(env!("CARGO_BIN_EXE_aviary"))
+            .arg(format!("-kubeconfig={}", path(server.kubeconfig.path())))
+            .arg(format!("-metrics-server={}", server.prometheus))
+            .arg(format!("-port={port}"))
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Process { child, port }
+    }
+
+    async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let response = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    }
+
+    async fn wait_ready(&self) {
+        eventually("ready", async || self.get("/readyz").await.is_some_and(|(status, _)| status == 200)).await;
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    async fn exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn log(&mut self) -> String {
+        let mut log = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn phase(cluster: &Cluster) -> String {
+    let canary = cluster.store().get(&kinds::CANARY, "test", "podinfo");
+    canary.and_then(|canary| canary["status"]["phase"].as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_through_the_binary_with_flaggers_flags() {
+    let server = serve().await;
+    // As in Flagger's manifests: no verb, one dash.
+    let mut process = Process::start(&server, &["-log-level=info", "-mesh-provider", "istio", "-include-label-prefix=app"]);
+    process.wait_ready().await;
+    assert_eq!(process.get("/healthz").await.unwrap(), (200, "OK".to_owned()));
+
+    create_through(server.client.clone(), deployment("test", "podinfo", "podinfo:6.0.0")).await;
+    let mut object = canary("test", "podinfo");
+    object["spec"]["analysis"]["stepWeight"] = json!(50);
+    create_through(server.client.clone(), object).await;
+    eventually("initialized", async || phase(&server.cluster) == "Initialized").await;
+    let change = |deployment: &mut Value| {
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!("podinfo:6.0.1");
+    };
+    server.cluster.store().update(&kinds::DEPLOYMENT, "test", "podinfo", change).unwrap();
+    eventually("succeeded", async || phase(&server.cluster) == "Succeeded").await;
+
+    let (_, metrics) = process.get("/metrics").await.unwrap();
+    for line in [
+        r#"flagger_canary_status{name="podinfo",namespace="test"} 1"#,
+        r#"flagger_canary_weight{namespace="test",workload="podinfo-primary"} 100"#,
+        r#"flagger_canary_successes_total{analysis_status="completed",deployment_strategy="canary",name="podinfo",namespace="test"} 1"#,
+        r#"flagger_canary_total{namespace="test"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    let (status, view) = process.get("/debug/canaries/test/podinfo").await.unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_str::<Value>(&view).unwrap()["phase"], "Succeeded");
+
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0));
+    let log = process.log();
+    assert!(log.contains("Advance podinfo.test canary weight 50"), "{log}");
+    assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "every line is JSON: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_without_the_resource_types_is_refused_with_the_fix() {
+    let server = serve().await;
+    for crd in ["canaries.flagger.app", "metrictemplates.flagger.app", "alertproviders.flagger.app"] {
+        server.cluster.store().delete(&kinds::CUSTOM_RESOURCE_DEFINITION, "", crd).unwrap();
+    }
+    let mut process = Process::start(&server, &["-log-level=info"]);
+    assert_eq!(process.exit().await.code(), Some(1));
+    let log = process.log();
+    assert!(log.contains("canaries.flagger.app") && log.contains("aviary crds"), "{log}");
+}

@@ -1,0 +1,229 @@
+//! Webhooks and alerts: real actors, and an endpoint in process that answers as told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aviary_actors::transport::HttpResponse;
+use aviary_providers::HttpRequest;
+use aviary_sim::store::kinds;
+use aviary_sim::traffic::Behaviour;
+use futures::FutureExt;
+use serde_json::{Value, json};
+
+use crate::support::{World, canary, deployment, in_virtual_time};
+
+/// An endpoint that answers 200 unless told otherwise, and remembers what it was asked.
+#[derive(Clone, Default)]
+struct Endpoint {
+    answers: Arc<Mutex<BTreeMap<String, u16>>>,
+    calls: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Endpoint {
+    fn answer(&self, path: &str, status: u16) {
+        self.answers.lock().unwrap().insert(path.to_owned(), status);
+    }
+
+    fn calls(&self, path: &str) -> Vec<Value> {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|(called, _)| called == path).map(|(_, body)| body.clone()).collect()
+    }
+
+    fn join(&self, world: &mut World, name: &str) {
+        let endpoint = self.clone();
+        let service = Arc::new(move |request: HttpRequest| {
+            let path = request.url.rsplit('/').next().unwrap_or_default().to_owned();
+            let status = endpoint.answers.lock().unwrap().get(&path).copied().unwrap_or(200);
+            let body = serde_json::from_slice(&request.body).unwrap_or_default();
+            endpoint.calls.lock().unwrap().push((path, body));
+            std::future::ready(Ok(HttpResponse { status, retry_after: None, body: b"secret".to_vec() })).boxed()
+        });
+        world.services = std::mem::take(&mut world.services).and(name, service);
+    }
+}
+
+fn hook(kind: &str) -> Value {
+    json!({"name": format!("my-{kind}"), "type": kind, "url": format!("http://hooks.test/{kind}"), "metadata": {"team": "a"}})
+}
+
+async fn start_with_hooks(world: &mut World, endpoint: &Endpoint, hooks: &[&str], change: impl FnOnce(&mut Value)) {
+    endpoint.join(world, "hooks.test");
+    let mut object = canary("test", "podinfo");
+    object["spec"]["analysis"]["webhooks"] = hooks.iter().map(|kind| hook(kind)).collect();
+    change(&mut object);
+    world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+    world.create(object).await;
+    world.start();
+    world.wait_for_phase("podinfo", "Initialized").await;
+    world.pass(Duration::from_secs(120)).await;
+}
+
+#[test]
+fn every_hook_is_called_when_its_time_comes() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let endpoint = Endpoint::default();
+        endpoint.answer("rollback", 500);
+        let hooks = ["confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion", "post-rollout", "rollback", "event"];
+        start_with_hooks(&mut world, &endpoint, &hooks, |canary| {
+            canary["spec"]["analysis"]["stepWeight"] = json!(100);
+            canary["spec"]["analysis"]["maxWeight"] = json!(100);
+            canary["spec"]["analysis"]["stepWeightPromotion"] = json!(50);
+        })
+        .await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(5)).await;
+
+        let events = world.events("podinfo");
+        let release = events.iter().position(|event| event.contains("confirm-rollout")).unwrap();
+        assert_eq!(
+            events[release..],
+            [
+                "Confirm-rollout check my-confirm-rollout passed",
+                "New revision detected! Scaling up podinfo.test",
+                "Starting canary analysis for podinfo.test",
+                "Pre-rollout check my-pre-rollout passed",
+                "Confirm-traffic-increase check my-confirm-traffic-increase passed",
+                "Advance podinfo.test canary weight 100",
+                "Confirm-traffic-increase check my-confirm-traffic-increase passed",
+                "Confirm-promotion check my-confirm-promotion passed",
+                "Copying podinfo.test template spec to podinfo-primary.test",
+                "Advance podinfo.test primary weight 50",
+                "Advance podinfo.test primary weight 100",
+                "Post-rollout check my-post-rollout passed",
+                "Promotion completed! Scaling down podinfo.test",
+            ]
+        );
+        let counts: Vec<usize> = hooks[..6].iter().map(|kind| endpoint.calls(kind).len()).collect();
+        assert_eq!(counts, [1, 1, 1, 2, 1, 1]);
+        let confirm = &endpoint.calls("confirm-rollout")[0];
+        assert_eq!(confirm["phase"], "Initialized");
+        assert_eq!((&confirm["name"], &confirm["metadata"]["team"]), (&json!("podinfo"), &json!("a")));
+        assert_eq!(endpoint.calls("post-rollout")[0]["phase"], "Succeeded");
+        let told: Vec<_> = endpoint.calls("event").iter().map(|call| call["metadata"]["eventMessage"].clone()).collect();
+        assert_eq!(told, events.iter().map(|event| json!(event)).collect::<Vec<_>>(), "event hooks hear all, in order");
+    });
+}
+
+#[test]
+fn a_closed_gate_holds_tells_once_and_is_asked_again_each_interval() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let endpoint = Endpoint::default();
+        let gates = ["confirm-rollout", "confirm-traffic-increase", "confirm-promotion"];
+        gates.iter().for_each(|gate| endpoint.answer(gate, 403));
+        start_with_hooks(&mut world, &endpoint, &gates, |_| {}).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+
+        world.wait_for_phase("podinfo", "Waiting").await;
+        world.pass(Duration::from_secs(95)).await;
+        assert_eq!(world.phase("podinfo"), "Waiting");
+        let asked = endpoint.calls("confirm-rollout").len();
+        assert!((9..=11).contains(&asked), "asked {asked} times in 95 s");
+        endpoint.answer("confirm-rollout", 200);
+        world.wait_for_phase("podinfo", "Progressing").await;
+
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.status("podinfo")["canaryWeight"], 0, "no increase without approval");
+        endpoint.answer("confirm-traffic-increase", 200);
+        world.wait_for_phase("podinfo", "WaitingPromotion").await;
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.status("podinfo")["canaryWeight"], 50);
+        endpoint.answer("confirm-promotion", 200);
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(5)).await;
+
+        let events = world.events("podinfo");
+        for text in [
+            "Halt podinfo.test advancement waiting for approval my-confirm-rollout",
+            "Halt podinfo.test advancement waiting for traffic increase approval my-confirm-traffic-increase",
+            "Halt podinfo.test advancement waiting for promotion approval my-confirm-promotion",
+        ] {
+            assert_eq!(events.iter().filter(|event| *event == text).count(), 1, "{text}\n{}", world.story());
+        }
+        assert!(!world.story().contains("secret"), "bodies of endpoints never reach an event");
+    });
+}
+
+#[test]
+fn a_rollback_hook_rolls_back() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let endpoint = Endpoint::default();
+        endpoint.answer("rollback", 404);
+        start_with_hooks(&mut world, &endpoint, &["rollback"], |_| {}).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_until("half way", || world.status("podinfo")["canaryWeight"] == 20).await;
+        endpoint.answer("rollback", 200);
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(5)).await;
+        let events = world.events("podinfo");
+        assert_eq!(
+            events[events.len() - 3..],
+            [
+                "Rollback check my-rollback passed",
+                "Rolling back podinfo.test manual webhook invoked",
+                "Canary failed! Scaling down podinfo.test",
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_slow_endpoint_of_one_namespace_delays_no_other() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let never = Arc::new(|_: HttpRequest| std::future::pending().boxed());
+        world.services = std::mem::take(&mut world.services).and("stuck.test", never);
+        let mut stuck = canary("test", "stuck");
+        stuck["spec"]["analysis"]["webhooks"] = json!([{"name": "gate", "type": "confirm-rollout", "url": "http://stuck.test/"}]);
+        world.create(deployment("test", "stuck", "podinfo:6.0.0")).await;
+        world.create(stuck).await;
+        world.deploy("podinfo").await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.wait_for_phase("stuck", "Initialized").await;
+        world.pass(Duration::from_secs(120)).await;
+        world.set_image("stuck", "podinfo:6.0.1");
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        assert_ne!(world.phase("stuck"), "Progressing");
+    });
+}
+
+#[test]
+fn alerts_go_where_the_canary_says_with_the_default_severity() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let chat = Endpoint::default();
+        chat.join(&mut world, "chat.test");
+        world.traffic.set_behaviour("podinfo:6.0.2", Behaviour { error_ratio: 0.2, ..Behaviour::default() });
+        world
+            .create(json!({"apiVersion": "flagger.app/v1beta1", "kind": "AlertProvider",
+                "metadata": {"namespace": "test", "name": "on-call"},
+                "spec": {"type": "slack", "channel": "releases", "address": "http://chat.test/slack"}}))
+            .await;
+        start_with_hooks(&mut world, &Endpoint::default(), &[], |canary| {
+            canary["spec"]["analysis"]["alerts"] = json!([
+                {"name": "all", "providerRef": {"name": "on-call"}},
+                {"name": "missing", "severity": "error", "providerRef": {"name": "nobody"}},
+            ]);
+        })
+        .await;
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(5)).await;
+        let texts: Vec<_> = chat.calls("slack").iter().map(|call| call["attachments"][0]["text"].clone()).collect();
+        assert_eq!(
+            texts,
+            [
+                json!("New Deployment detected, initialization completed."),
+                json!("New revision detected, progressing canary analysis."),
+                json!("Failed checks threshold reached 3"),
+            ]
+        );
+        assert!(world.get(&kinds::CANARY, "podinfo").is_some());
+    });
+}
