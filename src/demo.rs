@@ -77,7 +77,9 @@ const SEED: u64 = 1;
 /// A release takes two minutes; one that has not ended after this time never will.
 const PATIENCE: Duration = Duration::from_secs(1800);
 /// Time after a verdict in which its last events arrive and the pods of the canary go.
-const SETTLING: Duration = Duration::from_secs(10);
+const SETTLING: Duration = Duration::from_secs(5);
+/// How far back the queries of the Canary look.
+const LOOK_BACK: Duration = Duration::from_secs(60);
 
 /// Plays the demo and writes what happens to `out`.
 ///
@@ -97,9 +99,14 @@ async fn play(options: &Options, out: &mut dyn Write) -> anyhow::Result<Report> 
     }
     let cluster = cluster(options)?;
     let mut demo = Demo::start(cluster, Screen::new(out, options))?;
+    demo.screen.introduce(USERS)?;
     demo.install().await?;
-    let releases = vec![demo.release(GOOD).await?, demo.release(BAD).await?];
-    let report = Report { releases };
+    let good = demo.release(GOOD).await?;
+    // Both versions count as workload `podinfo`, here as in Istio.
+    demo.screen.act("sleep 60", "the queries look back one minute; now they will see the next version only")?;
+    demo.follow_for(LOOK_BACK).await?;
+    let bad = demo.release(BAD).await?;
+    let report = Report { releases: vec![good, bad] };
     demo.screen.end()?;
     report.print(&mut demo.screen)?;
     demo.controller.shutdown(SETTLING).await;
@@ -131,7 +138,8 @@ impl<'a> Demo<'a> {
     fn start(cluster: Cluster, screen: Screen<'a>) -> anyhow::Result<Demo<'a>> {
         let config = settings::controller_config(&RunArgs::without_flags()?);
         let services = ServiceNames::with_prometheus(cluster.prometheus());
-        let controller = embedded::start_controller(config, &cluster, OPERATOR, &services).context("start the operator")?;
+        let controller =
+            embedded::start_controller(config, &cluster, OPERATOR, &services).context("start the operator")?;
         let kubectl = cluster.client(KUBECTL);
         let rollout = Rollout::watch(&kubectl);
         Ok(Demo { cluster, kubectl, controller, rollout, screen })
@@ -139,11 +147,13 @@ impl<'a> Demo<'a> {
 
     /// Applies the manifests and waits until the operator has made its objects.
     async fn install(&mut self) -> anyhow::Result<()> {
-        self.screen.act("kubectl apply -f podinfo.yaml", "a Deployment of podinfo 6.0.0, and a Canary that releases it")?;
+        self.screen
+            .act("kubectl apply -f podinfo.yaml", "a Deployment of podinfo 6.0.0, and a Canary that releases it")?;
         for object in serde_saphyr::from_multiple::<DynamicObject>(MANIFESTS).context("read podinfo.yaml")? {
             create(&self.kubectl, &object).await?;
         }
-        self.follow_until("Initialized", |rollout| rollout.phase() == Phase::Initialized).await
+        self.follow_until("Initialized", |rollout| rollout.phase() == Phase::Initialized).await?;
+        self.follow_for(SETTLING).await
     }
 
     /// Sets the image, and waits for the verdict.

@@ -39,7 +39,9 @@ async fn config(args: &RunArgs) -> anyhow::Result<Config> {
     };
     let options = KubeConfigOptions::default();
     if !args.kubeconfig.is_empty() {
-        let read = async { Config::from_custom_kubeconfig(Kubeconfig::read_from(Path::new(&args.kubeconfig))?, &options).await };
+        let read = async {
+            Config::from_custom_kubeconfig(Kubeconfig::read_from(Path::new(&args.kubeconfig))?, &options).await
+        };
         let mut config = read.await.with_context(|| format!("read --kubeconfig={}", args.kubeconfig))?;
         config.cluster_url = master.unwrap_or(config.cluster_url);
         return Ok(config);
@@ -153,6 +155,9 @@ mod tests {
             "not allowed to list what Aviary needs, check the ClusterRole: no metrictemplates for you"
         );
         let broken = refusal(&[("canaries", 500)]).await;
-        assert!(broken.starts_with("list canaries.flagger.app: ") && broken.contains("no canaries for you"), "{broken}");
+        assert!(
+            broken.starts_with("list canaries.flagger.app: ") && broken.contains("no canaries for you"),
+            "{broken}"
+        );
     }
 }

@@ -18,7 +18,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use args::{Cli, Command, VersionArgs, VersionOutput};
+use args::{Cli, Command, LogEncoding, LogLevel, VersionArgs, VersionOutput};
 
 // A canary whose actor panics is restarted alone; with `panic = "abort"` it would take the process with it.
 const _: () = assert!(cfg!(panic = "unwind"), "supervision needs panic = \"unwind\"");
@@ -34,7 +34,7 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // The last resort: there may be no log yet, and standard error may be closed.
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
@@ -44,7 +44,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match command {
         Command::Run(run) if run.version => writeln!(out, "aviary {}", version::text())?,
-        Command::Run(run) => return run::run(*run),
+        Command::Run(run) => return run::run(&run),
         Command::Demo(demo) => return run_demo(demo, &mut out),
         Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
         Command::Version(VersionArgs { output: VersionOutput::Text }) => writeln!(out, "aviary {}", version::text())?,
@@ -54,6 +54,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run_demo(demo: args::DemoArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        logging::init(LogLevel::Off, LogEncoding::Console).context("start logging")?;
+    }
     let is_terminal = io::stdout().is_terminal();
     let has_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let live = is_terminal && !demo.plain;
@@ -62,7 +65,31 @@ fn run_demo(demo: args::DemoArgs, out: &mut dyn Write) -> anyhow::Result<ExitCod
     Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// An error with its causes, without those that it repeats.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
 /// `aviary crds | head` is no failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_told_once() {
+        let error = anyhow!("no such file").context("read x: no such file").context("start");
+        assert_eq!(super::one_line(&error), "start: read x: no such file");
+    }
 }

@@ -36,13 +36,16 @@ pub fn init(level: LogLevel, encoding: LogEncoding) -> Result<(), TryInitError> 
     }
 }
 
-/// Libraries say at `debug` what only their authors want to know.
+/// Libraries say at `debug` what only their authors want to know, and kube logs every failed request, which its caller
+/// logs too.
 fn directives(level: LogLevel) -> &'static str {
     match level {
-        LogLevel::Debug => "info,aviary=debug,aviary_actors=debug,aviary_providers=debug,aviary_sim=debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
+        LogLevel::Debug => {
+            "info,kube_client::client::builder=off,aviary=debug,aviary_actors=debug,aviary_providers=debug"
+        }
+        LogLevel::Info => "info,kube_client::client::builder=off",
+        LogLevel::Warn => "warn,kube_client::client::builder=off",
+        LogLevel::Error => "error,kube_client::client::builder=off",
         LogLevel::Off => "off",
     }
 }

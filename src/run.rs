@@ -1,5 +1,8 @@
 //! `aviary run`: everything wired and kept running until a signal.
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +10,13 @@ use std::time::Duration;
 use anyhow::Context;
 use aviary_actors::transport::{Network, Transport};
 use aviary_actors::{Clock, Controller, ControllerHandle, Metrics};
-use aviary_providers::metrics::{self, ProviderConfig};
 use aviary_providers::HttpRequest;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use aviary_providers::metrics::{self, ProviderConfig};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
-use crate::args::RunArgs;
+use crate::args::{LogLevel, RunArgs};
 use crate::{admin, kubernetes, logging, settings, version};
 
 /// Threads for watches, decoding, TLS and HTTP; actors decide on a thread of their own. Two keep up with ten thousand
@@ -23,8 +28,8 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(10);
 /// Runs the operator until it is told to stop.
 ///
 /// # Errors
-/// If it cannot start; the message says what is missing.
-pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+/// If it cannot start and nothing is logged (`--log-level=fatal`); otherwise the log says what is missing.
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (level, is_known_level) = args.log_level();
     logging::init(level, args.zap_encoding).context("start logging")?;
     if !is_known_level {
@@ -32,23 +37,32 @@ pub fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     }
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder.worker_threads(WORKERS).enable_all().build().context("start the runtime")?;
-    actix_rt::System::with_tokio_rt(|| runtime).block_on(serve(args))
+    let end = actix_rt::System::with_tokio_rt(|| runtime).block_on(async {
+        let listener = admin::bind(args.port).await?;
+        serve(args, listener, &mut signals()?).await
+    });
+    match end {
+        Err(error) if level != LogLevel::Off => {
+            tracing::error!("{}", crate::one_line(&error));
+            Ok(ExitCode::FAILURE)
+        }
+        end => end,
+    }
 }
 
-async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
+/// Serves until `stops` says so; a second time ends it at once.
+async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver<()>) -> anyhow::Result<ExitCode> {
     let (version, revision, provider) = (version::VERSION, version::REVISION, &args.mesh_provider);
     tracing::info!("Starting aviary version {version} revision {revision} mesh provider {provider}");
     for unused in args.unused_flags() {
         tracing::warn!(flag = unused.flag, "--{} is accepted, but {}", unused.flag, unused.consequence);
     }
-    let mut signals = Signals::new()?;
     let metrics = Metrics::new().context("register metrics")?;
-    let listener = admin::bind(args.port).await?;
-    let client = kubernetes::client(&args, &metrics).await?;
+    let client = kubernetes::client(args, &metrics).await?;
     let namespaces = args.namespaces();
     tokio::select! {
         verified = kubernetes::verify(&client, &namespaces) => verified?,
-        () = signals.next() => return Ok(ExitCode::SUCCESS),
+        _ = stops.recv() => return Ok(ExitCode::SUCCESS),
     }
     if !namespaces.is_empty() {
         tracing::info!("Watching namespace {}", namespaces.join(","));
@@ -56,15 +70,15 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
     let transport: Arc<dyn Transport> = Arc::new(Network::default());
     tokio::spawn(probe_metrics_server(args.metrics_server.clone(), transport.clone()));
 
-    let config = settings::controller_config(&args);
-    log_notifier(&args, config.notifier.as_ref().map(|notifier| notifier.target.address.as_str()));
+    let config = settings::controller_config(args);
+    log_notifier(args, config.notifier.as_ref().map(|notifier| notifier.target.address.as_str()));
     tracing::info!("Waiting for canary informer cache to sync");
     let controller = Controller::start(config, client, transport, Clock::system(), metrics);
     tracing::info!("Starting HTTP server on port {}", args.port);
     tokio::spawn(admin::serve(listener, admin::router(Arc::new(controller.handle()))));
     tokio::spawn(log_when_synced(controller.handle()));
 
-    signals.next().await;
+    stops.recv().await;
     tracing::info!("Shutting down operator workers");
     tokio::select! {
         finished = controller.shutdown(SHUTDOWN_DEADLINE) => {
@@ -73,28 +87,25 @@ async fn serve(args: RunArgs) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        () = signals.next() => Ok(ExitCode::FAILURE),
+        _ = stops.recv() => Ok(ExitCode::FAILURE),
     }
 }
 
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Signals> {
-        let handle = |kind| signal(kind).context("handle signals");
-        Ok(Signals { interrupt: handle(SignalKind::interrupt())?, terminate: handle(SignalKind::terminate())? })
+/// SIGINT and SIGTERM, as they come.
+fn signals() -> anyhow::Result<mpsc::Receiver<()>> {
+    // The first one and the one that ends everything; more say nothing new.
+    let (sender, receiver) = mpsc::channel(2);
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).context("handle signals")?;
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                // Full: there are two already.
+                let _ = sender.try_send(());
+            }
+        });
     }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    Ok(receiver)
 }
 
 /// Asks once whether the metrics server is there, for the log only: it may well come later.
@@ -102,7 +113,7 @@ async fn probe_metrics_server(address: String, transport: Arc<dyn Transport>) {
     let origin = HttpRequest::get(address.clone()).origin();
     match probe(&address, transport).await {
         Ok(()) => tracing::info!("Connected to metrics server {origin}"),
-        Err(error) => tracing::error!("Metrics server {origin} unreachable {error:#}"),
+        Err(error) => tracing::error!("Metrics server {origin} unreachable {}", crate::one_line(&error)),
     }
 }
 
@@ -117,7 +128,9 @@ async fn probe(address: &str, transport: Arc<dyn Transport>) -> anyhow::Result<(
 fn log_notifier(args: &RunArgs, address: Option<&str>) {
     match address {
         Some(address) => tracing::info!("Notifications enabled for {}", HttpRequest::get(address.to_owned()).origin()),
-        None if !args.slack_url.is_empty() => tracing::error!("Notifier empty Slack channel: no notifications are sent"),
+        None if !args.slack_url.is_empty() => {
+            tracing::error!("Notifier empty Slack channel: no notifications are sent")
+        }
         None => {}
     }
 }

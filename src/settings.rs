@@ -126,7 +126,10 @@ mod tests {
         let slack = [&slack[..], &["-slack-channel=general"]].concat();
         let notifier = config(&slack).notifier.unwrap();
         assert_eq!((notifier.channel.as_str(), notifier.target.address.as_str()), ("slack", "http://s"));
-        assert_eq!((notifier.target.token.as_deref(), notifier.target.proxy.as_deref()), (Some("t"), Some("http://proxy")));
+        assert_eq!(
+            (notifier.target.token.as_deref(), notifier.target.proxy.as_deref()),
+            (Some("t"), Some("http://proxy"))
+        );
         let notifier = config(&[&slack[..], &["-msteams-url=http://m"]].concat()).notifier.unwrap();
         assert_eq!((notifier.channel.as_str(), notifier.target.address.as_str()), ("msteams", "http://m"));
         assert_eq!((notifier.target.token.as_deref(), notifier.target.proxy.as_deref()), (None, None));

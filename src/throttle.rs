@@ -35,7 +35,9 @@ impl Throttle {
         let cost = Duration::from_secs_f64((1.0 / qps).min(3600.0));
         let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
         let tolerance = cost.saturating_mul(u64::from(burst.max(1) - 1));
-        Throttle { bucket: Some(Arc::new(Bucket { origin: Instant::now(), full_at: AtomicU64::new(0), cost, tolerance })) }
+        Throttle {
+            bucket: Some(Arc::new(Bucket { origin: Instant::now(), full_at: AtomicU64::new(0), cost, tolerance })),
+        }
     }
 
     /// Takes a token and returns how long its owner has to wait.

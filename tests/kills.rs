@@ -1,0 +1,331 @@
+//! The controller is killed after each of its writes, and the cluster ends as if it had not been.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aviary_sim::calls::CallCounts;
+use aviary_sim::store::kinds;
+use aviary_sim::traffic::Behaviour;
+use serde_json::{Value, json};
+
+use crate::support::checks::{Watchman, assert_same_end, final_state};
+use crate::support::{World, canary, deployment, in_virtual_time};
+
+/// What happens to a canary.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Scenario {
+    /// A release, with this `stepWeightPromotion`.
+    Good(u32),
+    /// A release of a changed ConfigMap and Secret.
+    Configs,
+    /// A release with `skipAnalysis`.
+    Skipped,
+    /// A release of a target with an autoscaler.
+    Autoscaled,
+    /// A release that fails its checks.
+    Bad,
+    /// A new canary.
+    Bootstrap,
+    /// A release that is overtaken by the next one.
+    Restarted,
+    /// A release whose pods never become ready.
+    Unready,
+}
+
+/// When the controller dies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Deaths {
+    Never,
+    /// Once, right after its n-th write.
+    After(u64),
+    /// Each time right after its first write.
+    Always,
+}
+
+/// One run of a scenario, over the lives of the controller.
+struct Run {
+    world: World,
+    watchman: Watchman,
+    deaths: Deaths,
+    killed: u64,
+    before: CallCounts,
+}
+
+/// How a run ended.
+struct End {
+    cluster: BTreeMap<String, String>,
+    writes: u64,
+    killed: u64,
+}
+
+impl Run {
+    async fn of(scenario: Scenario, deaths: Deaths) -> End {
+        let world = World::new(11);
+        let watchman = Watchman::new(&world);
+        let before = world.cluster.calls().snapshot();
+        let mut run = Run { world, watchman, deaths, killed: 0, before };
+        run.prepare(scenario).await;
+        if scenario == Scenario::Bootstrap {
+            run.arm();
+        }
+        run.world.start();
+        run.until("it is initialized", |world| world.phase("podinfo") == "Initialized").await;
+        if scenario != Scenario::Bootstrap {
+            run.world.pass(Duration::from_secs(120)).await;
+            run.arm();
+            run.release(scenario).await;
+        }
+        run.settle().await;
+        run.end(scenario)
+    }
+
+    async fn prepare(&self, scenario: Scenario) {
+        let world = &self.world;
+        world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
+        let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
+        let mut canary = canary("test", "podinfo");
+        match scenario {
+            Scenario::Good(step) => canary["spec"]["analysis"]["stepWeightPromotion"] = json!(step),
+            Scenario::Skipped => canary["spec"]["skipAnalysis"] = json!(true),
+            Scenario::Configs => {
+                world.create(config("ConfigMap", "settings", "data", "old")).await;
+                world.create(config("Secret", "credentials", "stringData", "old")).await;
+                target["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+                    json!([{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "credentials"}}]);
+            }
+            Scenario::Autoscaled => {
+                world.create(autoscaler()).await;
+                canary["spec"]["autoscalerRef"] =
+                    json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
+            }
+            Scenario::Bad | Scenario::Bootstrap | Scenario::Restarted | Scenario::Unready => {}
+        }
+        world.create(target).await;
+        world.create(canary).await;
+    }
+
+    async fn release(&mut self, scenario: Scenario) {
+        let phase_is = |phase: &'static str| move |world: &World| world.phase("podinfo") == phase;
+        match scenario {
+            Scenario::Bootstrap => {}
+            Scenario::Good(_) | Scenario::Skipped | Scenario::Autoscaled => {
+                if scenario == Scenario::Autoscaled {
+                    self.world.change(&kinds::HPA, "podinfo", |autoscaler| autoscaler["spec"]["maxReplicas"] = json!(7));
+                }
+                self.world.set_image("podinfo", "podinfo:6.0.1");
+                self.until("it is promoted", phase_is("Succeeded")).await;
+            }
+            Scenario::Configs => {
+                let new = |object: &mut Value| object["data"]["key"] = json!("bmV3");
+                self.world.change(&kinds::CONFIG_MAP, "settings", new);
+                self.world.change(&kinds::SECRET, "credentials", new);
+                self.until("it is promoted", phase_is("Succeeded")).await;
+            }
+            Scenario::Bad => {
+                self.world.set_image("podinfo", "podinfo:6.0.2");
+                self.until("it is rolled back", phase_is("Failed")).await;
+            }
+            Scenario::Unready => {
+                self.world.set_image("podinfo", "podinfo:6.0.1-noready");
+                self.until("it is rolled back", phase_is("Failed")).await;
+            }
+            Scenario::Restarted => {
+                self.world.set_image("podinfo", "podinfo:6.0.1");
+                self.until("it is half-way", |world| world.status("podinfo")["canaryWeight"] == 20).await;
+                self.world.set_image("podinfo", "podinfo:6.0.3");
+                self.until("it is promoted", phase_is("Succeeded")).await;
+            }
+        }
+    }
+
+    fn arm(&mut self) {
+        self.before = self.world.cluster.calls().snapshot();
+        match self.deaths {
+            Deaths::Never => {}
+            Deaths::After(writes) => self.world.cluster.faults().kill_client_after_writes(&self.world.agent, writes),
+            Deaths::Always => self.world.cluster.faults().kill_client_after_writes(&self.world.agent, 1),
+        }
+    }
+
+    /// The next life begins at once.
+    fn start_anew(&mut self) {
+        self.world.kill();
+        self.killed += 1;
+        self.world.agent = format!("aviary-{}", self.killed + 1);
+        if self.deaths == Deaths::Always {
+            self.world.cluster.faults().kill_client_after_writes(&self.world.agent, 1);
+        }
+        self.world.start();
+    }
+
+    /// Waits for a condition, over any number of deaths.
+    async fn until(&mut self, what: &str, condition: impl Fn(&World) -> bool) {
+        let faults = self.world.cluster.faults().clone();
+        let mut changes = self.world.cluster.store().subscribe();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(3600);
+        while !condition(&self.world) {
+            let agent = self.world.agent.clone();
+            tokio::select! {
+                biased;
+                () = faults.wait_killed(&agent) => self.start_anew(),
+                next = tokio::time::timeout_at(deadline, changes.recv()) => {
+                    assert!(next.is_ok(), "waited an hour until {what}\n{}", self.world.story());
+                }
+            }
+        }
+    }
+
+    /// What is under way comes to its end, over any number of deaths.
+    async fn settle(&mut self) {
+        let faults = self.world.cluster.faults().clone();
+        loop {
+            let agent = self.world.agent.clone();
+            tokio::select! {
+                () = faults.wait_killed(&agent) => self.start_anew(),
+                () = tokio::time::sleep(Duration::from_secs(120)) => return,
+            }
+        }
+    }
+
+    fn end(mut self, scenario: Scenario) -> End {
+        let context = format!("{scenario:?}, killed: {:?}", self.deaths);
+        let violations = self.watchman.violations();
+        assert!(violations.is_empty(), "{context}: {violations:#?}\n{}", self.world.story());
+        let report = self.world.traffic.report("test", "podinfo");
+        assert_eq!(report.interruptions, 0, "{context}\n{}", self.world.story());
+        assert!(report.requests() > 1000.0, "{context}: {report:?}");
+        if scenario != Scenario::Bad {
+            assert!(report.failures() < 1e-6, "{context}: {report:?}");
+        }
+        End {
+            cluster: final_state(&self.world),
+            writes: self.world.cluster.calls().since(&self.before).writes(),
+            killed: self.killed,
+        }
+    }
+}
+
+fn config(kind: &str, name: &str, field: &str, value: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": kind,
+        "metadata": {"namespace": "test", "name": name},
+        field: {"key": value},
+    })
+}
+
+fn autoscaler() -> Value {
+    json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": {"namespace": "test", "name": "podinfo"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
+            "minReplicas": 2, "maxReplicas": 4,
+            "metrics": [{
+                "type": "Resource",
+                "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 90}},
+            }],
+        },
+    })
+}
+
+/// A controller dies once, after each of its writes in turn, and then after each write that it ever makes.
+fn survives_every_kill(scenario: Scenario, fewest_writes: u64) {
+    let undisturbed = in_virtual_time(Run::of(scenario, Deaths::Never));
+    assert_eq!(undisturbed.killed, 0);
+    assert!(undisturbed.writes >= fewest_writes, "{scenario:?}: only {} writes", undisturbed.writes);
+    let mut points = 0;
+    for deaths in (1..).map(Deaths::After) {
+        let end = in_virtual_time(Run::of(scenario, deaths));
+        assert_same_end(&undisturbed.cluster, &end.cluster, &format!("{scenario:?}, killed: {deaths:?}"));
+        if end.killed == 0 {
+            break;
+        }
+        points += 1;
+    }
+    assert_eq!(points, undisturbed.writes, "{scenario:?}: a controller died after each write");
+    // A rollback that was cut after its scale-down gives the pods another chance, with a deadline of its own: a
+    // controller that always dies there tries for ever. Users are on the primary all the while.
+    if scenario == Scenario::Unready {
+        return;
+    }
+    let end = in_virtual_time(Run::of(scenario, Deaths::Always));
+    assert_same_end(&undisturbed.cluster, &end.cluster, &format!("{scenario:?}, always killed"));
+    assert!(end.killed >= undisturbed.writes, "{scenario:?}: {} deaths", end.killed);
+    println!("{scenario:?}: {points} writes, {} deaths in a crash loop", end.killed);
+}
+
+#[test]
+fn a_good_release_survives_every_kill() {
+    survives_every_kill(Scenario::Good(0), 18);
+}
+
+#[test]
+fn a_good_release_with_steps_back_survives_every_kill() {
+    survives_every_kill(Scenario::Good(50), 18);
+}
+
+#[test]
+fn a_release_of_configs_survives_every_kill() {
+    survives_every_kill(Scenario::Configs, 20);
+}
+
+#[test]
+fn a_release_without_analysis_survives_every_kill() {
+    survives_every_kill(Scenario::Skipped, 5);
+}
+
+#[test]
+fn a_release_with_an_autoscaler_survives_every_kill() {
+    survives_every_kill(Scenario::Autoscaled, 19);
+}
+
+#[test]
+fn a_bad_release_survives_every_kill() {
+    survives_every_kill(Scenario::Bad, 10);
+}
+
+#[test]
+fn a_bootstrap_survives_every_kill() {
+    survives_every_kill(Scenario::Bootstrap, 8);
+}
+
+#[test]
+fn a_release_that_is_overtaken_survives_every_kill() {
+    survives_every_kill(Scenario::Restarted, 22);
+}
+
+#[test]
+fn a_release_that_never_becomes_ready_survives_every_kill() {
+    survives_every_kill(Scenario::Unready, 4);
+}
+
+/// Whether the controller is away for a moment or for long, every weight is held for an interval.
+#[test]
+fn a_soak_is_never_shortened() {
+    for (after, away) in [(1, 0), (9, 0), (5, 600), (1, 600)] {
+        in_virtual_time(async {
+            let mut world = World::new(11);
+            world.deploy("podinfo").await;
+            world.start();
+            world.wait_for_phase("podinfo", "Initialized").await;
+            world.pass(Duration::from_secs(120)).await;
+            let journal = world.follow("test", "podinfo");
+            world.set_image("podinfo", "podinfo:6.0.1");
+            for weight in [10, 20, 30] {
+                world.wait_until("weight", || world.status("podinfo")["canaryWeight"] == weight).await;
+                world.pass(Duration::from_secs(after)).await;
+                world.kill();
+                world.pass(Duration::from_secs(away)).await;
+                assert_eq!(world.status("podinfo")["canaryWeight"], weight, "a killed controller does nothing");
+                world.start();
+            }
+            world.wait_for_phase("podinfo", "Succeeded").await;
+            for weight in [20, 30, 40, 50] {
+                let held = journal.time_of("Progressing", weight).duration_since(journal.time_of("Progressing", weight - 10));
+                let shortest = if weight <= 40 { i64::try_from((after + away).max(10)).unwrap() } else { 10 };
+                // An absence ends with the check that was due; nothing else delays the next weight.
+                assert!((shortest..=shortest + 1).contains(&held.as_secs()), "{after} {away} {weight}: {held:?}");
+            }
+        });
+    }
+}

@@ -1,7 +1,9 @@
 //! Integration tests: one crate, because each test binary links the whole stack.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bad_input;
 mod lifecycle;
 mod process;
+mod supervision;
 mod support;
 mod webhooks;

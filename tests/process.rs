@@ -6,7 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use aviary::embedded;
-use aviary_sim::cluster::Cluster;
+use aviary_actors::Clock;
+use aviary_sim::cluster::{Cluster, ClusterOptions};
 use aviary_sim::prometheus::Prometheus;
 use aviary_sim::store::kinds;
 use aviary_sim::traffic::{Traffic, TrafficOptions};
@@ -28,7 +29,9 @@ struct Server {
 /// An embedded cluster served over HTTP, with a kubeconfig for it, and its Prometheus.
 async fn serve() -> Server {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let cluster = Cluster::new(embedded::cluster_options(1));
+    // The process has the system's clock, and deadlines compare it with times that the cluster wrote.
+    let base_time = Clock::system().now();
+    let cluster = Cluster::new(ClusterOptions { base_time, ..embedded::cluster_options(1) });
     let traffic = Traffic::new(cluster.store(), *cluster.clock(), &TrafficOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -155,7 +158,11 @@ async fn a_release_through_the_binary_with_flaggers_flags() {
         deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!("podinfo:6.0.1");
     };
     server.cluster.store().update(&kinds::DEPLOYMENT, "test", "podinfo", change).unwrap();
-    eventually("succeeded", async || phase(&server.cluster) == "Succeeded").await;
+    eventually("ended", async || ["Succeeded", "Failed"].contains(&phase(&server.cluster).as_str())).await;
+    let events = server.cluster.store().list(&kinds::EVENT, Some("test"));
+    let story: Vec<_> = events.iter().map(|event| event["message"].to_string()).collect();
+    assert_eq!(phase(&server.cluster), "Succeeded", "{story:#?}");
+
 
     let (_, metrics) = process.get("/metrics").await.unwrap();
     for line in [

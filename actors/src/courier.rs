@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::hooks::PreparedHook;
 use crate::lifetime::Lifetime;
-use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectDone, EffectOutcome, SendAlert, SendEvent};
+use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectOutcome, SendAlert, SendEvent};
 use crate::metrics::Metrics;
 use crate::transport::{HttpResponse, Transport};
 
@@ -64,7 +64,7 @@ impl Handler<CallHooks> for Courier {
         let bound = self.tenant(&order.canary.namespace);
         let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
         self.lifetime.spawn(async move {
-            let CallHooks { epoch, kind, hooks, reply, .. } = order;
+            let CallHooks { kind, hooks, reply, .. } = order;
             let _permit = bound.acquire_owned().await;
             let mut answers = Vec::new();
             for hook in hooks {
@@ -77,7 +77,7 @@ impl Handler<CallHooks> for Courier {
                     break;
                 }
             }
-            reply.do_send(EffectDone { epoch, outcome: EffectOutcome::Hooks(kind, answers) });
+            reply.send(EffectOutcome::Hooks(kind, answers));
         });
     }
 }

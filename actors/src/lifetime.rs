@@ -1,8 +1,11 @@
 //! How long the parts of one controller live.
 
-use actix::dev::ContextFut;
-use actix::{Actor, Addr, AsyncContext, Context};
+use std::time::Duration;
+
+use actix::{Actor, Addr, Context, Supervised};
 use tokio::sync::watch;
+
+use crate::supervision::{Exit, PanicSupervisor, Verdict};
 
 /// Ends everything that was started under its [`Lifetime`] when it is dropped.
 #[derive(Debug)]
@@ -42,12 +45,20 @@ impl Lifetime {
         }
     }
 
-    /// Starts an actor on the current arbiter.
-    pub(crate) fn start<A: Actor<Context = Context<A>>>(&self, actor: A) -> Addr<A> {
-        let context = Context::new();
-        let address = context.address();
-        let life: ContextFut<A, Context<A>> = context.into_future(actor);
-        actix_rt::spawn(self.limit(life));
+    /// Starts an actor that others depend on, on the current arbiter. A message that makes it panic is lost and the next one
+    /// is served: one canary's must not be the end for all.
+    pub(crate) fn start<A: Supervised + Actor<Context = Context<A>> + Unpin>(&self, actor: A) -> Addr<A> {
+        let (address, lives) = PanicSupervisor::new(
+            |_| actor,
+            |exit: &Exit| match exit {
+                Exit::Stopped => Verdict::GiveUp,
+                Exit::Panicked(reason) => {
+                    tracing::error!(actor = std::any::type_name::<A>(), "shared actor panicked: {reason}");
+                    Verdict::Restart(Duration::ZERO)
+                }
+            },
+        );
+        actix_rt::spawn(self.limit(lives));
         address
     }
 }
@@ -56,7 +67,6 @@ impl Lifetime {
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
 
     use super::*;
 

@@ -62,6 +62,39 @@ pub enum EffectOutcome {
     Round(RoundAnswer),
     /// Hooks of one type.
     Hooks(WebhookType, Vec<HookAnswer>),
+    /// Whoever was to do it failed inside; whether it was done is not known.
+    Lost,
+}
+
+/// Where the answer to an order goes. Every order is answered: dropped without an answer (by a panic on the way, say),
+/// it answers [`EffectOutcome::Lost`], so that no canary waits for ever.
+pub struct Reply {
+    epoch: Epoch,
+    to: Option<Recipient<EffectDone>>,
+}
+
+impl Reply {
+    /// To this recipient, about this epoch.
+    pub fn new(epoch: Epoch, to: Recipient<EffectDone>) -> Reply {
+        Reply { epoch, to: Some(to) }
+    }
+
+    /// Answers.
+    pub fn send(mut self, outcome: EffectOutcome) {
+        self.deliver(outcome);
+    }
+
+    fn deliver(&mut self, outcome: EffectOutcome) {
+        if let Some(to) = self.to.take() {
+            to.do_send(EffectDone { epoch: self.epoch, outcome });
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.deliver(EffectOutcome::Lost);
+    }
 }
 
 /// Why a write was not made.
@@ -134,6 +167,11 @@ pub struct ChildDied {
     pub deaths: u32,
 }
 
+/// A canary's actor was restarted after a panic.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ChildRestarted(pub CanaryId);
+
 /// A canary's actor made a step after a restart.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
@@ -175,14 +213,12 @@ pub enum Lane {
 pub struct Write {
     /// Who wants it.
     pub canary: CanaryId,
-    /// When.
-    pub epoch: Epoch,
     /// How urgent.
     pub lane: Lane,
     /// What.
     pub write: WriteOrder,
     /// Where the answer goes.
-    pub reply: Recipient<EffectDone>,
+    pub reply: Reply,
 }
 
 /// What to write.
@@ -202,26 +238,22 @@ pub enum WriteOrder {
 pub struct TakeSamples {
     /// Who wants it.
     pub canary: CanaryId,
-    /// When.
-    pub epoch: Epoch,
     /// The checks, in the order of the plan.
     pub checks: Vec<PreparedCheck>,
     /// Hooks that were called before; part of the answer.
     pub hooks: Vec<HookAnswer>,
     /// Where the answer goes.
-    pub reply: Recipient<EffectDone>,
+    pub reply: Reply,
 }
 
 /// Ask whether the backends of these checks answer.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct ProbeBackends {
-    /// When.
-    pub epoch: Epoch,
     /// The checks.
     pub checks: Vec<PreparedCheck>,
     /// Where the answer goes.
-    pub reply: Recipient<EffectDone>,
+    pub reply: Reply,
 }
 
 // ---- to the recorder -----------------------------------------------------------------------------------------------
@@ -317,14 +349,12 @@ pub struct CanaryGone(pub CanaryId);
 pub struct CallHooks {
     /// Who wants it.
     pub canary: CanaryId,
-    /// When.
-    pub epoch: Epoch,
     /// Their type.
     pub kind: WebhookType,
     /// The calls.
     pub hooks: Vec<PreparedHook>,
     /// Where the answer goes.
-    pub reply: Recipient<EffectDone>,
+    pub reply: Reply,
 }
 
 /// Call the event hooks of a canary, after those of its earlier events. Failures are logged.

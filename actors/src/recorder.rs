@@ -241,7 +241,12 @@ impl Handler<Observed> for Recorder {
             let total = i64::try_from(known.len()).unwrap_or(i64::MAX);
             self.metrics.canary_total.with_label_values(&[namespace]).set(total);
         }
-        self.series.entry(canary).or_default().target = target;
+        let series = self.series.entry(canary.clone()).or_default();
+        if series.target != target {
+            let former = std::mem::replace(series, Series { target, ..Series::default() });
+            let metrics: Vec<String> = former.metrics.into_iter().collect();
+            self.metrics.forget(namespace, &former.target, &metrics);
+        }
     }
 }
 

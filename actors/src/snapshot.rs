@@ -5,7 +5,7 @@ use aviary_crds::validated::ValidatedCanary;
 use aviary_providers::targets::{Target, TargetError};
 use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Change, Subject, scalers, services};
-use aviary_rollout::{Answers, Component, Effect, Pending, Plan, PrimaryView, Snapshot, Split, State, TargetView};
+use aviary_rollout::{Answers, Component, Effect, Pending, Plan, Snapshot, Split, State, TargetView};
 use jiff::Timestamp;
 
 use crate::cache::{Cache, KindState};
@@ -36,11 +36,14 @@ pub struct Circumstances<'a> {
 
 /// Looks at everything around a canary.
 pub fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
-    let sides = sides(understood, subject, cache, around);
+    // Also where the target cannot be used: its users have to go somewhere.
+    let primary = understood.target.observe_primary(subject, around.now);
+    let present = present(understood, subject, cache, around);
     let traffic = understood.traffic.observed(subject).map_err(|error| error.to_string());
-    let (target, primary, pending) = match sides {
-        Ok((target, primary, pending)) => (Ok(target), primary, pending),
-        Err(text) => (Err(text), None, Pending::default()),
+    let (target, primary, pending) = match (present, primary) {
+        (Ok((target, pending)), Ok(primary)) => (Ok(target), primary, pending),
+        (Ok(_), Err(error)) => (Err(error.to_string()), None, Pending::default()),
+        (Err(text), primary) => (Err(text), primary.unwrap_or(None), Pending::default()),
     };
     Snapshot {
         now: around.now,
@@ -53,15 +56,13 @@ pub fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &
     }
 }
 
-type Sides = (TargetView, Option<PrimaryView>, Pending);
-
-fn sides(
+/// The target, and what of the generated objects is not in place.
+fn present(
     understood: &Understood,
     subject: &Subject,
     cache: &Cache,
     around: &Circumstances,
-) -> Result<Sides, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
+) -> Result<(TargetView, Pending), String> {
     for kind in understood.traffic.watched() {
         if cache.kind(kind) == Some(KindState::Unserved) {
             return Err(format!(
@@ -72,8 +73,7 @@ fn sides(
             ));
         }
     }
-    let target = understood.target.observe(subject, around.now).map_err(|error| text(&error))?;
-    let primary = understood.target.observe_primary(subject, around.now).map_err(|error| text(&error))?;
+    let target = understood.target.observe(subject, around.now).map_err(|error| error.to_string())?;
     let split = Split::to_canary(around.state.canary_weight);
     let pending = Pending {
         services: is_pending(services::reconcile_sides(subject))?,
@@ -81,7 +81,7 @@ fn sides(
         apex: is_pending(services::reconcile_apex(subject))?,
         routes: is_pending(understood.traffic.reconcile(subject, split))?,
     };
-    Ok((target, primary, pending))
+    Ok((target, pending))
 }
 
 fn is_pending<E: std::fmt::Display>(changes: Result<Vec<Change>, E>) -> Result<bool, String> {

@@ -11,7 +11,7 @@ use crate::canary::{CanaryActor, Parent, with_complaint};
 use crate::deps::Deps;
 use crate::messages::{
     CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRetired, Describe, DescribeCanaries,
-    EffectDone, Epoch, EventSubject, Lane, Record, Retire, Shutdown, Write, WriteOrder,
+    ChildRestarted, EffectDone, Epoch, EventSubject, Lane, Record, Reply, Retire, Shutdown, Write, WriteOrder,
 };
 use crate::supervision::{Exit, PanicSupervisor, RestartPolicy, Verdict};
 
@@ -20,6 +20,8 @@ pub struct Supervisor {
     deps: Deps,
     children: BTreeMap<CanaryId, Addr<CanaryActor>>,
     quarantined: BTreeSet<CanaryId>,
+    /// Children that have died and wait for their next life.
+    dead: BTreeSet<CanaryId>,
     started: bool,
     stopping: Option<oneshot::Sender<()>>,
 }
@@ -31,6 +33,7 @@ impl Supervisor {
             deps,
             children: BTreeMap::new(),
             quarantined: BTreeSet::new(),
+            dead: BTreeSet::new(),
             started: false,
             stopping: None,
         }
@@ -55,6 +58,7 @@ impl Supervisor {
     fn spawn(&mut self, canary: CanaryId, context: &mut Context<Self>) {
         let supervisor = context.address();
         let parent = Parent {
+            restarted: supervisor.clone().recipient(),
             recovered: supervisor.clone().recipient(),
             retired: supervisor.clone().recipient(),
         };
@@ -89,10 +93,9 @@ impl Supervisor {
         self.deps.metrics.quarantined.set(i64::try_from(self.quarantined.len()).unwrap_or(i64::MAX));
     }
 
-    /// Tells on the object that its actor keeps dying.
-    fn tell_quarantine(&self, died: &ChildDied, context: &mut Context<Self>) {
+    /// Tells that a canary's actor keeps dying.
+    fn tell_quarantine(&self, died: &ChildDied) {
         let Some(object) = self.deps.cache.get(&canary_key(&died.canary)) else { return };
-        let now = self.deps.clock.now();
         let text = format!(
             "Quarantined after {} failures in a row, next try in 5 minutes: {}",
             died.deaths, died.reason
@@ -103,23 +106,30 @@ impl Supervisor {
                 uid: object.metadata.uid.clone().unwrap_or_default(),
                 resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
             },
-            note: Note::Obstacle(text.clone()),
-            at: now,
+            note: Note::Obstacle(text),
+            at: self.deps.clock.now(),
         });
+    }
+
+    /// Says on the object that its actor keeps dying, unless it says so already.
+    fn mark_degraded(&self, died: &ChildDied, context: &mut Context<Self>) {
+        let Some(object) = self.deps.cache.get(&canary_key(&died.canary)) else { return };
+        let text = format!("the controller fails on this canary and tries again every 5 minutes: {}", died.reason);
+        let now = self.deps.clock.now();
         let Some(status) = with_complaint(&object, DEGRADED, "True", "ActorCrashLooping", &text, now) else { return };
         let mut object = (*object).clone();
         object.data["status"] = status;
         self.deps.router.do_send(Write {
             canary: died.canary.clone(),
-            epoch: Epoch::default(),
             lane: Lane::Upkeep,
             write: WriteOrder::Status(Box::new(object)),
-            reply: context.address().recipient(),
+            reply: Reply::new(Epoch::default(), context.address().recipient()),
         });
     }
 
+    /// Done when no child has anything in flight any more. A dead one has not, and may stay dead for minutes.
     fn finish_stopping(&mut self) {
-        if self.children.is_empty()
+        if self.children.keys().all(|canary| self.dead.contains(canary))
             && let Some(done) = self.stopping.take()
         {
             let _ = done.send(());
@@ -166,10 +176,24 @@ impl Handler<ChildDied> for Supervisor {
     fn handle(&mut self, died: ChildDied, context: &mut Context<Self>) {
         tracing::error!(canary = %died.canary, deaths = died.deaths, "canary actor panicked: {}", died.reason);
         self.deps.metrics.restarts.with_label_values(&[died.canary.namespace.as_str()]).inc();
-        if died.quarantined && self.quarantined.insert(died.canary.clone()) {
-            self.update_quarantine();
-            self.tell_quarantine(&died, context);
+        self.dead.insert(died.canary.clone());
+        self.finish_stopping();
+        if !died.quarantined {
+            return;
         }
+        if self.quarantined.insert(died.canary.clone()) {
+            self.update_quarantine();
+            self.tell_quarantine(&died);
+        }
+        self.mark_degraded(&died, context);
+    }
+}
+
+impl Handler<ChildRestarted> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, ChildRestarted(canary): ChildRestarted, _: &mut Context<Self>) {
+        self.dead.remove(&canary);
     }
 }
 
@@ -189,6 +213,7 @@ impl Handler<ChildRetired> for Supervisor {
 
     fn handle(&mut self, ChildRetired(canary): ChildRetired, context: &mut Context<Self>) {
         self.children.remove(&canary);
+        self.dead.remove(&canary);
         self.quarantined.remove(&canary);
         self.update_quarantine();
         if self.stopping.is_some() {

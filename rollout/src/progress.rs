@@ -211,7 +211,7 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
     let due = context.interval_after(soak_start);
     if seen.now < due {
         return match closed {
-            Some((WebhookType::ConfirmPromotion, hook, _)) => hold_promotion(context, hook, due),
+            Some((WebhookType::ConfirmPromotion, hook, _)) => hold_promotion(context, &hook, due),
             Some((_, hook, _)) => hold_traffic_increase(context, hook, due),
             None => context.sleep_until(due),
         };
@@ -260,7 +260,7 @@ fn proceed(context: Context, step: Step, round_at: Timestamp) -> Decision {
     match context.gate(WebhookType::ConfirmPromotion, Validity::Since(round_at)) {
         Gate::Open(passed) => promotion::promote(context, step.passed(WebhookType::ConfirmPromotion, passed)),
         Gate::Ask => context.ask(Question::Hooks(WebhookType::ConfirmPromotion)),
-        Gate::Closed { hook, at, .. } => hold_promotion(context, hook, context.interval_after(at)),
+        Gate::Closed { hook, at, .. } => hold_promotion(context, &hook, context.interval_after(at)),
     }
 }
 
@@ -331,15 +331,15 @@ fn hold_traffic_increase(context: Context, hook: String, until: Timestamp) -> De
     decision
 }
 
-fn hold_promotion(context: Context, hook: String, until: Timestamp) -> Decision {
+fn hold_promotion(context: Context, hook: &str, until: Timestamp) -> Decision {
     let Context { plan, state, seen } = context;
     let kind = WebhookType::ConfirmPromotion;
-    let message = Message::WaitingForPromotion { canary: plan.canary_id(), hook: hook.clone() };
+    let message = Message::WaitingForPromotion { canary: plan.canary_id(), hook: hook.to_owned() };
     if state.phase == Phase::WaitingPromotion {
         return context.hold(HoldKind::Gate(kind), message, Duration::MAX, Some(until));
     }
     let mut step = context.step().emit(message);
-    if !context.is_muted(kind, &hook) {
+    if !context.is_muted(kind, hook) {
         step = step.alert(Notice::warning("Canary promotion is waiting for approval."));
     }
     step.write(Phase::WaitingPromotion, |next| next.last_step = Some(seen.now))

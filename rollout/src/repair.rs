@@ -22,18 +22,15 @@ pub(crate) fn without_target(context: Context, text: &str) -> Decision {
 
 /// Missing or changed objects, one at a time.
 pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
-    let Context { plan, seen, .. } = context;
-    let pending = &seen.pending;
+    let pending = &context.seen.pending;
     let apply = |component| Some(context.step().effect(Effect::Apply(component)).done());
     if pending.services {
         return apply(Component::Services);
     }
-    if seen.primary.is_none() && needs_primary(context) {
-        if holds_analysed_revision(context) {
-            return apply(Component::Primary);
-        }
-        let message = Message::PrimaryMissing { primary: plan.primary_id(), target: plan.target_id() };
-        return Some(context.hold(HoldKind::PrimaryMissing, message, Duration::ZERO, None));
+    if needs_primary(context)
+        && let Some(decision) = restore_primary(context)
+    {
+        return Some(decision);
     }
     if pending.scaler {
         return apply(Component::Scaler);
@@ -45,6 +42,19 @@ pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
         return apply(Component::Routes(context.served_or_found(context.expected_split())));
     }
     None
+}
+
+/// Makes a missing primary again, or says why it cannot be made.
+pub(crate) fn restore_primary(context: Context) -> Option<Decision> {
+    let Context { plan, seen, .. } = context;
+    if seen.primary.is_some() {
+        return None;
+    }
+    if holds_analysed_revision(context) {
+        return Some(context.step().effect(Effect::Apply(Component::Primary)).done());
+    }
+    let message = Message::PrimaryMissing { primary: plan.primary_id(), target: plan.target_id() };
+    Some(context.hold(HoldKind::PrimaryMissing, message, Duration::ZERO, None))
 }
 
 /// While the canary serves everybody, a missing primary comes back with the next promotion.
@@ -68,7 +78,7 @@ fn holds_analysed_revision(context: Context) -> bool {
         return true;
     }
     // It may be the configs alone that are analysed, or failed.
-    let configs_promoted = matches!(state.phase, Phase::Initialized | Phase::Succeeded | Phase::Waiting);
+    let configs_promoted = matches!(state.phase, Phase::Initialized | Phase::Succeeded);
     let configs_known = configs_promoted || target.configs.as_ref().is_none_or(BTreeMap::is_empty);
     configs_known && same_configs
 }

@@ -6,7 +6,7 @@ use aviary_crds::validated::WebhookType;
 use crate::effect::{Decision, Effect, Outcome, Question, Scale};
 use crate::message::{Message, Notice};
 use crate::promotion::call_post_rollout;
-use crate::repair::without_target;
+use crate::repair::{restore_primary, without_target};
 use crate::snapshot::{Readiness, Split};
 use crate::step::Context;
 
@@ -32,6 +32,9 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     };
     let primary_failed =
         seen.primary.as_ref().is_some_and(|primary| matches!(primary.readiness, Readiness::Failed { .. }));
+    if let Some(decision) = restore_primary(context) {
+        return decision;
+    }
     if context.canary_serves_all() && primary_failed {
         return context.hold_until_primary_serves();
     }

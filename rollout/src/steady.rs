@@ -49,7 +49,8 @@ pub(crate) fn waiting(context: Context) -> Decision {
     }
     if !context.is_new(target) {
         // The change was taken back while it waited; there is nothing left to confirm.
-        let promoted = state.last_applied == state.last_promoted && !context.canary_serves_all();
+        let unchanged = seen.primary.as_ref().is_some_and(|primary| primary.matches_target);
+        let promoted = unchanged && state.last_applied == state.last_promoted && !context.canary_serves_all();
         return context.step().write(if promoted { Phase::Succeeded } else { Phase::Failed }, |_| {});
     }
     if let Some(due) = state.last_step.map(|at| context.interval_after(at))
@@ -91,7 +92,7 @@ fn detect(context: Context, target: &TargetView) -> Decision {
                 false => context.ask(question),
             };
         }
-        Gate::Closed { hook, at, .. } => return await_approval(context, hook, context.interval_after(at)),
+        Gate::Closed { hook, at, .. } => return await_approval(context, &hook, context.interval_after(at)),
     };
     context
         .step()
@@ -109,14 +110,14 @@ fn detect(context: Context, target: &TargetView) -> Decision {
         })
 }
 
-fn await_approval(context: Context, hook: String, ask_again: jiff::Timestamp) -> Decision {
+fn await_approval(context: Context, hook: &str, ask_again: jiff::Timestamp) -> Decision {
     let Context { plan, state, seen } = context;
-    let message = Message::WaitingForRollout { canary: plan.canary_id(), hook: hook.clone() };
+    let message = Message::WaitingForRollout { canary: plan.canary_id(), hook: hook.to_owned() };
     if state.phase == Phase::Waiting {
         return context.hold(HoldKind::Gate(WebhookType::ConfirmRollout), message, Duration::MAX, Some(ask_again));
     }
     let mut step = context.step().emit(message);
-    if !context.is_muted(WebhookType::ConfirmRollout, &hook) {
+    if !context.is_muted(WebhookType::ConfirmRollout, hook) {
         step = step.alert(Notice::warning("Canary is waiting for approval."));
     }
     step.write(Phase::Waiting, |next| next.last_step = Some(seen.now))

@@ -253,7 +253,7 @@ impl Store {
         let name = pick_name(&mut state, resource, namespace, &value)?;
         value["metadata"]["name"] = Value::String(name.clone());
         prepare(&mut state, &mut value)?;
-        let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name };
+        let key = ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.to_owned(), name };
         if state.record_of(&key).is_some() {
             return Err(StatusError::already_exists(resource, &key.name));
         }
@@ -269,7 +269,8 @@ impl Store {
         change: impl FnOnce(&mut State, &Arc<Record>) -> Result<Value, StatusError>,
     ) -> Result<(Arc<Record>, bool), StatusError> {
         let mut state = self.shared.state.lock();
-        let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name: name.to_owned() };
+        let key =
+            ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.to_owned(), name: name.to_owned() };
         let Some(present) = state.record_of(&key).cloned() else {
             return Err(StatusError::not_found(resource, name));
         };
@@ -296,7 +297,8 @@ impl Store {
         delete: impl FnOnce(&mut State, &ObjectKey, &Arc<Record>) -> Result<Option<Deletion>, StatusError>,
     ) -> Result<Deletion, StatusError> {
         let mut state = self.shared.state.lock();
-        let key = ObjectKey { kind: resource.group_kind(), namespace: namespace.to_owned(), name: name.to_owned() };
+        let key =
+            ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.to_owned(), name: name.to_owned() };
         let Some(present) = state.record_of(&key).cloned() else {
             return Err(StatusError::not_found(resource, name));
         };
@@ -359,11 +361,11 @@ fn pick_name(
     };
     // names.simpleNameGenerator: 63 characters minus the suffix.
     let base: String = base.chars().take(58).collect();
-    let kind = resource.group_kind();
+    let kind = &resource.group_kind;
     let mut name = String::new();
     for _ in 0..8 {
         name = format!("{base}{}", state.random.name_suffix());
-        if state.record(&kind, namespace, &name).is_none() {
+        if state.record(kind, namespace, &name).is_none() {
             break;
         }
     }

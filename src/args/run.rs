@@ -266,9 +266,17 @@ impl RunArgs {
         let not_yet = matches!(traffic::for_name(&self.mesh_provider), Err(UnknownProvider::NotYet { .. }));
         let flags = [
             ("mesh-provider", not_yet, "the provider is not served yet; only canaries with another spec.provider are"),
-            ("kubeconfig-service-mesh", !self.kubeconfig_service_mesh.is_empty(), "mesh objects are kept in the same cluster"),
+            (
+                "kubeconfig-service-mesh",
+                !self.kubeconfig_service_mesh.is_empty(),
+                "mesh objects are kept in the same cluster",
+            ),
             ("event-webhook", !self.event_webhook.is_empty(), "events are sent to Kubernetes only"),
-            ("ingress-annotations-prefix", self.ingress_annotations_prefix != INGRESS_PREFIX, "NGINX is not served yet"),
+            (
+                "ingress-annotations-prefix",
+                self.ingress_annotations_prefix != INGRESS_PREFIX,
+                "NGINX is not served yet",
+            ),
             ("ingress-class", !self.ingress_class.is_empty(), "Contour is not served yet"),
             ("enable-leader-election", self.enable_leader_election, "not served yet: run one replica only"),
         ];

@@ -75,33 +75,44 @@ impl Report {
     }
 
     pub(super) fn print(&self, screen: &mut Screen) -> io::Result<()> {
-        let title = format!(
-            "{:<9}{:<11}{:>13}{:>11}{:>19}{:>19}{:>19}{:>20}",
-            "VERSION", "PHASE", "CLUSTER TIME", "REAL TIME", "CANARY FAILED/ALL", "PRIMARY FAILED/ALL", "USERS FAILED/ALL", "API WRITES/EVENTS/READS"
-        );
-        let title = screen.title(&title);
+        let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
+        let mut row = |name, cell: fn(&Release) -> String| rows.push((name, self.releases.iter().map(cell).collect()));
+        row("cluster time", |release| format_go_duration(Duration::from_secs(release.cluster_time.as_secs())));
+        row("real time", |release| format!("{:.1}s", release.real_time.as_secs_f64()));
+        row("requests of users", |release| format!("{:.0}", release.requests.all.requests));
+        row("  failed", |release| format!("{:.0}", release.requests.all.failures));
+        row("requests to the canary", |release| format!("{:.0}", release.requests.canary.requests));
+        row("  failed", |release| format!("{:.0}", release.requests.canary.failures));
+        row("requests to the primary", |release| format!("{:.0}", release.requests.primary.requests));
+        row("  failed", |release| format!("{:.0}", release.requests.primary.failures));
+        row("API writes", |release| release.writes.to_string());
+        row("API writes of events", |release| release.event_writes.to_string());
+        row("API reads", |release| release.reads.to_string());
+
+        let title: String = self.releases.iter().map(|release| cell(&format!("podinfo {}", release.version))).collect();
+        let title = screen.title(&format!("{:NAME_WIDTH$}{title}", "release"));
         screen.line(&title)?;
-        for release in &self.releases {
-            let phase = screen.verdict(&format!("{:<11}", release.phase.to_string()), release.phase == Phase::Succeeded);
-            let calls = format!("{}/{}/{}", release.writes, release.event_writes, release.reads);
-            screen.line(&format!(
-                "{:<9}{phase}{:>13}{:>11}{:>19}{:>19}{:>19}{calls:>20}",
-                release.version,
-                format_go_duration(Duration::from_secs(release.cluster_time.as_secs())),
-                format!("{:.1}s", release.real_time.as_secs_f64()),
-                failed_of_all(release.requests.canary),
-                failed_of_all(release.requests.primary),
-                failed_of_all(release.requests.all),
-            ))?;
+        let phases = self
+            .releases
+            .iter()
+            .map(|release| screen.verdict(&cell(&release.phase.to_string()), release.phase == Phase::Succeeded));
+        let phases: String = phases.collect();
+        screen.line(&format!("{:NAME_WIDTH$}{phases}", "status.phase"))?;
+        for (name, cells) in rows {
+            let cells: String = cells.iter().map(|text| cell(text)).collect();
+            screen.line(&format!("{name:NAME_WIDTH$}{cells}"))?;
         }
         screen.line("")?;
         for release in &self.releases {
-            screen.line(&format!("{}  {}", release.version, release.message))?;
+            screen.line(&format!("{}: {}", release.version, release.message))?;
         }
         Ok(())
     }
 }
 
-fn failed_of_all(totals: WorkloadTotals) -> String {
-    format!("{:.0}/{:.0}", totals.failures, totals.requests)
+/// Columns of the names of rows.
+const NAME_WIDTH: usize = 26;
+
+fn cell(text: &str) -> String {
+    format!("{text:>15}")
 }

@@ -42,7 +42,8 @@ pub(super) struct Check {
 impl Rollout {
     pub(super) fn watch(kubectl: &Client) -> Rollout {
         let of_canary = format!("involvedObject.kind=Canary,involvedObject.name={NAME}");
-        let events = applied(Api::namespaced(kubectl.clone(), NAMESPACE), watcher::Config::default().fields(&of_canary));
+        let events =
+            applied(Api::namespaced(kubectl.clone(), NAMESPACE), watcher::Config::default().fields(&of_canary));
         let named = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
         let canaries = applied(Api::namespaced(kubectl.clone(), NAMESPACE), named);
         let events = events.map_ok(|event| News::Event(Box::new(event)));

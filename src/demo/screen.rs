@@ -44,9 +44,25 @@ impl<'a> Screen<'a> {
         if version == BAD { self.options.bad_error_rate } else { self.options.good_error_rate }
     }
 
+    /// Says what runs.
+    pub(super) fn introduce(&mut self, users: f64) -> io::Result<()> {
+        let speed = match self.options.speed {
+            Speed::Times(times) => format!("{times} times as fast as yours"),
+            Speed::Max => "as fast as it can".to_owned(),
+        };
+        self.line(&format!(
+            "The operator on an embedded cluster, with users who send {users} requests per second. Its clock runs {speed}."
+        ))?;
+        self.line("Lines with a time are Events and phases of the Canary, read through the API.")
+    }
+
     /// Something that the demo does itself.
     pub(super) fn act(&mut self, command: &str, explanation: &str) -> io::Result<()> {
-        let line = format!("\n{}\n{}", self.paint(BOLD, &format!("$ {command}")), self.paint(DIM, &format!("# {explanation}")));
+        let line = format!(
+            "\n{}\n{}",
+            self.paint(BOLD, &format!("$ {command}")),
+            self.paint(DIM, &format!("# {explanation}"))
+        );
         self.line(&line)
     }
 
@@ -153,11 +169,11 @@ impl<'a> Screen<'a> {
 /// The value that the operator measured last, from its metric `flagger_canary_metric_analysis`, in the unit of the limit.
 fn last_value(metrics: &Metrics, check: &str) -> Option<String> {
     let families = metrics.metric_analysis.collect();
-    let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
+    let mut series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
     let of_check = |series: &&prometheus::proto::Metric| {
         series.get_label().iter().any(|label| label.name() == "metric" && label.value() == check)
     };
-    let value = series.filter(of_check).next_back()?.get_gauge().get_value();
+    let value = series.rfind(of_check)?.get_gauge().get_value();
     let mut text = String::new();
     // The metric of Flagger's built-in duration is in seconds, and its limit in milliseconds.
     let written = match check {

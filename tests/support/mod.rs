@@ -1,5 +1,7 @@
 //! An embedded cluster with a controller, in virtual time, and words to talk about it.
 
+pub mod checks;
+
 use std::time::Duration;
 
 use aviary::embedded::{self, ServiceNames};
@@ -74,6 +76,11 @@ impl World {
         self.controller = Some(controller);
     }
 
+    /// Takes a controller that was started differently.
+    pub fn run(&mut self, controller: Controller) {
+        self.controller = Some(controller);
+    }
+
     pub fn controller(&self) -> &Controller {
         self.controller.as_ref().expect("the controller was started")
     }
@@ -93,6 +100,11 @@ impl World {
     /// Creates an object through the API, as `kubectl create` does: validated and with defaults.
     pub async fn create(&self, object: Value) {
         create_through(self.cluster.client("kubectl"), object).await;
+    }
+
+    /// The same, for what the API server may refuse.
+    pub async fn try_create(&self, object: Value) -> kube::Result<()> {
+        try_create_through(self.cluster.client("kubectl"), object).await
     }
 
     /// Deletes an object of namespace `test`, as `kubectl delete` does.
@@ -305,11 +317,15 @@ fn api(client: Client, group: &str, version: &str, kind: &str, namespace: Option
 
 /// Creates an object through the API, as `kubectl create` does: validated and with defaults.
 pub async fn create_through(client: Client, object: Value) {
+    try_create_through(client, object).await.unwrap();
+}
+
+async fn try_create_through(client: Client, object: Value) -> kube::Result<()> {
     let object: DynamicObject = serde_json::from_value(object).unwrap();
     let types = object.types.clone().unwrap();
     let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
     let api = api(client, group, version, &types.kind, object.metadata.namespace.as_deref());
-    api.create(&PostParams::default(), &object).await.unwrap();
+    api.create(&PostParams::default(), &object).await.map(drop)
 }
 
 pub fn deployment(namespace: &str, name: &str, image: &str) -> Value {

@@ -134,12 +134,18 @@ fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Under
     let canary: Canary = decode_object(object).map_err(|error| error.to_string())?;
     let canary = ValidatedCanary::parse(&canary, &settings.validation).map_err(|problems| problems.to_string())?;
     let subject = Subject { canary: &canary, settings: &settings.providers, objects: &NoObjects };
-    let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"))?;
-    let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"))?;
+    let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"));
+    let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"));
     let plan_settings =
         Settings { outage: settings.outage, routed: true, cluster_name: settings.cluster_name.clone() };
-    let plan = Plan::new(&canary, &plan_settings).map_err(|error| error.to_string())?;
-    Ok(Understood { canary, plan, target, traffic })
+    let plan = Plan::new(&canary, &plan_settings).map_err(|error| error.to_string());
+    match (plan, target, traffic) {
+        (Ok(plan), Ok(target), Ok(traffic)) => Ok(Understood { canary, plan, target, traffic }),
+        (plan, target, traffic) => {
+            let refusals = [traffic.err(), target.err(), plan.err()];
+            Err(refusals.into_iter().flatten().collect::<Vec<_>>().join("\n"))
+        }
+    }
 }
 
 struct NoObjects;

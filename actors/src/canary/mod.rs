@@ -25,7 +25,7 @@ use crate::cache::Lookups;
 use crate::deps::Deps;
 use crate::hooks;
 use crate::messages::{
-    CanaryId, CanaryView, ChildRecovered, ChildRetired, Describe, EffectDone, Epoch, EventSubject, Nudge,
+    CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, EventSubject, Nudge,
     Observed, Record, Retire, SendEvent,
 };
 use crate::retry::Retry;
@@ -50,6 +50,8 @@ struct HoldEpisode {
 /// The supervisor, as its children see it.
 #[derive(Clone)]
 pub struct Parent {
+    /// Hears of a restart.
+    pub restarted: Recipient<ChildRestarted>,
     /// Hears of a recovery.
     pub recovered: Recipient<ChildRecovered>,
     /// Hears of a retirement.
@@ -343,6 +345,7 @@ impl Supervised for CanaryActor {
         let interests = std::mem::take(&mut self.interests);
         self.deps.cache.unregister(&self.id, &interests);
         self.knowledge.forget(&self.deps.metrics);
+        self.parent.restarted.do_send(ChildRestarted(self.id.clone()));
         let fresh = CanaryActor::new(self.id.clone(), self.deps.clone(), self.parent.clone());
         let epoch = Epoch(self.epoch.0 + 1);
         *self = CanaryActor { epoch, after_restart: true, retiring: self.retiring, ..fresh };

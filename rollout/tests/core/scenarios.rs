@@ -156,8 +156,11 @@ pub(crate) fn quick_steps() -> Run {
     release(Plan { interval: Duration::from_secs(1), step_weight_promotion: 20, ..plan() })
 }
 
+/// Name and start of a run.
+pub(crate) type Scenario = (&'static str, fn() -> Run);
+
 /// All of them.
-pub(crate) fn all() -> Vec<(&'static str, fn() -> Run)> {
+pub(crate) fn all() -> Vec<Scenario> {
     vec![
         ("weighted", weighted),
         ("stepped", stepped),

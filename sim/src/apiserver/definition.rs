@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::schema::Schema;
 use crate::clock::{Clock, format_seconds};
-use crate::store::{FieldError, ResourceType, ResourceVersion, ScalePaths};
+use crate::store::{FieldError, GroupKind, ResourceType, ResourceVersion, ScalePaths};
 
 /// Reads a definition (`apiextensions.k8s.io/v1`).
 ///
@@ -49,6 +49,7 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
         return Err(problems);
     }
     Ok(ResourceType {
+        group_kind: GroupKind::new(group.clone(), kind.clone()),
         list_kind: optional_text(&names["listKind"]).unwrap_or_else(|| format!("{kind}List")),
         singular: optional_text(&names["singular"]).unwrap_or_else(|| kind.to_lowercase()),
         short_names: texts(&names["shortNames"]),

@@ -160,6 +160,7 @@ pub(super) fn keep_server_fields(value: &mut Value, present: &Value) {
         "deletionGracePeriodSeconds",
     ] {
         match present["metadata"].get(field) {
+            Some(kept) if metadata.get(field) == Some(kept) => None,
             Some(kept) => metadata.insert(field.to_owned(), kept.clone()),
             None => metadata.remove(field),
         };

@@ -5,19 +5,22 @@ use serde_json::{Map, Value};
 use super::request::Target;
 use crate::store::StatusError;
 
-/// Applies a patch of the given content type to an object.
-pub(super) fn apply(target: &Target, content_type: &str, patch: &[u8], object: &Value) -> Result<Value, StatusError> {
+/// Applies a patch of the given content type to an object. The object is taken, so that the hot path copies it once only.
+pub(super) fn apply(
+    target: &Target,
+    content_type: &str,
+    patch: &[u8],
+    mut object: Value,
+) -> Result<Value, StatusError> {
     match content_type {
         "application/merge-patch+json" => {
-            let mut patched = object.clone();
-            json_patch::merge(&mut patched, &decode_object(patch)?);
-            Ok(patched)
+            json_patch::merge(&mut object, &decode_object(patch)?);
+            Ok(object)
         }
         "application/json-patch+json" => apply_json_patch(patch, object),
         "application/strategic-merge-patch+json" if !target.resource.custom => {
-            let mut patched = object.clone();
-            strategic_merge(&mut patched, &decode_object(patch)?);
-            Ok(patched)
+            strategic_merge(&mut object, &decode_object(patch)?);
+            Ok(object)
         }
         "application/apply-patch+yaml" => {
             Err(unsupported("server-side apply (application/apply-patch+yaml) is not served by the embedded cluster"))
@@ -50,7 +53,7 @@ fn decode_object(patch: &[u8]) -> Result<Value, StatusError> {
     }
 }
 
-fn apply_json_patch(patch: &[u8], object: &Value) -> Result<Value, StatusError> {
+fn apply_json_patch(patch: &[u8], mut object: Value) -> Result<Value, StatusError> {
     let operations: json_patch::Patch = serde_json::from_slice(patch)
         .map_err(|error| StatusError::bad_request(format!("error decoding patch: {error}")))?;
     // 10,000 operations is the API server's own limit (`maxJSONPatchOperations`).
@@ -64,12 +67,11 @@ fn apply_json_patch(patch: &[u8], object: &Value) -> Result<Value, StatusError> 
             ),
         ));
     }
-    let mut patched = object.clone();
-    json_patch::patch(&mut patched, &operations).map_err(|error| {
+    json_patch::patch(&mut object, &operations).map_err(|error| {
         tracing::debug!(%error, "failed to apply a JSON patch");
         StatusError::new(422, "Invalid", "the server rejected our request due to an error in our request")
     })?;
-    Ok(patched)
+    Ok(object)
 }
 
 /// The key by which a list of objects is merged (`patchMergeKey` of the Kubernetes types), by the list's field name.

@@ -18,7 +18,7 @@ impl ApiServer {
     pub(super) fn get(&self, target: &Target, name: &str, encoder: &Encoder) -> Result<Answer, StatusError> {
         let record = self
             .store
-            .record(&target.resource.group_kind(), &target.namespace, name)
+            .record(&target.resource.group_kind, &target.namespace, name)
             .ok_or_else(|| StatusError::not_found(&target.resource, name))?;
         if target.subresource == "scale" {
             return super::scale::answer(target, &record, 200);
@@ -37,13 +37,13 @@ impl ApiServer {
             Some(page) => page.version,
             None => self.requested_version(query)?,
         };
-        let kind = target.resource.group_kind();
+        let kind = &target.resource.group_kind;
         let (records, version) = match (selectors.single_name(), at) {
             (Some(name), None) if target.scope().is_some() => {
-                let record = self.store.record(&kind, &target.namespace, name);
+                let record = self.store.record(kind, &target.namespace, name);
                 (record.into_iter().collect(), self.store.revision())
             }
-            _ => self.store.records(&kind, target.scope(), at).ok_or_else(|| compacted(page.as_ref()))?,
+            _ => self.store.records(kind, target.scope(), at).ok_or_else(|| compacted(page.as_ref()))?,
         };
         let after = page.as_ref().map(|page| page.after.as_str());
         let mut selected: Vec<Arc<Record>> = records
@@ -109,8 +109,8 @@ impl ApiServer {
             bookmarks: allows_bookmarks.then_some(self.options.bookmark_interval),
             mark_initial_end: allows_bookmarks && send_initial == Some(true),
         };
-        let kind = target.resource.group_kind();
-        let stream = match self.store.watch(&kind, target.scope(), start) {
+        let kind = &target.resource.group_kind;
+        let stream = match self.store.watch(kind, target.scope(), start) {
             Some(feed) => WatchStream::new(self.store.clone(), encoder, selectors, feed, timing),
             None => {
                 let current = self.store.revision();

@@ -67,7 +67,7 @@ impl<'a> Strategy<'a> {
         candidate: Value,
     ) -> Result<Value, StatusError> {
         let is_status = self.target.subresource == "status";
-        let mut value = if is_status { self.with_new_status(&present.value, &candidate) } else { candidate };
+        let mut value = if is_status { self.with_new_status(&present.value, candidate) } else { candidate };
         self.set_type(&mut value);
         metadata::keep_server_fields(&mut value, &present.value);
         if self.isolates_status() && !is_status {
@@ -82,33 +82,41 @@ impl<'a> Strategy<'a> {
     }
 
     fn set_type(&self, value: &mut Value) {
-        value["apiVersion"] = Value::String(self.target.resource.storage_api_version());
-        value["kind"] = Value::String(self.target.resource.kind.clone());
+        let resource = &self.target.resource;
+        value["apiVersion"] = Value::String(resource.storage_api_version());
+        value["kind"] = Value::String(resource.kind.clone());
     }
 
     fn isolates_status(&self) -> bool {
         self.target.served_version().is_some_and(|version| version.status)
     }
 
-    /// What a write to `/status` changes: of custom resources the status alone, of built-in ones also annotations, finalizers,
-    /// owner references and (outside apps) labels.
-    fn with_new_status(&self, present: &Value, candidate: &Value) -> Value {
-        let mut value = present.clone();
-        copy_field(&mut value, candidate, "status");
-        if self.target.resource.custom {
-            return value;
+    /// What a write to `/status` changes: of custom resources the status alone, of built-in ones also annotations, finalizers
+    /// and (outside apps) labels.
+    fn with_new_status(&self, present: &Value, mut candidate: Value) -> Value {
+        let resource = &self.target.resource;
+        let mut metadata = std::mem::take(&mut candidate["metadata"]);
+        if let Some(fields) = candidate.as_object_mut() {
+            fields.retain(|name, _| name == "status" || present.get(name).is_some());
         }
-        copy_field(&mut value["metadata"], &candidate["metadata"], "annotations");
-        copy_field(&mut value["metadata"], &candidate["metadata"], "finalizers");
-        if self.target.resource.group != "apps" {
-            copy_field(&mut value["metadata"], &candidate["metadata"], "labels");
+        for name in present.as_object().into_iter().flat_map(serde_json::Map::keys) {
+            if name != "status" && name != "metadata" {
+                copy_field(&mut candidate, present, name);
+            }
         }
-        value
+        candidate["metadata"] = present["metadata"].clone();
+        if !resource.custom {
+            let labels = (resource.group != "apps").then_some("labels");
+            for field in ["annotations", "finalizers"].into_iter().chain(labels) {
+                move_field(&mut candidate["metadata"], &mut metadata, field);
+            }
+        }
+        candidate
     }
 
     fn complete(&mut self, state: &mut State, value: &mut Value, present: Option<&Value>) -> Result<(), StatusError> {
         let resource = &self.target.resource;
-        let is_definition = resource.group_kind() == kinds::CUSTOM_RESOURCE_DEFINITION;
+        let is_definition = resource.group_kind == kinds::CUSTOM_RESOURCE_DEFINITION;
         if is_definition {
             if let Some(present) = present {
                 copy_field(value, present, "status");
@@ -151,7 +159,7 @@ impl<'a> Strategy<'a> {
         if let Some(present) = present {
             problems.extend(metadata::update_problems(value, present));
         }
-        if resource.group_kind() == kinds::CUSTOM_RESOURCE_DEFINITION {
+        if resource.group_kind == kinds::CUSTOM_RESOURCE_DEFINITION {
             if let Err(found) = definition::resource_type(value) {
                 problems.extend(found);
             }
@@ -192,6 +200,8 @@ fn copy_field(value: &mut Value, from: &Value, field: &str) {
         return;
     };
     match from.get(field) {
+        // Comparing costs less than copying, and most writes change little.
+        Some(copied) if fields.get(field) == Some(copied) => {}
         Some(copied) => {
             fields.insert(field.to_owned(), copied.clone());
         }
@@ -199,4 +209,14 @@ fn copy_field(value: &mut Value, from: &Value, field: &str) {
             fields.remove(field);
         }
     }
+}
+
+fn move_field(value: &mut Value, from: &mut Value, field: &str) {
+    let (Some(fields), Some(source)) = (value.as_object_mut(), from.as_object_mut()) else {
+        return;
+    };
+    match source.remove(field) {
+        Some(moved) => fields.insert(field.to_owned(), moved),
+        None => fields.remove(field),
+    };
 }

@@ -81,10 +81,10 @@ impl ApiServer {
             });
         }
         metadata::check_identity(target, Some(name), &value)?;
-        let kind = target.resource.group_kind();
+        let kind = &target.resource.group_kind;
         let creates = target.resource.create_on_update
             && target.subresource.is_empty()
-            && self.store.record(&kind, &target.namespace, name).is_none();
+            && self.store.record(kind, &target.namespace, name).is_none();
         if creates {
             return self.create_object(target, query, value, encoder);
         }
@@ -104,13 +104,13 @@ impl ApiServer {
         self.replace(target, name, query, encoder, true, |present| {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
-                let patched = patch::apply(target, body.content_type, body.bytes, &current)?;
+                let patched = patch::apply(target, body.content_type, body.bytes, current)?;
                 check_scale_version(target, name, &patched, present)?;
                 return scale::write(target, &patched, present);
             }
             let mut visible = present.clone();
             visible["apiVersion"] = Value::String(target.api_version());
-            let patched = patch::apply(target, body.content_type, body.bytes, &visible)?;
+            let patched = patch::apply(target, body.content_type, body.bytes, visible)?;
             metadata::check_identity(target, Some(name), &patched)?;
             Ok(patched)
         })
@@ -188,8 +188,8 @@ impl ApiServer {
         }
         let options = DeleteOptions::parse(query, body)?;
         let selectors = read::selectors(target, query)?;
-        let kind = target.resource.group_kind();
-        let (records, _) = self.store.records(&kind, target.scope(), None).unwrap_or_default();
+        let kind = &target.resource.group_kind;
+        let (records, _) = self.store.records(kind, target.scope(), None).unwrap_or_default();
         let mut deleted: Vec<Arc<Record>> = Vec::new();
         for record in records {
             if !selectors.matches(&record.value) {

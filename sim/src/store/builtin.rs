@@ -1,5 +1,6 @@
 //! The built-in resources, with the registry strategies of kube-apiserver 1.36 (`pkg/registry/*/strategy.go`).
 
+use super::kinds::GroupKind;
 use super::registry::{ResourceType, ResourceVersion, ScalePaths};
 
 /// One line of the table.
@@ -70,6 +71,7 @@ impl Builtin {
             selector: None,
         });
         ResourceType {
+            group_kind: GroupKind::known(self.group, self.kind),
             group: self.group.to_owned(),
             kind: self.kind.to_owned(),
             list_kind: format!("{}List", self.kind),

@@ -18,10 +18,15 @@ impl GroupKind {
         Self { group: Cow::Borrowed(group), kind: Cow::Borrowed(kind) }
     }
 
-    /// A group-kind made at run time.
+    /// A group-kind made at run time. One that is known at compile time shares the constant's names, so that cloning it is
+    /// free.
     #[must_use]
     pub fn new(group: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self { group: Cow::Owned(group.into()), kind: Cow::Owned(kind.into()) }
+        let made = Self { group: Cow::Owned(group.into()), kind: Cow::Owned(kind.into()) };
+        match KNOWN.iter().find(|known| **known == made) {
+            Some(known) => known.clone(),
+            None => made,
+        }
     }
 }
 
@@ -41,6 +46,8 @@ macro_rules! kinds {
             #[doc = concat!("`", $kind, "` of group `", $group, "`.")]
             pub const $name: GroupKind = GroupKind::known($group, $kind);
         )*
+
+        const KNOWN: &[GroupKind] = &[$($name),*];
     };
 }
 

@@ -10,6 +10,8 @@ use crate::apiserver::schema::Schema;
 /// One served resource: its names, versions, and how the API server treats its objects.
 #[derive(Debug, Clone)]
 pub struct ResourceType {
+    /// Group and kind: the key under which objects are stored.
+    pub group_kind: GroupKind,
     /// API group; empty for the core group.
     pub group: String,
     /// Kind, e.g. `Canary`.
@@ -75,12 +77,6 @@ impl ResourceType {
         if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    /// The key under which objects are stored.
-    #[must_use]
-    pub fn group_kind(&self) -> GroupKind {
-        GroupKind::new(self.group.clone(), self.kind.clone())
-    }
-
     /// `group/version`, or `version` for the core group.
     #[must_use]
     pub fn api_version(&self, version: &str) -> String {
@@ -124,7 +120,7 @@ impl Registry {
 
     pub(crate) fn register(&mut self, resource: ResourceType) {
         let resource = Arc::new(resource);
-        self.by_kind.insert(resource.group_kind(), Arc::clone(&resource));
+        self.by_kind.insert(resource.group_kind.clone(), Arc::clone(&resource));
         self.by_path.entry(resource.group.clone()).or_default().insert(resource.plural.clone(), resource);
     }
 
@@ -137,7 +133,7 @@ impl Registry {
             return;
         }
         if let Some(resource) = resources.remove(plural) {
-            self.by_kind.remove(&resource.group_kind());
+            self.by_kind.remove(&resource.group_kind);
         }
         if resources.is_empty() {
             self.by_path.remove(group);

@@ -43,6 +43,14 @@ impl Table {
         self.objects.get(namespace)?.get(name)
     }
 
+    /// Puts a record into the place of the object's last one. Only a new object costs copies of its name.
+    fn replace(&mut self, key: &ObjectKey, record: &Arc<Record>) -> Option<Arc<Record>> {
+        if let Some(present) = self.objects.get_mut(&key.namespace).and_then(|objects| objects.get_mut(&key.name)) {
+            return Some(std::mem::replace(present, Arc::clone(record)));
+        }
+        self.objects.entry(key.namespace.clone()).or_default().insert(key.name.clone(), Arc::clone(record))
+    }
+
     pub(crate) fn records(&self, namespace: Option<&str>) -> Vec<Arc<Record>> {
         match namespace {
             Some(namespace) => {
@@ -163,9 +171,6 @@ impl State {
     }
 
     pub(crate) fn table(&mut self, kind: &GroupKind) -> &mut Table {
-        if !self.tables.contains_key(kind) {
-            self.tables.insert(kind.clone(), Table::default());
-        }
         self.tables.entry(kind.clone()).or_default()
     }
 
@@ -175,9 +180,7 @@ impl State {
         let version = self.revision;
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
         let record = Arc::new(Record::new(value, version));
-        let table = self.table(&key.kind);
-        let previous =
-            table.objects.entry(key.namespace.clone()).or_default().insert(key.name.clone(), Arc::clone(&record));
+        let previous = self.table(&key.kind).replace(key, &record);
         self.reindex(key, previous.as_deref(), Some(&record));
         let change = if previous.is_some() { ChangeType::Modified } else { ChangeType::Added };
         self.announce(shared, key, change, Arc::clone(&record), previous);

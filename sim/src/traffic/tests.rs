@@ -8,8 +8,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use super::{Behaviour, BehaviourMatch, Traffic, TrafficOptions};
+use super::{Behaviour, BehaviourMatch, Traffic, TrafficOptions, TrafficReport};
 use crate::clock::Clock;
+use crate::cluster::{Cluster, ClusterOptions};
+use crate::controllers::{ControllerOptions, PodDetail};
 use crate::prometheus::{Prometheus, PrometheusFault};
 use crate::store::{GroupKind, Store, kinds};
 
@@ -382,4 +384,49 @@ async fn faults_of_the_server() {
     let response = ask().await.unwrap().unwrap();
     assert_eq!(response.headers()["content-type"], "application/json");
     assert!(response.into_body().collect().await.unwrap().to_bytes().ends_with(br#","1"]}]}}"#));
+}
+
+/// A new image, scaled down and up again, behind one service; what the users and the metrics saw of it.
+async fn story(pods: PodDetail) -> (TrafficReport, Vec<(Value, f64)>) {
+    let options = ControllerOptions { pods, ..ControllerOptions::default() };
+    let cluster = Cluster::new(ClusterOptions { controllers: Some(options), ..ClusterOptions::default() });
+    let (traffic, prometheus) = (cluster.traffic().clone(), cluster.prometheus().clone());
+    let world = World { store: cluster.store().clone(), traffic, prometheus };
+    world.store.create(&kinds::NAMESPACE, json!({"metadata": {"name": "test"}})).unwrap();
+    world.traffic.set_behaviour("podinfo:6.1", Behaviour::failing(0.1));
+    world.canary("podinfo");
+    world.service("podinfo", "podinfo");
+    let deployment = json!({
+        "metadata": {"namespace": "test", "name": "podinfo"},
+        "spec": {
+            "replicas": 3, "selector": {"matchLabels": {"app": "podinfo"}},
+            "template": {
+                "metadata": {"labels": {"app": "podinfo"}},
+                "spec": {"containers": [{"name": "app", "image": "podinfo:6.0"}]},
+            },
+        },
+    });
+    world.store.create(&kinds::DEPLOYMENT, deployment).unwrap();
+    sleep(seconds(60)).await;
+    world.update(&kinds::DEPLOYMENT, "podinfo", |deployment| {
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!("podinfo:6.1");
+    });
+    sleep(seconds(60)).await;
+    world.update(&kinds::DEPLOYMENT, "podinfo", |deployment| deployment["spec"]["replicas"] = json!(0));
+    sleep(seconds(30)).await;
+    world.update(&kinds::DEPLOYMENT, "podinfo", |deployment| deployment["spec"]["replicas"] = json!(1));
+    sleep(seconds(30)).await;
+    world.store.delete(&kinds::DEPLOYMENT, "test", "podinfo").unwrap();
+    sleep(seconds(30)).await;
+    (world.traffic.report("test", "podinfo"), world.ask("istio_requests_total").await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn counted_pods_answer_as_pod_objects_do() {
+    let (objects, metrics) = story(PodDetail::Objects).await;
+    let (counted, counted_metrics) = story(PodDetail::CountsOnly).await;
+    assert_eq!(objects.interruptions, 2);
+    assert!(objects.workload("podinfo").failures > 0.0 && objects.workload("unknown").failures > 0.0);
+    assert_eq!(counted, objects);
+    assert_eq!(counted_metrics, metrics);
 }

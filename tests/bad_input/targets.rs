@@ -1,0 +1,107 @@
+//! Objects around a canary that are missing or cannot be used.
+
+use std::time::Duration;
+
+use aviary_sim::store::kinds;
+use serde_json::json;
+
+use crate::support::{World, canary, deployment, in_virtual_time};
+
+impl World {
+    /// `podinfo` waits for something, has told this once, and costs nothing meanwhile.
+    async fn assert_waits(&self, parts: &[&str]) {
+        self.release_the_other().await;
+        assert_eq!(self.phase("podinfo"), "Initializing");
+        self.assert_told_once(parts);
+        assert_eq!(self.calls_in_ten_minutes().await, 0);
+        let views = self.controller().handle().describe_all().await;
+        let view = views.iter().find(|view| view.canary.name == "podinfo").expect("described");
+        assert!(parts.iter().all(|part| view.waiting_for.as_deref().unwrap_or_default().contains(part)), "{view:?}");
+        assert_eq!(view.next_wake, None, "it waits for a change, not for a time");
+        // The object itself is right.
+        assert_eq!(self.condition("podinfo", "Accepted"), None);
+    }
+
+    async fn assert_recovers(&self, parts: &[&str]) {
+        self.wait_for_phase("podinfo", "Initialized").await;
+        self.assert_told_once(parts);
+        self.pass(Duration::from_secs(120)).await;
+        self.set_image("podinfo", "podinfo:6.0.1");
+        self.wait_for_phase("podinfo", "Succeeded").await;
+    }
+}
+
+#[test]
+fn a_missing_target() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.create(canary("test", "podinfo")).await;
+        world.start_beside_another().await;
+        let told = ["deployment podinfo.test get query error: deployments.apps \"podinfo\" not found"];
+        world.assert_waits(&told).await;
+        world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        world.assert_recovers(&told).await;
+    });
+}
+
+/// The target goes in the middle of a release, and comes back.
+#[test]
+fn a_target_that_goes_and_comes_back() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_beside_another(|_| {}).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_until("weight 20", || world.status("podinfo")["canaryWeight"] == 20).await;
+        world.delete(&kinds::DEPLOYMENT, "podinfo").await;
+        world.pass(Duration::from_secs(300)).await;
+        world.assert_told_once(&["deployment podinfo.test get query error"]);
+        world.assert_told_once(&["Canary podinfo.test has no available pods, routing all traffic to primary"]);
+        let lost = world.traffic.report("test", "podinfo").failures();
+        world.pass(Duration::from_secs(300)).await;
+        assert_eq!(world.traffic.report("test", "podinfo").failures(), lost, "users are on the primary");
+        world.create(deployment("test", "podinfo", "podinfo:6.0.1")).await;
+        world.wait_for_phase("podinfo", "Succeeded").await;
+    });
+}
+
+#[test]
+fn a_target_without_a_selector_label() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
+        target["spec"]["selector"]["matchLabels"] = json!({"team": "a"});
+        target["spec"]["template"]["metadata"]["labels"] = json!({"team": "a"});
+        world.create(target).await;
+        world.create(canary("test", "podinfo")).await;
+        world.start_beside_another().await;
+        let told = [
+            "deployment podinfo.test spec.selector.matchLabels must contain one of [app name app.kubernetes.io/name]",
+        ];
+        world.assert_waits(&told).await;
+        // A selector cannot be changed.
+        world.delete(&kinds::DEPLOYMENT, "podinfo").await;
+        world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        world.assert_recovers(&told).await;
+    });
+}
+
+#[test]
+fn a_missing_config_map() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
+        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+        world.create(target).await;
+        world.create(canary("test", "podinfo")).await;
+        world.start_beside_another().await;
+        let told = ["GetTargetConfigs failed", "configmap settings.test", "configmaps \"settings\" not found"];
+        world.assert_waits(&told).await;
+        world
+            .create(json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"namespace": "test", "name": "settings"}, "data": {"key": "value"},
+            }))
+            .await;
+        world.assert_recovers(&told).await;
+    });
+}

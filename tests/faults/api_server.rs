@@ -1,0 +1,118 @@
+//! The API server misbehaves in one way at a time.
+
+use std::time::Duration;
+
+use aviary_sim::calls::Verb;
+use aviary_sim::faults::{Action, Rule};
+use aviary_sim::store::kinds;
+
+use super::{assert_no_request_lost, released_to, undisturbed};
+use crate::support::checks::{Watchman, assert_same_end, final_state};
+use crate::support::{AGENT, World, in_virtual_time};
+
+async fn end_of(world: &World, watchman: &mut Watchman) -> std::collections::BTreeMap<String, String> {
+    world.wait_for_phase("podinfo", "Succeeded").await;
+    world.pass(Duration::from_secs(120)).await;
+    assert_no_request_lost(world, watchman);
+    final_state(world)
+}
+
+#[test]
+fn a_refusing_api_server_is_waited_for_without_haste() {
+    let end = in_virtual_time(async {
+        let world = released_to(20).await;
+        let mut watchman = Watchman::new(&world);
+        let before = world.cluster.calls().snapshot();
+        let outage = world.cluster.faults().add(Rule::new(Action::error(503)).client(AGENT));
+        world.cluster.faults().drop_watches(None);
+        world.pass(Duration::from_secs(30)).await;
+        world.cluster.faults().remove(outage);
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        // Ten watches and one write, each tried again after 1, 2, 4 … seconds.
+        assert!(calls.total() < 100, "{calls}");
+        assert_eq!(world.status("podinfo")["canaryWeight"], 20);
+        // The outage ends within the longest wait between two tries.
+        let back = world.cluster.clock().now();
+        super::wait_for_weight(&world, 30).await;
+        assert!(world.cluster.clock().now().duration_since(back).as_secs() <= 60);
+        assert_eq!(world.count_events("podinfo", "503"), 0, "{}", world.story());
+        end_of(&world, &mut watchman).await
+    });
+    assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, "30 s of refusals");
+}
+
+#[test]
+fn an_answer_that_is_lost_changes_nothing() {
+    let expected = undisturbed("podinfo:6.0.1", "Succeeded");
+    for nth in 1..=8 {
+        let end = in_virtual_time(async {
+            let world = released_to(20).await;
+            let mut watchman = Watchman::new(&world);
+            let lost = Rule::new(Action::LoseResponse).client(AGENT).writes().nth(nth);
+            world.cluster.faults().add(lost);
+            end_of(&world, &mut watchman).await
+        });
+        assert_same_end(&expected, &end, &format!("answer {nth} was lost"));
+    }
+}
+
+#[test]
+fn an_answer_that_never_comes_is_given_up() {
+    let end = in_virtual_time(async {
+        let world = released_to(20).await;
+        let mut watchman = Watchman::new(&world);
+        let hanging = Rule::new(Action::Hang).client(AGENT).verbs(&[Verb::Patch]).resource("virtualservices").nth(1);
+        world.cluster.faults().add(hanging);
+        let start = world.cluster.clock().now();
+        super::wait_for_weight(&world, 30).await;
+        let took = world.cluster.clock().now().duration_since(start).as_secs();
+        // The rest of the soak, half a minute for the answer, and a second try.
+        assert!((35..=40).contains(&took), "{took}");
+        end_of(&world, &mut watchman).await
+    });
+    assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, "a request hung");
+}
+
+#[test]
+fn watches_that_end_or_fall_behind_lose_no_change() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let mut watchman = Watchman::new(&world);
+        // Deployments cannot be watched while the target gets its next revision, and the history is gone afterwards.
+        let blind = Rule::new(Action::error(500)).client(AGENT).resource("deployments").verbs(&[Verb::Watch, Verb::List]);
+        let blind = world.cluster.faults().add(blind);
+        world.cluster.faults().drop_watches(Some(&kinds::DEPLOYMENT));
+        world.set_image("podinfo", "podinfo:6.0.3");
+        world.cluster.faults().compact();
+        world.pass(Duration::from_secs(2)).await;
+        assert_eq!(world.count_events("podinfo", "Restarting"), 0);
+        world.cluster.faults().remove(blind);
+        world.wait_until("the revision is seen", || world.count_events("podinfo", "Restarting") == 1).await;
+        let end = end_of(&world, &mut watchman).await;
+        let carriers = end.values().filter(|object| object.contains("podinfo:6.0.3")).count();
+        assert_eq!(carriers, 4, "target, primary and their ReplicaSets");
+    });
+}
+
+/// What is soaked is the weight that users have, not the one that was decided.
+#[test]
+fn a_soak_begins_when_the_weight_is_in_force() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let slow = Rule::new(Action::Delay(Duration::from_secs(4))).client(AGENT).resource("virtualservices").writes();
+        world.cluster.faults().add(slow);
+        let mut times = Vec::new();
+        for weight in [30, 40, 50] {
+            let in_force = || {
+                let routes = world.get(&kinds::VIRTUAL_SERVICE, "podinfo").unwrap();
+                routes["spec"]["http"][0]["route"][1]["weight"] == weight
+            };
+            world.wait_until("the weight is in force", in_force).await;
+            times.push(world.cluster.clock().now());
+        }
+        for pair in times.windows(2) {
+            // An interval, and the time that the write takes.
+            assert_eq!(pair[1].duration_since(pair[0]).as_secs(), 14, "{times:?}");
+        }
+    });
+}

@@ -1,0 +1,145 @@
+//! Somebody else writes to what Aviary works with, in the middle of a release.
+
+use std::time::Duration;
+
+use aviary_sim::store::kinds;
+use serde_json::{Value, json};
+
+use super::{released_to, undisturbed};
+use crate::support::checks::assert_same_end;
+use crate::support::{World, checks, in_virtual_time};
+
+/// Waits for the good end of the release.
+async fn promoted(world: &World) {
+    world.wait_for_phase("podinfo", "Succeeded").await;
+    world.pass(Duration::from_secs(120)).await;
+}
+
+fn weights(world: &World) -> Vec<(String, i64)> {
+    let routes = world.get(&kinds::VIRTUAL_SERVICE, "podinfo").expect("routes");
+    let routes = routes["spec"]["http"][0]["route"].as_array().cloned().unwrap_or_default();
+    let weight = |route: &Value| {
+        let host = route["destination"]["host"].as_str().unwrap_or_default().to_owned();
+        (host, route["weight"].as_i64().unwrap_or_default())
+    };
+    routes.iter().map(weight).collect()
+}
+
+fn split(primary: i64, canary: i64) -> Vec<(String, i64)> {
+    vec![("podinfo-primary".to_owned(), primary), ("podinfo-canary".to_owned(), canary)]
+}
+
+fn set_weights(world: &World, primary: i64, canary: i64) {
+    world.change(&kinds::VIRTUAL_SERVICE, "podinfo", |routes| {
+        routes["spec"]["http"][0]["route"][0]["weight"] = json!(primary);
+        routes["spec"]["http"][0]["route"][1]["weight"] = json!(canary);
+    });
+}
+
+#[test]
+fn edited_weights_are_put_right_and_told_once() {
+    // More, less, the next weight too early, all, none, and a sum that no mesh would take.
+    for (primary, canary) in [(40, 60), (95, 5), (70, 30), (0, 100), (100, 0), (50, 40)] {
+        let end = in_virtual_time(async {
+            let world = released_to(20).await;
+            assert_eq!(weights(&world), split(80, 20));
+            set_weights(&world, primary, canary);
+            world.pass(Duration::from_secs(1)).await;
+            assert_eq!(weights(&world), split(80, 20), "{primary} {canary}");
+            assert_eq!(world.status("podinfo")["canaryWeight"], 20);
+            // Weights that are no split at all are repaired with the routes that they are in.
+            let told = if primary + canary == 100 { 1 } else { 0 };
+            assert_eq!(world.count_events("podinfo", "instead of 20"), told, "{primary} {canary}\n{}", world.story());
+            promoted(&world).await;
+            checks::final_state(&world)
+        });
+        assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, &format!("weights set to {primary}/{canary}"));
+    }
+}
+
+#[test]
+fn what_others_add_to_the_routes_survives() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        world.change(&kinds::VIRTUAL_SERVICE, "podinfo", |routes| {
+            // Retries are declared in the canary (`spec.service.retries`), or there are none.
+            routes["spec"]["http"][0]["retries"] = json!({"attempts": 3});
+            routes["spec"]["http"][0]["name"] = json!("main");
+            routes["spec"]["http"][0]["route"][0]["headers"] = json!({"response": {"set": {"x-side": "primary"}}});
+            routes["spec"]["exportTo"] = json!(["."]);
+            routes["metadata"]["labels"]["team"] = json!("payments");
+            routes["metadata"]["annotations"]["note"] = json!("kept");
+        });
+        world.pass(Duration::from_secs(1)).await;
+        assert_eq!(weights(&world), split(80, 20));
+        promoted(&world).await;
+        let routes = world.get(&kinds::VIRTUAL_SERVICE, "podinfo").expect("routes");
+        assert_eq!(routes["spec"]["http"][0].get("retries"), None, "{routes:#}");
+        assert_eq!(routes["spec"]["http"][0]["name"], "main");
+        assert_eq!(routes["spec"]["http"][0]["route"][0]["headers"]["response"]["set"]["x-side"], "primary");
+        assert_eq!(routes["spec"]["exportTo"], json!(["."]));
+        assert_eq!(routes["metadata"]["labels"]["team"], "payments");
+        assert_eq!(routes["metadata"]["annotations"]["note"], "kept");
+        assert_eq!(weights(&world), split(100, 0));
+    });
+}
+
+#[test]
+fn deleted_objects_come_back_as_they_were() {
+    let expected = undisturbed("podinfo:6.0.1", "Succeeded");
+    let objects = [
+        (&kinds::SERVICE, "podinfo-canary"),
+        (&kinds::SERVICE, "podinfo-primary"),
+        (&kinds::SERVICE, "podinfo"),
+        (&kinds::VIRTUAL_SERVICE, "podinfo"),
+        (&kinds::DESTINATION_RULE, "podinfo-canary"),
+    ];
+    for (kind, name) in objects {
+        let end = in_virtual_time(async {
+            let world = released_to(20).await;
+            world.cluster.store().delete(kind, "test", name).unwrap();
+            world.pass(Duration::from_secs(1)).await;
+            assert!(world.get(kind, name).is_some(), "{name}");
+            assert_eq!(weights(&world), split(80, 20), "{kind} {name}");
+            promoted(&world).await;
+            checks::final_state(&world)
+        });
+        assert_same_end(&expected, &end, &format!("{kind} {name} deleted"));
+    }
+}
+
+/// The status is where the state lives: what is written there is what the routes are brought to.
+#[test]
+fn an_edited_status_is_followed() {
+    for weight in [0, 10, 40] {
+        let end = in_virtual_time(async {
+            let world = released_to(20).await;
+            world.change(&kinds::CANARY, "podinfo", |canary| canary["status"]["canaryWeight"] = json!(weight));
+            world.pass(Duration::from_secs(1)).await;
+            // At weight 0 the analysis begins, which it does at once.
+            let expected = if weight == 0 { 10 } else { weight };
+            assert_eq!(weights(&world), split(100 - expected, expected), "{}", world.story());
+            promoted(&world).await;
+            checks::final_state(&world)
+        });
+        assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, &format!("status set to weight {weight}"));
+    }
+}
+
+#[test]
+fn a_scaled_primary_and_a_scaled_canary_are_promoted() {
+    for name in ["podinfo-primary", "podinfo"] {
+        in_virtual_time(async {
+            let world = released_to(20).await;
+            world.change(&kinds::DEPLOYMENT, name, |workload| workload["spec"]["replicas"] = json!(5));
+            promoted(&world).await;
+            let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("primary");
+            // The primary takes over the target's replicas.
+            assert_eq!(primary["spec"]["replicas"], if name == "podinfo" { 5 } else { 2 });
+            assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.1");
+            assert_eq!(weights(&world), split(100, 0));
+            let report = world.traffic.report("test", "podinfo");
+            assert_eq!(report.interruptions, 0, "{}", world.story());
+        });
+    }
+}

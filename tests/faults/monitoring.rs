@@ -1,0 +1,128 @@
+//! Prometheus does not answer, or answers nonsense.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aviary_actors::transport::{HttpResponse, Transport};
+use aviary_sim::prometheus::PrometheusFault;
+use futures::FutureExt;
+use http::StatusCode;
+
+use super::{assert_no_request_lost, released_to, undisturbed, wait_for_weight};
+use crate::support::checks::{Watchman, assert_same_end, final_state};
+use crate::support::{World, in_virtual_time};
+
+const OUTAGE_TOLD: &str = "metrics are unavailable";
+
+/// A minute without monitoring: held, told once, and gone on with.
+fn a_minute_of(fault: PrometheusFault) {
+    let end = in_virtual_time(async {
+        let world = released_to(20).await;
+        let mut watchman = Watchman::new(&world);
+        world.prometheus.set_fault(Some(fault));
+        world.pass(Duration::from_secs(60)).await;
+        let status = world.status("podinfo");
+        assert_eq!((status["phase"].as_str(), status["canaryWeight"].as_u64()), (Some("Progressing"), Some(20)));
+        assert_eq!(status["failedChecks"], 0, "{}", world.story());
+        let condition = world.condition("podinfo", "MetricsAvailable").expect("the outage is told on the object");
+        assert_eq!(condition["status"], "False");
+        let told = world.events("podinfo").into_iter().filter(|event| is_about_outage(event)).count();
+        assert_eq!(told, 1, "{fault:?}\n{}", world.story());
+
+        world.prometheus.set_fault(None);
+        let back = world.cluster.clock().now();
+        wait_for_weight(&world, 30).await;
+        let took = world.cluster.clock().now().duration_since(back);
+        assert!(took.as_secs() <= 16, "{fault:?}: an interval and a timeout: {took:?}");
+        assert_eq!(world.condition("podinfo", "MetricsAvailable"), None);
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(120)).await;
+        assert_no_request_lost(&world, &mut watchman);
+        final_state(&world)
+    });
+    assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, &format!("{fault:?}"));
+}
+
+fn is_about_outage(event: &str) -> bool {
+    event.contains(OUTAGE_TOLD)
+}
+
+#[test]
+fn a_prometheus_that_is_down_is_waited_for() {
+    a_minute_of(PrometheusFault::Down);
+}
+
+#[test]
+fn a_prometheus_that_hangs_is_waited_for() {
+    a_minute_of(PrometheusFault::Timeout);
+}
+
+#[test]
+fn a_prometheus_that_is_overloaded_is_waited_for() {
+    a_minute_of(PrometheusFault::Status(StatusCode::SERVICE_UNAVAILABLE));
+    a_minute_of(PrometheusFault::Status(StatusCode::TOO_MANY_REQUESTS));
+}
+
+#[test]
+fn an_outage_beyond_the_limit_counts_as_failed_checks() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        world.prometheus.set_fault(Some(PrometheusFault::Down));
+        let start = world.cluster.clock().now();
+        world.wait_for_phase("podinfo", "Failed").await;
+        let took = world.cluster.clock().now().duration_since(start).as_secs();
+        // Ten minutes from the first check without an answer, and three checks.
+        assert!((620..=640).contains(&took), "{took}\n{}", world.story());
+        world.pass(Duration::from_secs(120)).await;
+        assert_eq!(world.count_events("podinfo", "Rolling back podinfo.test failed checks threshold reached 3"), 1);
+        assert_eq!(world.traffic.report("test", "podinfo").interruptions, 0);
+        assert_eq!(world.condition("podinfo", "MetricsAvailable"), None, "nothing is waited for any more");
+    });
+}
+
+#[test]
+fn an_empty_answer_is_a_failed_check() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        world.prometheus.set_fault(Some(PrometheusFault::Empty));
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(5)).await;
+        let text = "Halt advancement no values found for istio metric request-success-rate probably podinfo.test is not \
+                    receiving traffic";
+        assert!(world.events("podinfo").iter().any(|event| event.starts_with(text)), "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "failed checks threshold reached 3"), 1);
+    });
+}
+
+#[test]
+fn a_wrong_answer_is_a_failed_check() {
+    in_virtual_time(async {
+        let mut world = World::new(21);
+        let is_wrong = Arc::new(AtomicBool::new(false));
+        let (real, switch) = (world.services.clone(), is_wrong.clone());
+        world.services = world.services.clone().and(
+            "prometheus",
+            Arc::new(move |request| {
+                if switch.load(Ordering::Relaxed) {
+                    let body = b"<html>Please log in</html>".to_vec();
+                    let page = HttpResponse { status: 200, retry_after: None, body };
+                    return std::future::ready(Ok(page)).boxed();
+                }
+                real.send(request)
+            }),
+        );
+        world.deploy("podinfo").await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.pass(Duration::from_secs(120)).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        wait_for_weight(&world, 20).await;
+        is_wrong.store(true, Ordering::Relaxed);
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(5)).await;
+        assert!(world.count_events("podinfo", "Prometheus query failed: error decoding the answer") >= 1, "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "failed checks threshold reached 3"), 1);
+        assert_eq!(world.traffic.report("test", "podinfo").interruptions, 0);
+    });
+}
