@@ -1,6 +1,6 @@
 //! Webhooks and alerts: real actors, and an endpoint in process that answers as told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -76,10 +76,12 @@ fn every_hook_is_called_when_its_time_comes() {
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(5)).await;
 
-        let events = world.events("podinfo");
-        let release = events.iter().position(|event| event.contains("confirm-rollout")).unwrap();
+        // Event hooks hear every event, in order; Kubernetes counts the second of two equal ones.
+        let message = |call: &Value| call["metadata"]["eventMessage"].as_str().unwrap().to_owned();
+        let told: Vec<String> = endpoint.calls("event").iter().map(message).collect();
+        let release = told.iter().position(|event| event.contains("confirm-rollout")).unwrap();
         assert_eq!(
-            events[release..],
+            told[release..],
             [
                 "Confirm-rollout check my-confirm-rollout passed",
                 "New revision detected! Scaling up podinfo.test",
@@ -102,8 +104,8 @@ fn every_hook_is_called_when_its_time_comes() {
         assert_eq!(confirm["phase"], "Initialized");
         assert_eq!((&confirm["name"], &confirm["metadata"]["team"]), (&json!("podinfo"), &json!("a")));
         assert_eq!(endpoint.calls("post-rollout")[0]["phase"], "Succeeded");
-        let told: Vec<_> = endpoint.calls("event").iter().map(|call| call["metadata"]["eventMessage"].clone()).collect();
-        assert_eq!(told, events.iter().map(|event| json!(event)).collect::<Vec<_>>(), "event hooks hear all, in order");
+        let recorded: BTreeSet<String> = world.events("podinfo").into_iter().collect();
+        assert_eq!(recorded, told.into_iter().collect());
     });
 }
 
