@@ -33,7 +33,7 @@ Examples:
 
 /// A Kubernetes operator for progressive delivery.
 ///
-/// Aviary moves traffic to a new version of a workload step by step (canary, A/B, blue/green), checks metrics at every
+/// Aviary moves traffic to a new version of a workload step by step, checks metrics at every
 /// step, and promotes the version or rolls it back. It serves Flagger's API: a Canary that was written for Flagger works
 /// unmodified.
 #[derive(Parser)]
@@ -109,7 +109,7 @@ Examples:
 #[command(after_long_help = DEMO_EXAMPLES)]
 pub struct DemoArgs {
     /// How many times faster than real time the cluster's clock runs; `max` for as fast as it can.
-    #[arg(long, value_name = "FACTOR", default_value = "20")]
+    #[arg(long, value_name = "FACTOR", default_value = "8")]
     pub speed: Speed,
     /// Part of the requests that the good version (6.0.1) fails, 0 to 1.
     #[arg(long, value_name = "RATIO", default_value = "0", value_parser = ratio)]

@@ -1,4 +1,6 @@
 //! Holds calls to the Kubernetes API back (`--kubeconfig-qps`, `--kubeconfig-burst`).
+//!
+//! Events have a bucket of their own, as each of Flagger's clients has: a burst of news delays no rollback.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use http::Request;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -40,6 +43,15 @@ impl Throttle {
         }
     }
 
+    /// The same limit, counted apart.
+    fn with_own_bucket(&self) -> Throttle {
+        let own = |bucket: &Arc<Bucket>| {
+            let (cost, tolerance) = (bucket.cost, bucket.tolerance);
+            Arc::new(Bucket { origin: bucket.origin, full_at: AtomicU64::new(0), cost, tolerance })
+        };
+        Throttle { bucket: self.bucket.as_ref().map(own) }
+    }
+
     /// Takes a token and returns how long its owner has to wait.
     fn reserve(&self) -> Duration {
         let Some(bucket) = &self.bucket else { return Duration::ZERO };
@@ -56,7 +68,7 @@ impl<S> Layer<S> for Throttle {
     type Service = Throttled<S>;
 
     fn layer(&self, inner: S) -> Throttled<S> {
-        Throttled { inner, throttle: self.clone() }
+        Throttled { inner, calls: self.clone(), events: self.with_own_bucket() }
     }
 }
 
@@ -64,12 +76,13 @@ impl<S> Layer<S> for Throttle {
 #[derive(Clone)]
 pub struct Throttled<S> {
     inner: S,
-    throttle: Throttle,
+    calls: Throttle,
+    events: Throttle,
 }
 
-impl<S, R> Service<R> for Throttled<S>
+impl<S, B> Service<Request<B>> for Throttled<S>
 where
-    S: Service<R>,
+    S: Service<Request<B>>,
     S::Future: Send + 'static,
 {
     type Response = S::Response;
@@ -80,8 +93,9 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
-        let wait = self.throttle.reserve();
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let is_event = request.uri().path().split('/').any(|part| part == "events");
+        let wait = if is_event { self.events.reserve() } else { self.calls.reserve() };
         let answer = self.inner.call(request);
         Box::pin(async move {
             if !wait.is_zero() {
@@ -94,6 +108,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     async fn waits(throttle: &Throttle, calls: usize) -> Vec<u128> {
@@ -119,10 +134,12 @@ mod tests {
     async fn a_request_is_made_when_its_token_is_there() {
         use tower::ServiceExt;
         let start = Instant::now();
-        let inner = tower::service_fn(move |(): ()| async move { Ok::<_, ()>(start.elapsed().as_millis()) });
+        let inner = tower::service_fn(move |_: Request<()>| async move { Ok::<_, ()>(start.elapsed().as_millis()) });
         let service = Throttle::new(10.0, 1).layer(inner);
-        assert_eq!(service.clone().oneshot(()).await, Ok(0));
-        assert_eq!(service.clone().oneshot(()).await, Ok(100));
-        assert_eq!(service.oneshot(()).await, Ok(200));
+        let get = |path: &str| service.clone().oneshot(Request::builder().uri(path).body(()).unwrap());
+        assert_eq!(get("/api/v1/namespaces/a/services/b").await, Ok(0));
+        assert_eq!(get("/api/v1/namespaces/a/services/b").await, Ok(100));
+        assert_eq!(get("/api/v1/namespaces/a/events").await, Ok(100), "events wait for events only");
+        assert_eq!(get("/api/v1/namespaces/a/services/b").await, Ok(200));
     }
 }

@@ -43,7 +43,10 @@ impl World {
             }
         }
         let kind = &kinds::CUSTOM_RESOURCE_DEFINITION;
-        self.cluster.store().update(kind, "", definition, |object| without_enums(&mut object["spec"]["versions"])).unwrap();
+        self.cluster
+            .store()
+            .update(kind, "", definition, |object| without_enums(&mut object["spec"]["versions"]))
+            .unwrap();
     }
 
     async fn start_beside_another(&mut self) {

@@ -79,7 +79,9 @@ async fn idle_in_every_phase(canaries: usize) -> u64 {
     let names: Vec<String> = (0..canaries).map(|number| format!("podinfo{number}")).collect();
     initialized(&mut world, &names).await;
     let mut opened = 0;
-    for (phase, image) in [("Initialized", None), ("Succeeded", Some("podinfo:6.0.1")), ("Failed", Some("podinfo:6.0.2"))] {
+    for (phase, image) in
+        [("Initialized", None), ("Succeeded", Some("podinfo:6.0.1")), ("Failed", Some("podinfo:6.0.2"))]
+    {
         if let Some(image) = image {
             names.iter().for_each(|name| world.set_image(name, image));
             for name in &names {
@@ -112,8 +114,16 @@ fn start_up_is_one_list_and_one_watch_for_each_kind() {
         world.wait_until("canaries are found", || world.phase("podinfo19") != "").await;
         let (_, opened) = calls_since(&world, &before);
         let expected: BTreeMap<String, u64> = [
-            "alertproviders", "canaries", "configmaps", "deployments", "destinationrules", "horizontalpodautoscalers", "metrictemplates",
-            "secrets", "services", "virtualservices",
+            "alertproviders",
+            "canaries",
+            "configmaps",
+            "deployments",
+            "destinationrules",
+            "horizontalpodautoscalers",
+            "metrictemplates",
+            "secrets",
+            "services",
+            "virtualservices",
         ]
         .iter()
         .flat_map(|resource| [(format!("list {resource}"), 1), (format!("watch {resource}"), 1)])
@@ -166,7 +176,9 @@ fn an_advancing_step_is_two_writes_and_an_event_without_a_read() {
             let events = log.extract_if(.., |entry| entry.call.key.resource == "events").count();
             let writes: Vec<_> = log
                 .iter()
-                .map(|entry| (entry.call.key.verb, entry.call.key.resource.as_str(), entry.call.key.subresource.as_str()))
+                .map(|entry| {
+                    (entry.call.key.verb, entry.call.key.resource.as_str(), entry.call.key.subresource.as_str())
+                })
                 .collect();
             let expected = [(Verb::Patch, "virtualservices", ""), (Verb::Update, "canaries", "status")];
             assert_eq!(writes, expected, "at {weight}");

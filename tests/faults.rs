@@ -5,6 +5,7 @@ mod foreign_writers;
 mod monitoring;
 mod random;
 mod shutdown;
+mod zz;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -110,7 +110,8 @@ impl Run {
             Scenario::Bootstrap => {}
             Scenario::Good(_) | Scenario::Skipped | Scenario::Autoscaled => {
                 if scenario == Scenario::Autoscaled {
-                    self.world.change(&kinds::HPA, "podinfo", |autoscaler| autoscaler["spec"]["maxReplicas"] = json!(7));
+                    self.world
+                        .change(&kinds::HPA, "podinfo", |autoscaler| autoscaler["spec"]["maxReplicas"] = json!(7));
                 }
                 self.world.set_image("podinfo", "podinfo:6.0.1");
                 self.until("it is promoted", phase_is("Succeeded")).await;
@@ -321,7 +322,8 @@ fn a_soak_is_never_shortened() {
             }
             world.wait_for_phase("podinfo", "Succeeded").await;
             for weight in [20, 30, 40, 50] {
-                let held = journal.time_of("Progressing", weight).duration_since(journal.time_of("Progressing", weight - 10));
+                let held =
+                    journal.time_of("Progressing", weight).duration_since(journal.time_of("Progressing", weight - 10));
                 let shortest = if weight <= 40 { i64::try_from((after + away).max(10)).unwrap() } else { 10 };
                 // An absence ends with the check that was due; nothing else delays the next weight.
                 assert!((shortest..=shortest + 1).contains(&held.as_secs()), "{after} {away} {weight}: {held:?}");

@@ -2,7 +2,9 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod fixtures_run;
 mod lifecycle;
+mod metrics;
 mod process;
 mod supervision;
 mod support;

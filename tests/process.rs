@@ -145,7 +145,8 @@ fn phase(cluster: &Cluster) -> String {
 async fn a_release_through_the_binary_with_flaggers_flags() {
     let server = serve().await;
     // As in Flagger's manifests: no verb, one dash.
-    let mut process = Process::start(&server, &["-log-level=info", "-mesh-provider", "istio", "-include-label-prefix=app"]);
+    let mut process =
+        Process::start(&server, &["-log-level=info", "-mesh-provider", "istio", "-include-label-prefix=app"]);
     process.wait_ready().await;
     assert_eq!(process.get("/healthz").await.unwrap(), (200, "OK".to_owned()));
 
@@ -162,7 +163,6 @@ async fn a_release_through_the_binary_with_flaggers_flags() {
     let events = server.cluster.store().list(&kinds::EVENT, Some("test"));
     let story: Vec<_> = events.iter().map(|event| event["message"].to_string()).collect();
     assert_eq!(phase(&server.cluster), "Succeeded", "{story:#?}");
-
 
     let (_, metrics) = process.get("/metrics").await.unwrap();
     for line in [

@@ -65,7 +65,16 @@ fn every_hook_is_called_when_its_time_comes() {
         let mut world = World::new(1);
         let endpoint = Endpoint::default();
         endpoint.answer("rollback", 500);
-        let hooks = ["confirm-rollout", "pre-rollout", "rollout", "confirm-traffic-increase", "confirm-promotion", "post-rollout", "rollback", "event"];
+        let hooks = [
+            "confirm-rollout",
+            "pre-rollout",
+            "rollout",
+            "confirm-traffic-increase",
+            "confirm-promotion",
+            "post-rollout",
+            "rollback",
+            "event",
+        ];
         start_with_hooks(&mut world, &endpoint, &hooks, |canary| {
             canary["spec"]["analysis"]["stepWeight"] = json!(100);
             canary["spec"]["analysis"]["maxWeight"] = json!(100);
@@ -180,7 +189,8 @@ fn a_slow_endpoint_of_one_namespace_delays_no_other() {
         let never = Arc::new(|_: HttpRequest| std::future::pending().boxed());
         world.services = std::mem::take(&mut world.services).and("stuck.test", never);
         let mut stuck = canary("test", "stuck");
-        stuck["spec"]["analysis"]["webhooks"] = json!([{"name": "gate", "type": "confirm-rollout", "url": "http://stuck.test/"}]);
+        stuck["spec"]["analysis"]["webhooks"] =
+            json!([{"name": "gate", "type": "confirm-rollout", "url": "http://stuck.test/"}]);
         world.create(deployment("test", "stuck", "podinfo:6.0.0")).await;
         world.create(stuck).await;
         world.deploy("podinfo").await;

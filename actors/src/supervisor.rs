@@ -67,7 +67,7 @@ impl Supervisor {
             |_| CanaryActor::new(id.clone(), deps, parent),
             {
                 let id = canary.clone();
-                let mut policy = RestartPolicy::default();
+                let mut policy = RestartPolicy::new(&id);
                 move |exit: &Exit| match exit {
                     // It stops only when it is retired.
                     Exit::Stopped => Verdict::GiveUp,

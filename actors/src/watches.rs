@@ -12,6 +12,7 @@ use kube::{Api, Client, core::DynamicObject};
 
 use crate::cache::{Cache, KindState, key_of};
 use crate::lifetime::Lifetime;
+use crate::retry::Retry;
 use crate::messages::{CanariesChanged, CanaryId};
 
 /// Where to look.
@@ -38,6 +39,9 @@ const COMMON: &[&ObjectKind] = &[
 
 /// A kind that is not served is looked for again this often: a CRD is installed by a person, who can wait a minute.
 const UNSERVED_RETRY: Duration = Duration::from_secs(60);
+
+/// First and longest wait before a watch is opened again after an error, those of client-go.
+const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
 
 /// Starts all watches on the current runtime. `supervisor` hears which canaries came, changed or went,
 /// and when a list is complete.
@@ -82,7 +86,7 @@ impl Feed {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watcher(api, watcher::Config::default()).backoff(Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind));
         pin_mut!(events);
         let mut listed = BTreeSet::new();
         let mut told_unserved = false;

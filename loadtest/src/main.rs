@@ -1,6 +1,7 @@
 //! The `aviary-loadtest` binary.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,6 +23,23 @@ enum Command {
     ///
     /// Exits with 1 if a release did not end as it should.
     Fleet(FleetArgs),
+    /// Serve an embedded cluster over HTTP on which a fleet of canaries is initialized and idle.
+    ///
+    /// To measure a controller in a process of its own: aviary run --master=http://127.0.0.1:8001
+    Cluster(ClusterArgs),
+}
+
+#[derive(Args)]
+struct ClusterArgs {
+    /// Canaries, each with a Deployment of its own
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    canaries: usize,
+    /// Namespaces that they are spread over
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    namespaces: usize,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
+    listen: SocketAddr,
 }
 
 #[derive(Args)]
@@ -74,7 +92,18 @@ fn main() -> anyhow::Result<ExitCode> {
         .init();
     match Cli::parse().command {
         Command::Fleet(args) => run_fleet(&args),
+        Command::Cluster(args) => serve_cluster(&args),
     }
+}
+
+fn serve_cluster(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
+    let ClusterArgs { canaries, namespaces, .. } = *args;
+    let options = fleet::Options { canaries, namespaces, releases: 0, ..fleet::Options::default() };
+    fleet::serve(&options, args.listen, |address| {
+        // Nobody may be reading.
+        let _ = writeln!(io::stdout(), "{canaries} canaries at http://{address}");
+    })?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_fleet(args: &FleetArgs) -> anyhow::Result<ExitCode> {

@@ -1,7 +1,7 @@
 //! A write to one object.
 
-use kube::core::DynamicObject;
-use serde_json::Value;
+use kube::core::{DynamicObject, ObjectMeta};
+use serde_json::{Map, Value, json};
 
 use crate::object::ObjectKey;
 
@@ -34,9 +34,18 @@ impl Change {
     ///
     /// `status` and server-managed metadata are not compared.
     pub fn update(key: ObjectKey, observed: &DynamicObject, desired: &DynamicObject) -> Option<Change> {
-        let before = comparable(observed);
-        let after = comparable(desired);
-        let mut patch = merge_diff(&before, &after)?;
+        let mut patch = Map::new();
+        if let Some(metadata) = metadata_diff(&observed.metadata, &desired.metadata) {
+            patch.insert("metadata".into(), metadata);
+        }
+        let no_data = Map::new();
+        let before = observed.data.as_object().unwrap_or(&no_data);
+        let after = desired.data.as_object().unwrap_or(&no_data);
+        diff_fields(before, after, |field| field != "status", &mut patch);
+        if patch.is_empty() {
+            return None;
+        }
+        let mut patch = Value::Object(patch);
         if let Some(version) = &observed.metadata.resource_version {
             patch["metadata"]["resourceVersion"] = Value::String(version.clone());
         }
@@ -44,24 +53,25 @@ impl Change {
     }
 }
 
-/// The part of an object that a patch may touch.
-fn comparable(object: &DynamicObject) -> Value {
-    let mut value = serde_json::json!({
-        "metadata": {
-            "labels": object.metadata.labels,
-            "annotations": object.metadata.annotations,
-            "ownerReferences": object.metadata.owner_references,
-            "finalizers": object.metadata.finalizers,
-        }
-    });
-    if let Value::Object(data) = &object.data {
-        for (key, part) in data {
-            if key != "status" {
-                value[key.as_str()] = part.clone();
-            }
-        }
+/// The difference in the metadata that a patch may touch. Nearly always there is none, and every look at a canary asks:
+/// nothing is copied before a difference is known.
+fn metadata_diff(before: &ObjectMeta, after: &ObjectMeta) -> Option<Value> {
+    let is_same = before.labels == after.labels
+        && before.annotations == after.annotations
+        && before.owner_references == after.owner_references
+        && before.finalizers == after.finalizers;
+    if is_same {
+        return None;
     }
-    value
+    let comparable = |metadata: &ObjectMeta| {
+        json!({
+            "labels": metadata.labels,
+            "annotations": metadata.annotations,
+            "ownerReferences": metadata.owner_references,
+            "finalizers": metadata.finalizers,
+        })
+    };
+    merge_diff(&comparable(before), &comparable(after))
 }
 
 /// RFC 7386: the patch that turns `before` into `after`, `None` if there is nothing to do.
@@ -69,8 +79,18 @@ pub fn merge_diff(before: &Value, after: &Value) -> Option<Value> {
     let (Value::Object(before), Value::Object(after)) = (before, after) else {
         return (before != after).then(|| after.clone());
     };
-    let mut patch = serde_json::Map::new();
-    for (key, value) in after {
+    let mut patch = Map::new();
+    diff_fields(before, after, |_| true, &mut patch);
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+fn diff_fields(
+    before: &Map<String, Value>,
+    after: &Map<String, Value>,
+    is_compared: impl Fn(&str) -> bool,
+    patch: &mut Map<String, Value>,
+) {
+    for (key, value) in after.iter().filter(|(key, _)| is_compared(key)) {
         match before.get(key) {
             Some(present) => {
                 if let Some(part) = merge_diff(present, value) {
@@ -83,18 +103,19 @@ pub fn merge_diff(before: &Value, after: &Value) -> Option<Value> {
             }
         }
     }
-    for (key, value) in before {
+    for (key, value) in before.iter().filter(|(key, _)| is_compared(key)) {
         if !value.is_null() && !after.contains_key(key) {
             patch.insert(key.clone(), Value::Null);
         }
     }
-    (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::merge_diff;
-    use serde_json::json;
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::object::kinds;
 
     #[test]
     fn equal_values_need_no_patch() {
@@ -106,5 +127,25 @@ mod tests {
         let before = json!({"spec": {"a": 1, "b": {"c": 2, "d": 3}}, "x": true});
         let after = json!({"spec": {"a": 1, "b": {"c": 5}}, "x": true});
         assert_eq!(merge_diff(&before, &after), Some(json!({"spec": {"b": {"c": 5, "d": null}}})));
+    }
+
+    #[test]
+    fn a_patch_holds_labels_and_spec_but_no_status() {
+        let object = |label: &str, replicas: i64, ready: i64| -> DynamicObject {
+            serde_json::from_value(json!({
+                "apiVersion": "apps/v1", "kind": "Deployment",
+                "metadata": {"name": "a", "resourceVersion": "7", "labels": {"x": label}},
+                "spec": {"replicas": replicas, "paused": false},
+                "status": {"readyReplicas": ready},
+            }))
+            .unwrap()
+        };
+        let key = || ObjectKey { kind: &kinds::DEPLOYMENT, namespace: "test".into(), name: "a".into() };
+        let update = |desired| Change::update(key(), &object("1", 1, 1), &desired).map(|change| change.verb);
+        assert_eq!(update(object("1", 1, 5)), None);
+        let spec = json!({"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 2}});
+        assert_eq!(update(object("1", 2, 5)), Some(Verb::Patch(spec)));
+        let labels = json!({"metadata": {"resourceVersion": "7", "labels": {"x": "2"}}});
+        assert_eq!(update(object("2", 1, 1)), Some(Verb::Patch(labels)));
     }
 }

@@ -70,13 +70,28 @@ impl ServiceTarget {
             return Some(Change::create(key, object));
         };
 
-        let mut desired = (*present).clone();
-        let spec_changed = self.repair_spec(&mut desired, selector);
-        if is_controlled_by(&present, &subject.canary.key) {
+        let repairs = self.repairs(&present, selector);
+        let is_owned = is_controlled_by(&present, &subject.canary.key);
+        let (present_labels, present_annotations) = (&present.metadata.labels, &present.metadata.annotations);
+        if is_owned {
             let unmanaged = &subject.canary.service.unmanaged_metadata;
-            desired.metadata.labels = Some(managed(labels, present.metadata.labels.as_ref(), &unmanaged.labels));
-            desired.metadata.annotations =
-                Some(managed(annotations, present.metadata.annotations.as_ref(), &unmanaged.annotations));
+            labels = managed(labels, present_labels.as_ref(), &unmanaged.labels);
+            annotations = managed(annotations, present_annotations.as_ref(), &unmanaged.annotations);
+        }
+        let metadata_differs =
+            is_owned && (present_labels.as_ref() != Some(&labels) || present_annotations.as_ref() != Some(&annotations));
+        // The usual case, at every look at every canary: nothing is copied for it.
+        if repairs.is_empty() && !metadata_differs {
+            return None;
+        }
+        let mut desired = (*present).clone();
+        let spec_changed = !repairs.is_empty();
+        if let Some(spec) = desired.data.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.extend(repairs);
+        }
+        if is_owned {
+            desired.metadata.labels = Some(labels);
+            desired.metadata.annotations = Some(annotations);
         } else if spec_changed {
             merge_pairs(&mut desired.metadata.annotations, flux_annotations().into());
         }
@@ -98,22 +113,22 @@ impl ServiceTarget {
         spec
     }
 
-    /// Replaces ports and selector if one of them differs.
-    fn repair_spec(&self, service: &mut DynamicObject, selector: Value) -> bool {
-        let present_ports = service.data.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-        let ports: Vec<Value> = self.ports.iter().map(|port| with_node_port(port, &present_ports)).collect();
-        let ports_differ = !same_or_absent(Some(&by_number(present_ports)), Some(&by_number(ports.clone())));
+    /// The fields of the spec to replace; none if ports and selector are as they should be.
+    fn repairs(&self, service: &DynamicObject, selector: Value) -> Map<String, Value> {
+        let present_ports = service.data.pointer("/spec/ports").and_then(Value::as_array);
+        let present_ports = present_ports.map_or(&[][..], Vec::as_slice);
+        let ports: Vec<Value> = self.ports.iter().map(|port| with_node_port(port, present_ports)).collect();
+        let ports_differ = ports != present_ports
+            && !same_or_absent(Some(&by_number(present_ports.to_vec())), Some(&by_number(ports.clone())));
         let selector_differs = !same_or_absent(service.data.pointer("/spec/selector"), Some(&selector));
-        if !ports_differ && !selector_differs {
-            return false;
+        let mut repairs = Map::new();
+        if ports_differ {
+            repairs.insert("ports".into(), Value::Array(ports));
         }
-        if let Some(spec) = service.data.get_mut("spec").and_then(Value::as_object_mut) {
-            if ports_differ {
-                spec.insert("ports".into(), Value::Array(ports));
-            }
-            spec.insert("selector".into(), selector);
+        if ports_differ || selector_differs {
+            repairs.insert("selector".into(), selector);
         }
-        true
+        repairs
     }
 }
 

@@ -212,7 +212,7 @@ fn other_verbs_are_left_alone() {
 /// `UPDATE_GENERATED=1 cargo test` rewrites the page.
 #[test]
 fn the_checked_in_help_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/args/cli.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/cli.md");
     let mut page = String::from(
         "<!-- Generated: UPDATE_GENERATED=1 cargo test -p aviary -->\n# Command line\n\nWhat `--help` says of every command.\n",
     );

@@ -163,7 +163,10 @@ fn an_unreachable_prometheus() {
         assert!(calls.writes() + calls.event_writes() <= 2, "nothing is written while it holds: {calls}");
         assert_eq!(world.status("podinfo")["canaryWeight"], 10);
         assert_eq!(world.status("podinfo")["failedChecks"], 0, "an outage is no verdict");
-        world.assert_told_once(&["Hold podinfo.test at canary weight 10, metrics are unavailable", "Connection refused"]);
+        world.assert_told_once(&[
+            "Hold podinfo.test at canary weight 10, metrics are unavailable",
+            "Connection refused",
+        ]);
         assert_eq!(world.condition("podinfo", "MetricsAvailable").expect("there")["status"], "False");
 
         is_back.store(true, Ordering::Relaxed);

@@ -102,7 +102,14 @@ fn unsupported_features_of_one_object_are_all_named() {
             let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
             analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
         },
-        &["spec.provider", "\"kubernetes\"", "spec.targetRef.kind", "DaemonSet", "spec.analysis.iterations", "blue/green"],
+        &[
+            "spec.provider",
+            "\"kubernetes\"",
+            "spec.targetRef.kind",
+            "DaemonSet",
+            "spec.analysis.iterations",
+            "blue/green",
+        ],
         json!({
             "provider": null, "targetRef": {"kind": "Deployment"},
             "analysis": {"iterations": null, "stepWeight": 10, "maxWeight": 50},
@@ -175,7 +182,10 @@ fn a_canary_that_becomes_invalid_stands_still() {
         world.patch_canary("podinfo", json!({"analysis": {"interval": "10sx"}})).await;
         world.release_the_other().await;
         assert_eq!(world.calls_in_ten_minutes().await, 0);
-        assert_eq!((world.phase("podinfo").as_str(), &world.status("podinfo")["canaryWeight"]), ("Progressing", &json!(20)));
+        assert_eq!(
+            (world.phase("podinfo").as_str(), &world.status("podinfo")["canaryWeight"]),
+            ("Progressing", &json!(20))
+        );
         world.assert_told_once(&["spec.analysis.interval", "10sx"]);
         assert!(world.condition("podinfo", "Accepted").is_some());
         assert!(world.condition("podinfo", "Promoted").is_some(), "other conditions stay");

@@ -74,9 +74,8 @@ fn a_target_without_a_selector_label() {
         world.create(target).await;
         world.create(canary("test", "podinfo")).await;
         world.start_beside_another().await;
-        let told = [
-            "deployment podinfo.test spec.selector.matchLabels must contain one of [app name app.kubernetes.io/name]",
-        ];
+        let told =
+            ["deployment podinfo.test spec.selector.matchLabels must contain one of [app name app.kubernetes.io/name]"];
         world.assert_waits(&told).await;
         // A selector cannot be changed.
         world.delete(&kinds::DEPLOYMENT, "podinfo").await;
@@ -90,7 +89,8 @@ fn a_missing_config_map() {
     in_virtual_time(async {
         let mut world = World::new(1);
         let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
-        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
+        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+            json!([{"configMapRef": {"name": "settings"}}]);
         world.create(target).await;
         world.create(canary("test", "podinfo")).await;
         world.start_beside_another().await;

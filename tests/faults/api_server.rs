@@ -79,7 +79,8 @@ fn watches_that_end_or_fall_behind_lose_no_change() {
         let world = released_to(20).await;
         let mut watchman = Watchman::new(&world);
         // Deployments cannot be watched while the target gets its next revision, and the history is gone afterwards.
-        let blind = Rule::new(Action::error(500)).client(AGENT).resource("deployments").verbs(&[Verb::Watch, Verb::List]);
+        let blind =
+            Rule::new(Action::error(500)).client(AGENT).resource("deployments").verbs(&[Verb::Watch, Verb::List]);
         let blind = world.cluster.faults().add(blind);
         world.cluster.faults().drop_watches(Some(&kinds::DEPLOYMENT));
         world.set_image("podinfo", "podinfo:6.0.3");

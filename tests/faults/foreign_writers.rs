@@ -53,7 +53,11 @@ fn edited_weights_are_put_right_and_told_once() {
             promoted(&world).await;
             checks::final_state(&world)
         });
-        assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, &format!("weights set to {primary}/{canary}"));
+        assert_same_end(
+            &undisturbed("podinfo:6.0.1", "Succeeded"),
+            &end,
+            &format!("weights set to {primary}/{canary}"),
+        );
     }
 }
 

@@ -121,7 +121,11 @@ fn a_wrong_answer_is_a_failed_check() {
         is_wrong.store(true, Ordering::Relaxed);
         world.wait_for_phase("podinfo", "Failed").await;
         world.pass(Duration::from_secs(5)).await;
-        assert!(world.count_events("podinfo", "Prometheus query failed: error decoding the answer") >= 1, "{}", world.story());
+        assert!(
+            world.count_events("podinfo", "Prometheus query failed: error decoding the answer") >= 1,
+            "{}",
+            world.story()
+        );
         assert_eq!(world.count_events("podinfo", "failed checks threshold reached 3"), 1);
         assert_eq!(world.traffic.report("test", "podinfo").interruptions, 0);
     });

@@ -68,11 +68,7 @@ fn releases_end_as_they_would_without_faults() {
     assert!(injected > 0, "nothing was tried");
 }
 
-async fn release_under_faults(
-    seed: u64,
-    image: &str,
-    phase: &str,
-) -> (BTreeMap<String, String>, u64, String) {
+async fn release_under_faults(seed: u64, image: &str, phase: &str) -> (BTreeMap<String, String>, u64, String) {
     let mut random = Random(seed);
     // The same cluster for every seed, so that one end can be compared with all.
     let mut world = World::new(21);
@@ -96,7 +92,25 @@ async fn release_under_faults(
         assert_eq!(watchman.violations(), Vec::<String>::new(), "{}", world.story());
         assert_eq!(world.traffic.report("test", "podinfo").interruptions, 0, "{}", world.story());
     }
+    for entry in world.cluster.calls().entries() {
+        eprintln!(
+            "CALL {} {} {} {} {}",
+            entry.time, entry.call.key.verb, entry.call.key.resource, entry.call.key.subresource, entry.code
+        );
+    }
     (final_state(&world), world.cluster.faults().injected(), world.story())
+}
+
+/// What a seed does once, it does again: only so a failure can be replayed.
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 4] {
+        let [once, again] = [(); 2].map(|()| {
+            let (_, faults, story) = in_virtual_time(release_under_faults(seed, "podinfo:6.0.1", "Succeeded"));
+            (faults, story)
+        });
+        assert_eq!(once, again);
+    }
 }
 
 /// Requests of the controller fail in every way.

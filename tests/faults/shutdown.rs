@@ -15,7 +15,8 @@ fn a_step_in_flight_is_finished_and_the_next_controller_goes_on() {
         let end = in_virtual_time(async {
             let mut world = released_to(20).await;
             let mut watchman = Watchman::new(&world);
-            let slow = Rule::new(Action::Delay(Duration::from_secs(3))).client(AGENT).writes().resource(resource).nth(1);
+            let slow =
+                Rule::new(Action::Delay(Duration::from_secs(3))).client(AGENT).writes().resource(resource).nth(1);
             world.cluster.faults().add(slow);
             // The soak ends in five seconds; half a second later the write is under way.
             world.pass(Duration::from_millis(5500)).await;
@@ -27,11 +28,19 @@ fn a_step_in_flight_is_finished_and_the_next_controller_goes_on() {
             let routes = world.get(&kinds::VIRTUAL_SERVICE, "podinfo").unwrap();
             assert_eq!(routes["spec"]["http"][0]["route"][1]["weight"], 30);
             assert_eq!(world.status("podinfo")["canaryWeight"], 30);
-            assert_eq!(world.count_events("podinfo", "Advance podinfo.test canary weight 30"), 1, "events are written out");
+            assert_eq!(
+                world.count_events("podinfo", "Advance podinfo.test canary weight 30"),
+                1,
+                "events are written out"
+            );
 
             let calls = world.cluster.calls().snapshot();
             world.pass(Duration::from_secs(600)).await;
-            assert_eq!(world.cluster.calls().since(&calls).of_client(AGENT).total(), 0, "a stopped controller does nothing");
+            assert_eq!(
+                world.cluster.calls().since(&calls).of_client(AGENT).total(),
+                0,
+                "a stopped controller does nothing"
+            );
             world.start();
             world.wait_for_phase("podinfo", "Succeeded").await;
             world.pass(Duration::from_secs(120)).await;

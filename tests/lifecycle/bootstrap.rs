@@ -21,14 +21,18 @@ fn a_new_canary_is_initialized() {
         let events = world.events("podinfo");
         assert_eq!(events.len(), 3, "{events:#?}");
         assert_eq!(events[0], "all the metrics providers are available!");
-        assert!(events[1].starts_with("podinfo-primary.test not ready: waiting for rollout to finish: "), "{events:#?}");
+        assert!(
+            events[1].starts_with("podinfo-primary.test not ready: waiting for rollout to finish: "),
+            "{events:#?}"
+        );
         assert_eq!(events[2], "Initialization done! podinfo.test");
         assert_eq!(*alerts.lock().unwrap(), ["New Deployment detected, initialization completed."]);
         let phases: Vec<String> = journal.steps().into_iter().map(|(phase, _)| phase).collect();
         assert_eq!(phases, ["Initializing", "Initialized"]);
 
         assert_eq!((world.replicas_of("podinfo"), world.replicas_of("podinfo-primary")), (0, 2));
-        let selector = |name: &str| world.get(&kinds::SERVICE, name).expect("exists")["spec"]["selector"]["app"].clone();
+        let selector =
+            |name: &str| world.get(&kinds::SERVICE, name).expect("exists")["spec"]["selector"]["app"].clone();
         assert_eq!(selector("podinfo"), "podinfo-primary");
         assert_eq!(selector("podinfo-primary"), "podinfo-primary");
         assert_eq!(selector("podinfo-canary"), "podinfo");

@@ -27,9 +27,8 @@ fn too_many_failed_checks_roll_back() {
         world.pass(Duration::from_secs(5)).await;
 
         // The measured value varies a little with the times of the scrapes; equal values are one event.
-        let is_halt = |text: &str| {
-            text.starts_with("Halt podinfo.test advancement success rate 9") && text.ends_with("% < 99%")
-        };
+        let is_halt =
+            |text: &str| text.starts_with("Halt podinfo.test advancement success rate 9") && text.ends_with("% < 99%");
         let mut events = world.events_from("podinfo", "New revision");
         events.iter_mut().filter(|event| is_halt(event)).for_each(|event| "Halt".clone_into(event));
         events.dedup();

@@ -125,10 +125,7 @@ fn a_run_without_analysis() {
         );
         assert_eq!(
             *alerts.lock().unwrap(),
-            [
-                "New revision detected, progressing canary analysis.",
-                "Canary analysis was skipped, promotion finished.",
-            ]
+            ["New revision detected, progressing canary analysis.", "Canary analysis was skipped, promotion finished.",]
         );
         assert!(journal.steps().iter().all(|(_, weight)| *weight == 0));
         assert_eq!(world.image_of("podinfo-primary"), "podinfo:6.0.1");
@@ -151,12 +148,8 @@ fn listed_weights_are_walked_in_order() {
         world.set_image("podinfo", "podinfo:6.0.1");
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(1)).await;
-        let weights: Vec<u64> = journal
-            .steps()
-            .into_iter()
-            .filter(|(phase, _)| phase == "Progressing")
-            .map(|(_, weight)| weight)
-            .collect();
+        let weights: Vec<u64> =
+            journal.steps().into_iter().filter(|(phase, _)| phase == "Progressing").map(|(_, weight)| weight).collect();
         assert_eq!(weights, [0, 1, 2, 10, 80]);
         world.assert_undisturbed();
     });
@@ -177,12 +170,24 @@ fn the_way_back_is_walked_in_steps() {
         world.set_image("podinfo", "podinfo:6.0.1");
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(5)).await;
-        let expected = [("Progressing", 0), ("Progressing", 100), ("Promoting", 100), ("Promoting", 50), ("Finalising", 0), ("Succeeded", 0)];
+        let expected = [
+            ("Progressing", 0),
+            ("Progressing", 100),
+            ("Promoting", 100),
+            ("Promoting", 50),
+            ("Finalising", 0),
+            ("Succeeded", 0),
+        ];
         let found = journal.steps();
         let found: Vec<(&str, u64)> = found.iter().map(|(phase, weight)| (phase.as_str(), *weight)).collect();
         // The journal begins with the object as it was, if anything about it changed before the release.
         assert_eq!(found[found.len() - expected.len()..], expected);
-        assert_after(journal.time_of("Promoting", 50), journal.time_of("Finalising", 0), INTERVAL, "the last step back");
+        assert_after(
+            journal.time_of("Promoting", 50),
+            journal.time_of("Finalising", 0),
+            INTERVAL,
+            "the last step back",
+        );
         assert_eq!(
             world.events_from("podinfo", "Advance"),
             [
@@ -220,7 +225,8 @@ fn a_suspended_canary_stands_still_and_goes_on() {
         assert_at_once(resumed, world.now(), "the round that was due");
         world.wait_for_phase("podinfo", "Succeeded").await;
         assert_eq!(world.count_events("podinfo", told), 1);
-        let event = world.cluster.store().list(&kinds::EVENT, Some("test")).into_iter().find(|event| event["message"] == told);
+        let event =
+            world.cluster.store().list(&kinds::EVENT, Some("test")).into_iter().find(|event| event["message"] == told);
         assert_eq!(event.expect("exists")["count"], 1);
     });
 }

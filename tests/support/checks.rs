@@ -64,7 +64,8 @@ impl Watchman {
             let gained = weight > before.get(&host).copied().unwrap_or(0);
             let available = self.available.get(&(key.0.clone(), workload.clone())).copied().unwrap_or(0);
             if gained && available == 0 {
-                violations.push(format!("version {version}: {host} got {weight} %, but {workload} has no available pod"));
+                violations
+                    .push(format!("version {version}: {host} got {weight} %, but {workload} has no available pod"));
             }
         }
         violations
@@ -148,7 +149,8 @@ pub fn assert_same_end(expected: &BTreeMap<String, String>, found: &BTreeMap<Str
             continue;
         }
         differences += &format!("{id}:\n");
-        let lines = |text: Option<&String>| text.map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect());
+        let lines =
+            |text: Option<&String>| text.map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect());
         let (expected, found): (Vec<String>, Vec<String>) = (lines(expected), lines(found));
         expected.iter().filter(|line| !found.contains(line)).for_each(|line| differences += &format!("  - {line}\n"));
         found.iter().filter(|line| !expected.contains(line)).for_each(|line| differences += &format!("  + {line}\n"));

@@ -67,12 +67,23 @@ impl World {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}});
         cluster.store().create(&kinds::NAMESPACE, namespace).unwrap();
         let config = ControllerConfig::default();
-        World { cluster, traffic, prometheus, services, config, agent: AGENT.to_owned(), pods, utilisation, controller: None }
+        World {
+            cluster,
+            traffic,
+            prometheus,
+            services,
+            config,
+            agent: AGENT.to_owned(),
+            pods,
+            utilisation,
+            controller: None,
+        }
     }
 
     /// Starts the controller.
     pub fn start(&mut self) {
-        let controller = embedded::start_controller(self.config.clone(), &self.cluster, &self.agent, &self.services).unwrap();
+        let controller =
+            embedded::start_controller(self.config.clone(), &self.cluster, &self.agent, &self.services).unwrap();
         self.controller = Some(controller);
     }
 

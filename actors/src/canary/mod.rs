@@ -85,6 +85,7 @@ impl CanaryActor {
     /// An actor that has not yet looked.
     pub fn new(id: CanaryId, deps: Deps, parent: Parent) -> CanaryActor {
         CanaryActor {
+            retry: Retry::new(RETRY.0, RETRY.1, &id),
             id,
             deps,
             parent,
@@ -97,7 +98,6 @@ impl CanaryActor {
             timer: None,
             next_wake: None,
             hold: None,
-            retry: Retry::new(RETRY.0, RETRY.1),
             retry_at: None,
             last_failure: None,
             spins: 0,

@@ -50,6 +50,16 @@ impl Run {
         Run { tasks, next: decision.next, written: Value::Null, conflicts: 0 }
     }
 
+    /// The weights are in force as of now: a soak that the step starts, starts now and not when it was decided.
+    fn start_soak(&mut self, present: Option<&State>, now: Timestamp) {
+        let before = present.and_then(|state| state.last_step);
+        if let Some(start) = &mut self.next.last_step
+            && before != Some(*start)
+        {
+            *start = now;
+        }
+    }
+
     fn complaint(status: Value) -> Run {
         Run { tasks: VecDeque::from([Task::Complain(status)]), next: State::default(), written: Value::Null, conflicts: 0 }
     }
@@ -199,6 +209,8 @@ impl CanaryActor {
                     self.knowledge.wrote(object, &run.written, run.next.clone());
                     self.answers = Answers::default();
                     self.spins = 0;
+                } else if matches!(task, Some(Task::Do(Effect::SetTraffic(_)))) {
+                    run.start_soak(self.knowledge.state(), now);
                 }
                 self.pop();
                 self.run_next(context);

@@ -6,7 +6,7 @@
 
 mod breaker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +46,9 @@ pub struct Observer {
     recorder: actix::Addr<Recorder>,
     lifetime: Lifetime,
     /// Recent queries, by backend and text.
-    recent: HashMap<String, (Instant, SharedAnswer)>,
+    recent: HashMap<Arc<str>, SharedAnswer>,
+    /// When they were asked, in order: forgetting the old ones must not look at all of them for each new one.
+    asked: VecDeque<(Instant, Arc<str>)>,
     /// Members of grouped queries that wait for company.
     gathering: BTreeMap<GroupKey, Gathering>,
 }
@@ -78,14 +80,19 @@ impl Observer {
         lifetime: Lifetime,
     ) -> Observer {
         let asker = Asker { transport, clock, metrics, breaker: Breaker::default() };
-        Observer { asker, recorder, lifetime, recent: HashMap::new(), gathering: BTreeMap::new() }
+        Observer { asker, recorder, lifetime, recent: HashMap::new(), asked: VecDeque::new(), gathering: BTreeMap::new() }
     }
 
     fn ask(&mut self, query: &Query, context: &mut Context<Self>) -> SharedAnswer {
         let now = Instant::now();
-        self.recent.retain(|_, (asked, _)| now.duration_since(*asked) < SHARE);
+        while let Some((at, key)) = self.asked.front()
+            && now.duration_since(*at) >= SHARE
+        {
+            self.recent.remove(key);
+            self.asked.pop_front();
+        }
         let key = identity(query);
-        if let Some((_, answer)) = self.recent.get(&key) {
+        if let Some(answer) = self.recent.get(key.as_str()) {
             return answer.clone();
         }
         let answer = match &query.grouped {
@@ -96,7 +103,9 @@ impl Observer {
             }
         };
         let answer = answer.shared();
-        self.recent.insert(key, (now, answer.clone()));
+        let key: Arc<str> = key.into();
+        self.asked.push_back((now, key.clone()));
+        self.recent.insert(key, answer.clone());
         answer
     }
 

@@ -1,6 +1,7 @@
 //! In which order writes go out.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::ops::Bound;
 
 use aviary_providers::ObjectKey;
 
@@ -48,24 +49,22 @@ impl<T> Queue<T> {
     /// The next write whose objects are free; they are taken until [`Queue::release`].
     pub(super) fn pop(&mut self) -> Option<Waiting<T>> {
         for (lane, namespaces) in &mut self.lanes {
-            let last = self.last_served.get(lane).cloned().unwrap_or_default();
-            let turns: Vec<String> = {
-                let after = namespaces.keys().filter(|namespace| **namespace > last);
-                let before = namespaces.keys().filter(|namespace| **namespace <= last);
-                after.chain(before).cloned().collect()
-            };
-            for namespace in turns {
-                let Some(waiting) = namespaces.get_mut(&namespace) else { continue };
-                let Some(position) = first_free(waiting, &self.busy) else { continue };
-                let Some(found) = waiting.remove(position) else { continue };
-                if waiting.is_empty() {
-                    namespaces.remove(&namespace);
-                }
-                self.last_served.insert(*lane, namespace);
-                self.busy.extend(found.objects.iter().cloned());
-                self.length -= 1;
-                return Some(found);
+            let last = self.last_served.get(lane).map_or("", String::as_str);
+            let after = namespaces.range::<str, _>((Bound::Excluded(last), Bound::Unbounded));
+            let before = namespaces.range::<str, _>((Bound::Unbounded, Bound::Included(last)));
+            let found = after.chain(before).find_map(|(namespace, waiting)| {
+                first_free(waiting, &self.busy).map(|position| (namespace.clone(), position))
+            });
+            let Some((namespace, position)) = found else { continue };
+            let Some(waiting) = namespaces.get_mut(&namespace) else { continue };
+            let Some(found) = waiting.remove(position) else { continue };
+            if waiting.is_empty() {
+                namespaces.remove(&namespace);
             }
+            self.last_served.insert(*lane, namespace);
+            self.busy.extend(found.objects.iter().cloned());
+            self.length -= 1;
+            return Some(found);
         }
         None
     }

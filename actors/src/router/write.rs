@@ -21,22 +21,29 @@ pub(super) async fn execute(client: Client, cache: Arc<Cache>, order: WriteOrder
     match order {
         WriteOrder::Changes(changes) => {
             for change in changes {
-                limited(apply(&client, &cache, change)).await?;
+                let what = describe(&change);
+                limited(&what, apply(&client, &cache, change, &what)).await?;
             }
             Ok(())
         }
-        WriteOrder::Status(object) => limited(write_status(&client, &cache, *object)).await,
+        WriteOrder::Status(object) => {
+            let Some(key) = key_of(&kinds::CANARY, &object) else {
+                return Err(WriteError::Failed("the canary has no name".to_owned()));
+            };
+            let what = format!("updating canary {}.{} status", key.name, key.namespace);
+            limited(&what, write_status(&client, &cache, &key, &object, &what)).await
+        }
     }
 }
 
-async fn limited(write: impl Future<Output = Result<(), WriteError>>) -> Result<(), WriteError> {
+async fn limited(what: &str, write: impl Future<Output = Result<(), WriteError>>) -> Result<(), WriteError> {
     match tokio::time::timeout(TIMEOUT, write).await {
         Ok(result) => result,
-        Err(_) => Err(WriteError::Failed(format!("no answer from the API server within {TIMEOUT:?}"))),
+        Err(_) => Err(WriteError::Failed(format!("{what} failed: no answer from the API server within {TIMEOUT:?}"))),
     }
 }
 
-async fn apply(client: &Client, cache: &Cache, change: Change) -> Result<(), WriteError> {
+async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Result<(), WriteError> {
     let Change { key, verb } = change;
     let api = api(client, &key);
     let field_manager = Some(FIELD_MANAGER.to_owned());
@@ -51,18 +58,20 @@ async fn apply(client: &Client, cache: &Cache, change: Change) -> Result<(), Wri
             api.patch(&key.name, &params, &Patch::Merge(patch)).await
         }
     };
-    settle(&api, cache, &key, answer, &describe(&verb, &key)).await
+    settle(&api, cache, &key, answer, what).await
 }
 
-async fn write_status(client: &Client, cache: &Cache, object: DynamicObject) -> Result<(), WriteError> {
-    let Some(key) = key_of(&kinds::CANARY, &object) else {
-        return Err(WriteError::Failed("the canary has no name".to_owned()));
-    };
-    let api = api(client, &key);
+async fn write_status(
+    client: &Client,
+    cache: &Cache,
+    key: &ObjectKey,
+    object: &DynamicObject,
+    what: &str,
+) -> Result<(), WriteError> {
+    let api = api(client, key);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let answer = api.replace_status(&key.name, &params, &object).await;
-    let what = format!("updating canary {}.{} status", key.name, key.namespace);
-    settle(&api, cache, &key, answer, &what).await
+    let answer = api.replace_status(&key.name, &params, object).await;
+    settle(&api, cache, key, answer, what).await
 }
 
 /// Takes the written object into the cache; on a conflict, the present one.
@@ -103,8 +112,9 @@ fn api(client: &Client, key: &ObjectKey) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), &key.namespace, &key.kind.api_resource())
 }
 
-fn describe(verb: &Verb, key: &ObjectKey) -> String {
-    let verb = match verb {
+fn describe(change: &Change) -> String {
+    let key = &change.key;
+    let verb = match &change.verb {
         Verb::Create(_) => "creating",
         Verb::Patch(_) => "updating",
     };

@@ -1,5 +1,6 @@
 //! When a dead actor gets its next life.
 
+use std::hash::Hash;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -24,13 +25,12 @@ pub struct RestartPolicy {
     last_death: Option<Instant>,
 }
 
-impl Default for RestartPolicy {
-    fn default() -> Self {
-        RestartPolicy { retry: Retry::new(FIRST_DELAY, LONGEST_DELAY), deaths: 0, last_death: None }
-    }
-}
-
 impl RestartPolicy {
+    /// Of an actor that has not died yet; `who` it is decides the jitter of its delays.
+    pub fn new(who: &impl Hash) -> RestartPolicy {
+        RestartPolicy { retry: Retry::new(FIRST_DELAY, LONGEST_DELAY, who), deaths: 0, last_death: None }
+    }
+
     /// Records a death and says how long to wait. From the fifth death in a row on, the wait is the longest one at once.
     pub fn next_delay(&mut self) -> Duration {
         let now = Instant::now();
@@ -60,7 +60,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn delays_grow_then_quarantine_then_a_quiet_period_forgives() {
-        let mut policy = RestartPolicy::default();
+        let mut policy = RestartPolicy::new(&"podinfo");
         let delays: Vec<_> = (0..4).map(|_| policy.next_delay().as_secs_f64()).collect();
         for (delay, nominal) in delays.iter().zip([1.0, 2.0, 4.0, 8.0]) {
             assert!((nominal * 0.79..=nominal * 1.21).contains(delay), "{delay} is not about {nominal}");

@@ -11,6 +11,7 @@ mod report;
 mod schedule;
 mod verdict;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,6 +24,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::process;
@@ -83,8 +85,36 @@ impl Default for Options {
 /// should is no error; the report tells.
 pub fn run(options: &Options) -> anyhow::Result<Report> {
     let releases = schedule::releases(options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    let runtime = virtual_runtime()?;
     tokio::task::LocalSet::new().block_on(&runtime, run_here(options, &releases))
+}
+
+/// Bootstraps the fleet in virtual time, stops its controller, and serves the cluster over HTTP in real time, for a
+/// controller process to be measured. Releases nothing. `ready` is called when requests are answered.
+///
+/// # Errors
+/// The address cannot be used, or the embedded cluster refuses what the users do.
+pub fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    let runtime = virtual_runtime()?;
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let fleet = Fleet::new(options, &[]).await?;
+        let controller = fleet.bootstrap().await?;
+        stop(controller).await?;
+        tokio::time::resume();
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
+        ready(listener.local_addr()?);
+        fleet.cluster.serve(listener).await.context("serve the cluster")
+    })
+}
+
+fn virtual_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()
+}
+
+async fn stop(controller: Controller) -> anyhow::Result<()> {
+    let stopped = controller.shutdown(Duration::from_secs(10)).await;
+    anyhow::ensure!(stopped, "the controller did not stop within ten seconds");
+    Ok(())
 }
 
 async fn run_here(options: &Options, releases: &[Release]) -> anyhow::Result<Report> {
@@ -93,10 +123,7 @@ async fn run_here(options: &Options, releases: &[Release]) -> anyhow::Result<Rep
     let resident_cluster = process::resident_bytes();
 
     let start = fleet.read(None);
-    let controller = fleet.start_controller()?;
-    let initialized = fleet.ledger.wait_for_phase("Initialized", options.canaries);
-    let is_ready = tokio::time::timeout(BOOTSTRAP_LIMIT, initialized).await.is_ok();
-    anyhow::ensure!(is_ready, "the fleet is not ready after an hour of virtual time: {}", fleet.ledger.phases());
+    let controller = fleet.bootstrap().await?;
     let ready = fleet.read(Some(&controller));
     let resident_ready = process::resident_bytes();
 
@@ -108,8 +135,7 @@ async fn run_here(options: &Options, releases: &[Release]) -> anyhow::Result<Rep
 
     let outcome = verdict::judge(&fleet.cluster, options, releases, &fleet.ledger);
     let idle_calls = measure::idle_calls(&fleet.cluster, options, releases, &quiet)?;
-    let stopped = controller.shutdown(Duration::from_secs(10)).await;
-    anyhow::ensure!(stopped, "the controller did not stop within ten seconds");
+    stop(controller).await?;
     let memory = Memory::new(options.canaries, resident_before, resident_cluster, resident_ready);
     Ok(Report::new(options, outcome, &[start, ready, quiet, end], idle_calls, memory))
 }
@@ -151,10 +177,16 @@ impl Fleet {
         (0..self.options.canaries).map(move |index| objects::name(index, namespaces))
     }
 
-    fn start_controller(&self) -> anyhow::Result<Controller> {
+    /// Starts the controller and waits until every canary is initialized.
+    async fn bootstrap(&self) -> anyhow::Result<Controller> {
         let services = ServiceNames::with_prometheus(self.cluster.prometheus());
         let config = ControllerConfig::default();
-        embedded::start_controller(config, &self.cluster, CONTROLLER, &services).context("start the controller")
+        let controller = embedded::start_controller(config, &self.cluster, CONTROLLER, &services);
+        let controller = controller.context("start the controller")?;
+        let initialized = self.ledger.wait_for_phase("Initialized", self.options.canaries);
+        let is_ready = tokio::time::timeout(BOOTSTRAP_LIMIT, initialized).await.is_ok();
+        anyhow::ensure!(is_ready, "not all are initialized after an hour of virtual time: {}", self.ledger.phases());
+        Ok(controller)
     }
 
     fn read(&self, controller: Option<&Controller>) -> Reading {

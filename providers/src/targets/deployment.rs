@@ -197,7 +197,7 @@ impl Source {
     fn runs_the_same(&self, subject: &Subject, primary: &DynamicObject) -> bool {
         let Some(present) = primary.data.pointer("/spec/template") else { return false };
         let started_with_these_configs = match pod_id(present) {
-            Some(id) if revision::is_own_pod_id(id) => revision::same_configs(id, &self.pod_id(subject)),
+            Some(id) if revision::is_own_pod_id(id) => revision::is_for_configs(id, &checksums(&self.configs)),
             _ => true,
         };
         started_with_these_configs && same(&with_pod_id(present.clone(), None), &self.primary_template(subject))

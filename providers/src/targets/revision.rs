@@ -52,9 +52,10 @@ pub(super) fn is_own_pod_id(id: &str) -> bool {
     id.len() == 36 && id.as_bytes()[14] == b'8'
 }
 
-/// Whether two of Aviary's ids were made for the same configs.
-pub(super) fn same_configs(left: &str, right: &str) -> bool {
-    matches!((left.get(19..), right.get(19..)), (Some(left), Some(right)) if left == right)
+/// Whether one of Aviary's ids was made for these configs.
+pub(super) fn is_for_configs(id: &str, configs: &BTreeMap<String, String>) -> bool {
+    let hex: String = config_half(configs).iter().map(|byte| format!("{byte:02x}")).collect();
+    matches!((id.get(19..23), id.get(24..)), (Some(first), Some(rest)) if first == &hex[..4] && rest == &hex[4..])
 }
 
 #[cfg(test)]
@@ -82,7 +83,7 @@ mod tests {
         assert!(is_own_pod_id(&id), "{id}");
         assert!(!is_own_pod_id("f47ac10b-58cc-4372-a567-0e02b2c3d479") && !is_own_pod_id(""));
         let other_revision = pod_id("uid", "aviary-1:1", &configs("1"));
-        assert!(other_revision != id && same_configs(&other_revision, &id));
-        assert!(!same_configs(&pod_id("uid", "aviary-1:0", &configs("2")), &id));
+        assert!(other_revision != id && is_for_configs(&other_revision, &configs("1")));
+        assert!(is_for_configs(&id, &configs("1")) && !is_for_configs(&id, &configs("2")));
     }
 }

@@ -321,6 +321,9 @@ fn config_releases() {
     assert_eq!(run.ending().phase, Phase::Succeeded);
     let run = settled(scenarios::config_withdrawn);
     assert!(run.events.last().unwrap().contains("is back at the promoted revision"));
+    let phases: Vec<_> = run.phases.iter().map(|(phase, _)| *phase).collect();
+    use Phase::*;
+    assert_eq!(phases, [Progressing, Progressing, Progressing, Succeeded], "in one step");
     assert_eq!(run.state().tracked_configs, Some(crate::world::configs("1")));
     assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
 }

@@ -319,3 +319,43 @@ fn pruned_fields_do_not_stretch_an_outage() {
     assert_eq!(state.metrics_unavailable_since, run.state().metrics_unavailable_since);
     assert!(state.last_step.is_some());
 }
+
+#[test]
+fn q25_a_deleted_primary_comes_back_only_from_what_was_promoted() {
+    let mut run = scenarios::weighted();
+    run.settle();
+    run.apply(Event::DeletePrimary);
+    run.settle();
+    assert_eq!(run.world.primary.as_ref().unwrap().revision, "b");
+
+    let missing = |run: &Run| run.held().is_some_and(|text| text.contains("is missing and cannot be restored"));
+    // The failed revision must not become the primary, the promoted one may.
+    let mut run = scenarios::threshold();
+    run.settle();
+    run.apply(Event::DeletePrimary);
+    run.settle();
+    assert!(missing(&run) && run.world.primary.is_none());
+    run.apply(revision("a"));
+    run.settle();
+    assert_eq!(run.world.primary.as_ref().unwrap().revision, "a");
+
+    // It was the configs that failed.
+    let mut run = scenarios::config_release();
+    run.world.metrics = Metrics::Bad;
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Failed);
+    run.apply(Event::DeletePrimary);
+    run.settle();
+    assert!(missing(&run) && run.world.primary.is_none());
+}
+
+/// Ready means rolled out, and a workload of no pods is.
+#[test]
+fn nothing_is_routed_to_a_primary_without_pods() {
+    let mut run = Run::new(plan(), crate::world::World::new("a"));
+    run.run_until(run.world.now + seconds(2));
+    run.world.primary.as_mut().unwrap().replicas = 0;
+    run.settle();
+    assert_eq!(run.held().unwrap(), "podinfo-primary.default not ready: no available pods");
+    assert!(!run.effects.contains(&Effect::ScaleTarget(Scale::Zero)));
+}

@@ -23,10 +23,13 @@ fn reconcile_one(subject: &Subject, host: &str) -> Option<Change> {
         spec.extend(policy.map(|policy| ("trafficPolicy".to_owned(), policy.clone())));
         return Some(Change::create(key, new_object(subject, &kinds::DESTINATION_RULE, host, json!({"spec": spec}))));
     };
+    let spec = present.data.get("spec");
+    let field = |name: &str| spec.and_then(|spec| spec.get(name));
+    if field("host").and_then(Value::as_str) == Some(host) && same_or_absent(field("trafficPolicy"), policy) {
+        return None;
+    }
     let mut desired = (*present).clone();
     super::set_field(&mut desired.data, "host", Some(Value::from(host)));
-    if !same_or_absent(present.data.pointer("/spec/trafficPolicy"), policy) {
-        super::set_field(&mut desired.data, "trafficPolicy", policy.cloned());
-    }
+    super::set_field(&mut desired.data, "trafficPolicy", policy.cloned());
     Change::update(key, &present, &desired)
 }

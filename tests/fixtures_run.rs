@@ -1,0 +1,159 @@
+//! The manifests of Flagger's own end-to-end tests, unmodified: what this version serves is released, and the rest is refused
+//! by name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aviary_actors::transport::HttpResponse;
+use aviary_providers::HttpRequest;
+use aviary_sim::store::kinds;
+use futures::FutureExt;
+use serde_json::{Value, json};
+
+use crate::support::{World, in_virtual_time};
+
+/// Manifests of which this version serves the canary.
+const SERVED: &[&str] =
+    &["e2e/istio-canary.yaml", "e2e/istio-skip-analysis.yaml", "e2e/istio-delegation.yaml", "examples/istio-canary.yaml"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flagger")
+}
+
+fn documents(file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(fixtures().join(file)).unwrap();
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("parse {file}: {error}"));
+    documents.into_iter().filter(Value::is_object).collect()
+}
+
+/// All manifests that hold a Canary.
+fn manifests() -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in ["e2e", "examples"] {
+        for entry in std::fs::read_dir(fixtures().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let file = format!("{folder}/{name}");
+            if name.ends_with(".yaml") && documents(&file).iter().any(|object| object["kind"] == "Canary") {
+                found.push(file);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Flagger's scripts run each with a mesh of its own, named first in the file.
+fn mesh_of(file: &str) -> &str {
+    let name = file.rsplit('/').next().unwrap_or_default();
+    match name.split('-').next().unwrap_or_default() {
+        "gatewayapi" => "gatewayapi:v1",
+        "keda" => "kubernetes",
+        mesh => ["apisix", "contour", "gloo", "istio", "knative", "kubernetes", "kuma", "linkerd", "nginx", "skipper", "traefik"]
+            .into_iter()
+            .find(|known| *known == mesh)
+            .unwrap_or_else(|| panic!("{file}: no mesh known")),
+    }
+}
+
+impl World {
+    /// A world with the load tester, in which webhooks are answered 200.
+    fn for_fixtures(mesh: &str) -> World {
+        let mut world = World::new(1);
+        mesh.clone_into(&mut world.config.providers.mesh_provider);
+        let load_tester = Arc::new(|_: HttpRequest| {
+            std::future::ready(Ok(HttpResponse { status: 200, retry_after: None, body: Vec::new() })).boxed()
+        });
+        world.services = std::mem::take(&mut world.services).and("flagger-loadtester.test", load_tester);
+        world
+    }
+
+    /// Creates what a file holds, if the cluster knows the kind; in namespace `test` where none is given.
+    async fn create_fixture(&self, file: &str) {
+        for mut object in documents(file) {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or("test").to_owned();
+            object["metadata"]["namespace"] = json!(namespace);
+            if self.cluster.store().get(&kinds::NAMESPACE, "", &namespace).is_none() {
+                let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+                self.create(namespace).await;
+            }
+            let kind = object["kind"].clone();
+            if let Err(error) = self.try_create(object).await {
+                let unserved = matches!(&error, kube::Error::Api(status) if status.code == 404);
+                assert!(unserved && kind != "Canary", "{file}: {kind} was refused: {error}");
+            }
+        }
+    }
+}
+
+fn released(file: &str) {
+    in_virtual_time(async {
+        let mut world = World::for_fixtures("istio");
+        world.create_fixture("workloads/secret.yaml").await;
+        world.create_fixture("workloads/deployment.yaml").await;
+        world.create_fixture(file).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.pass(Duration::from_secs(120)).await;
+        world.set_image("podinfo", "ghcr.io/stefanprodan/podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Progressing").await;
+        world.wait_until("the end", || ["Succeeded", "Failed"].contains(&world.phase("podinfo").as_str())).await;
+        assert_eq!(world.phase("podinfo"), "Succeeded", "{}", world.story());
+        let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("exists");
+        let container = &primary["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "ghcr.io/stefanprodan/podinfo:6.0.1");
+        assert_eq!(container["env"][0]["valueFrom"]["secretKeyRef"]["name"], "podinfo-secret-primary");
+        assert_eq!(world.count_events("podinfo", "Halt"), 0, "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "Error"), 0, "{}", world.story());
+    });
+}
+
+#[test]
+fn istio_canary() {
+    released("e2e/istio-canary.yaml");
+}
+
+#[test]
+fn istio_skip_analysis() {
+    released("e2e/istio-skip-analysis.yaml");
+}
+
+#[test]
+fn istio_delegation() {
+    released("e2e/istio-delegation.yaml");
+}
+
+/// Its load tester is another one, and so is its mesh gateway; nothing else differs from the first.
+#[test]
+fn istio_example() {
+    released("examples/istio-canary.yaml");
+}
+
+#[test]
+fn every_other_canary_is_refused_by_name() {
+    let refused: Vec<String> = manifests().into_iter().filter(|file| !SERVED.contains(&file.as_str())).collect();
+    assert!(refused.len() >= 30, "{refused:#?}");
+    for file in &refused {
+        in_virtual_time(async {
+            let mut world = World::for_fixtures(mesh_of(file));
+            world.create_fixture("workloads/secret.yaml").await;
+            world.create_fixture("workloads/deployment.yaml").await;
+            world.create_fixture(file).await;
+            world.start();
+            world.pass(Duration::from_secs(60)).await;
+            let canaries = world.cluster.store().list(&kinds::CANARY, None);
+            assert_eq!(canaries.len(), 1, "{file}");
+            let (namespace, name) = (&canaries[0]["metadata"]["namespace"], &canaries[0]["metadata"]["name"]);
+            let events = world.events_in(namespace.as_str().unwrap(), name.as_str().unwrap());
+            assert_eq!(events.len(), 1, "{file}: {events:#?}");
+            let says_what = events[0].starts_with("spec.") && events[0].contains(" is not supported");
+            assert!(says_what, "{file}: {}", events[0]);
+            let accepted = canaries[0]["status"]["conditions"][0].clone();
+            assert_eq!((&accepted["type"], &accepted["status"]), (&json!("Accepted"), &json!("False")), "{file}");
+            assert_eq!(accepted["message"], events[0].as_str(), "{file}");
+            let written = world.cluster.calls().snapshot().of_client(crate::support::AGENT);
+            assert_eq!((written.writes(), written.event_writes()), (1, 1), "{file}: nothing but that\n{written}");
+        });
+    }
+}
