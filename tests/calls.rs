@@ -111,7 +111,7 @@ fn start_up_is_one_list_and_one_watch_for_each_kind() {
         }
         let before = world.cluster.calls().snapshot();
         world.start();
-        world.wait_until("canaries are found", || world.phase("podinfo19") != "").await;
+        world.wait_until("canaries are found", || !world.phase("podinfo19").is_empty()).await;
         let (_, opened) = calls_since(&world, &before);
         let expected: BTreeMap<String, u64> = [
             "alertproviders",

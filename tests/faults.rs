@@ -5,7 +5,6 @@ mod foreign_writers;
 mod monitoring;
 mod random;
 mod shutdown;
-mod zz;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::support::{World, in_virtual_time};
 /// A world whose canary `podinfo` is initialized and has been served for two minutes.
 async fn served() -> World {
     let mut world = World::new(21);
+    world.load_heavily();
     world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
     world.deploy("podinfo").await;
     world.start();

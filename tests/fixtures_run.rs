@@ -14,8 +14,12 @@ use serde_json::{Value, json};
 use crate::support::{World, in_virtual_time};
 
 /// Manifests of which this version serves the canary.
-const SERVED: &[&str] =
-    &["e2e/istio-canary.yaml", "e2e/istio-skip-analysis.yaml", "e2e/istio-delegation.yaml", "examples/istio-canary.yaml"];
+const SERVED: &[&str] = &[
+    "e2e/istio-canary.yaml",
+    "e2e/istio-skip-analysis.yaml",
+    "e2e/istio-delegation.yaml",
+    "examples/istio-canary.yaml",
+];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flagger")
@@ -50,10 +54,22 @@ fn mesh_of(file: &str) -> &str {
     match name.split('-').next().unwrap_or_default() {
         "gatewayapi" => "gatewayapi:v1",
         "keda" => "kubernetes",
-        mesh => ["apisix", "contour", "gloo", "istio", "knative", "kubernetes", "kuma", "linkerd", "nginx", "skipper", "traefik"]
-            .into_iter()
-            .find(|known| *known == mesh)
-            .unwrap_or_else(|| panic!("{file}: no mesh known")),
+        mesh => [
+            "apisix",
+            "contour",
+            "gloo",
+            "istio",
+            "knative",
+            "kubernetes",
+            "kuma",
+            "linkerd",
+            "nginx",
+            "skipper",
+            "traefik",
+        ]
+        .into_iter()
+        .find(|known| *known == mesh)
+        .unwrap_or_else(|| panic!("{file}: no mesh known")),
     }
 }
 
@@ -88,10 +104,17 @@ impl World {
 }
 
 fn released(file: &str) {
+    released_with(file, &[]);
+}
+
+fn released_with(file: &str, more: &[&str]) {
     in_virtual_time(async {
         let mut world = World::for_fixtures("istio");
         world.create_fixture("workloads/secret.yaml").await;
         world.create_fixture("workloads/deployment.yaml").await;
+        for file in more {
+            world.create_fixture(file).await;
+        }
         world.create_fixture(file).await;
         world.start();
         world.wait_for_phase("podinfo", "Initialized").await;
@@ -124,10 +147,9 @@ fn istio_delegation() {
     released("e2e/istio-delegation.yaml");
 }
 
-/// Its load tester is another one, and so is its mesh gateway; nothing else differs from the first.
 #[test]
-fn istio_example() {
-    released("examples/istio-canary.yaml");
+fn istio_example_with_an_autoscaler() {
+    released_with("examples/istio-canary.yaml", &["podinfo/hpa.yaml"]);
 }
 
 #[test]

@@ -61,6 +61,7 @@ struct End {
 impl Run {
     async fn of(scenario: Scenario, deaths: Deaths) -> End {
         let world = World::new(11);
+        world.load_heavily();
         let watchman = Watchman::new(&world);
         let before = world.cluster.calls().snapshot();
         let mut run = Run { world, watchman, deaths, killed: 0, before };

@@ -2,7 +2,10 @@
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bad_input;
+mod calls;
+mod faults;
 mod fixtures_run;
+mod kills;
 mod lifecycle;
 mod metrics;
 mod process;

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use aviary::embedded;
 use aviary_actors::Clock;
 use aviary_sim::cluster::{Cluster, ClusterOptions};
-use aviary_sim::prometheus::Prometheus;
 use aviary_sim::store::kinds;
-use aviary_sim::traffic::{Traffic, TrafficOptions};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -32,13 +30,12 @@ async fn serve() -> Server {
     // The process has the system's clock, and deadlines compare it with times that the cluster wrote.
     let base_time = Clock::system().now();
     let cluster = Cluster::new(ClusterOptions { base_time, ..embedded::cluster_options(1) });
-    let traffic = Traffic::new(cluster.store(), *cluster.clock(), &TrafficOptions::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let served = cluster.clone();
     tokio::spawn(async move { served.serve(listener).await });
 
-    let prometheus = Prometheus::new(traffic);
+    let prometheus = cluster.prometheus().clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let prometheus_address = format!("http://{}", listener.local_addr().unwrap());
     let app = axum::Router::new().fallback(move |request: axum::extract::Request| {

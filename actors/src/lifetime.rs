@@ -94,4 +94,29 @@ mod tests {
         tokio::task::yield_now().await;
         assert_eq!(count.load(Ordering::Relaxed), 2);
     }
+
+    /// Does as it is told, or panics.
+    struct Fragile(u32);
+    impl Actor for Fragile {
+        type Context = Context<Self>;
+    }
+    impl Supervised for Fragile {}
+    #[derive(actix::Message)]
+    #[rtype(result = "u32")]
+    struct DivideBy(u32);
+    impl actix::Handler<DivideBy> for Fragile {
+        type Result = u32;
+        fn handle(&mut self, DivideBy(divisor): DivideBy, _: &mut Context<Self>) -> u32 {
+            self.0 += 1;
+            self.0 / divisor
+        }
+    }
+
+    #[actix::test]
+    async fn a_shared_actor_survives_the_message_that_makes_it_panic() {
+        let (_switch, lifetime) = Lifetime::new();
+        let actor = lifetime.start(Fragile(0));
+        assert!(actor.send(DivideBy(0)).await.is_err());
+        assert_eq!(actor.send(DivideBy(1)).await, Ok(2), "and keeps what it knows");
+    }
 }

@@ -1,12 +1,15 @@
 //! The recorder: Kubernetes events and the metrics of canaries.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
 use aviary_crds::names::{API_VERSION, EVENT_REASON, EVENT_SOURCE};
 use aviary_crds::validated::AlertSeverity;
 use aviary_rollout::Outcome;
 use futures::future::join_all;
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -23,8 +26,11 @@ use crate::metrics::Metrics;
 const QUEUE: usize = 10_000;
 /// Workers that write events. Events of one canary always go through one of them, so they stay in order.
 const WORKERS: usize = 8;
+/// An event that takes longer to write is given up: as long as any other write, so that one lost connection does not hold up
+/// the events of other canaries for longer.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// An event that repeats within this time raises the count of the first one, as `kubectl describe` shows it.
-const REPEAT_WINDOW: std::time::Duration = std::time::Duration::from_secs(600);
+const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Events remembered for that, for each worker. Beyond it the oldest are forgotten and a repetition is a new event.
 const REMEMBERED: usize = 2_000;
 
@@ -120,10 +126,16 @@ impl Worker {
                 }
             };
             self.metrics.event_queue.dec();
-            if let Err(error) = self.write(record).await {
-                self.metrics.events_dropped.inc();
-                tracing::warn!(%error, "event was not recorded");
-            }
+            // Neither a panic nor an API server that never answers may end the events of an eighth of all canaries.
+            let writing = AssertUnwindSafe(self.write(record)).catch_unwind();
+            let problem = match tokio::time::timeout(TIMEOUT, writing).await {
+                Ok(Ok(Ok(()))) => continue,
+                Ok(Ok(Err(error))) => error.to_string(),
+                Ok(Err(_)) => "the write panicked".to_owned(),
+                Err(_) => format!("no answer from the API server within {TIMEOUT:?}"),
+            };
+            self.metrics.events_dropped.inc();
+            tracing::warn!(error = problem, "event was not recorded");
         }
     }
 

@@ -99,6 +99,7 @@ fn an_empty_answer_is_a_failed_check() {
 fn a_wrong_answer_is_a_failed_check() {
     in_virtual_time(async {
         let mut world = World::new(21);
+        world.load_heavily();
         let is_wrong = Arc::new(AtomicBool::new(false));
         let (real, switch) = (world.services.clone(), is_wrong.clone());
         world.services = world.services.clone().and(

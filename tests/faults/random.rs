@@ -72,6 +72,7 @@ async fn release_under_faults(seed: u64, image: &str, phase: &str) -> (BTreeMap<
     let mut random = Random(seed);
     // The same cluster for every seed, so that one end can be compared with all.
     let mut world = World::new(21);
+    world.load_heavily();
     world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
     let mut watchman = Watchman::new(&world);
     world.deploy("podinfo").await;
@@ -91,12 +92,6 @@ async fn release_under_faults(seed: u64, image: &str, phase: &str) -> (BTreeMap<
     } else {
         assert_eq!(watchman.violations(), Vec::<String>::new(), "{}", world.story());
         assert_eq!(world.traffic.report("test", "podinfo").interruptions, 0, "{}", world.story());
-    }
-    for entry in world.cluster.calls().entries() {
-        eprintln!(
-            "CALL {} {} {} {} {}",
-            entry.time, entry.call.key.verb, entry.call.key.resource, entry.call.key.subresource, entry.code
-        );
     }
     (final_state(&world), world.cluster.faults().injected(), world.story())
 }

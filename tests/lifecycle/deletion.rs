@@ -1,8 +1,14 @@
 //! Canaries that are deleted, and created again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use aviary_actors::transport::HttpResponse;
+use aviary_providers::HttpRequest;
 use aviary_sim::store::kinds;
+use futures::FutureExt;
+use serde_json::json;
 
 use crate::support::{World, canary, in_virtual_time};
 
@@ -80,22 +86,38 @@ fn a_canary_that_is_replaced_in_no_time_starts_afresh() {
 #[test]
 fn a_step_of_the_old_object_is_not_finished_on_the_new_one() {
     in_virtual_time(async {
-        use aviary_sim::faults::{Action, Rule};
         let mut world = World::new(1);
-        world.begin(|_| {}).await;
+        let called = Arc::new(AtomicBool::new(false));
+        let is_called = called.clone();
+        let slow = Arc::new(move |_: HttpRequest| {
+            is_called.store(true, Ordering::Relaxed);
+            async {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                Ok(HttpResponse { status: 200, retry_after: None, body: Vec::new() })
+            }
+            .boxed()
+        });
+        world.services = std::mem::take(&mut world.services).and("hooks.test", slow);
+        world
+            .begin(|canary| {
+                let hook =
+                    json!({"name": "told", "type": "post-rollout", "url": "http://hooks.test/", "timeout": "10s"});
+                canary["spec"]["analysis"]["webhooks"] = json!([hook]);
+            })
+            .await;
         world.set_image("podinfo", "podinfo:6.0.1");
-        world.wait_for_weight(20).await;
-        let slow = Rule::new(Action::Delay(Duration::from_secs(5))).client(crate::support::AGENT).writes();
-        world.cluster.faults().add(slow.resource("virtualservices").times(1));
-        // The route of weight 30 is under way.
-        world.pass(Duration::from_secs(12)).await;
-        assert_eq!(world.weight(), 20);
+        world.wait_for_phase("podinfo", "Finalising").await;
+        while !called.load(Ordering::Relaxed) {
+            world.pass(Duration::from_millis(10)).await;
+        }
+        // All that is left of the step is to write `Succeeded`.
         world.delete(&kinds::CANARY, "podinfo").await;
-        world.create(canary("test", "podinfo")).await;
         let journal = world.follow("test", "podinfo");
+        world.create(canary("test", "podinfo")).await;
+        world.pass(Duration::from_secs(2)).await;
         begins_and_releases(&world).await;
         let phases: Vec<String> = journal.steps().into_iter().map(|(phase, _)| phase).collect();
-        assert_eq!(phases[0], "Initializing", "{phases:?}");
+        assert_eq!(phases[..3], ["", "Initializing", "Initialized"], "{phases:?}");
     });
 }
 

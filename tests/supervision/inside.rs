@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aviary_actors::{Clock, Controller, Metrics};
 use aviary_providers::HttpRequest;
+use aviary_sim::faults::{Action, Rule};
 use futures::FutureExt;
 use http::{Method, Request};
 use kube::client::Body;
@@ -49,39 +50,71 @@ async fn release_through(world: &World, fuse: &Fuse, panics: u32) {
     }
 }
 
+/// Starts a controller whose client panics at these requests while the fuse lasts, and two canaries.
+async fn begin_with_client(world: &mut World, fuse: &Fuse, is_meant: fn(&Request<Body>) -> bool) {
+    let (fuse, server) = (fuse.clone(), world.cluster.api_server());
+    let client = kube::Client::new(
+        service_fn(move |mut request: Request<Body>| {
+            let (fuse, mut server) = (fuse.clone(), server.clone());
+            async move {
+                if is_meant(&request) {
+                    fuse.burn();
+                }
+                request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static(AGENT));
+                server.call(request).await
+            }
+        }),
+        "default",
+    );
+    world.deploy("podinfo").await;
+    world.deploy("other").await;
+    let clock = *world.cluster.clock();
+    world.run(Controller::start(
+        world.config.clone(),
+        client,
+        Arc::new(world.services.clone()),
+        Clock::from_fn(move || clock.now()),
+        Metrics::new().unwrap(),
+    ));
+    world.wait_for_phase("podinfo", "Initialized").await;
+    world.wait_for_phase("other", "Initialized").await;
+    world.pass(Duration::from_secs(120)).await;
+}
+
 #[test]
 fn a_write_that_panics_is_made_again() {
     in_virtual_time(async {
         let mut world = World::new(1);
         let fuse = Fuse::default();
-        let (burning, server) = (fuse.clone(), world.cluster.api_server());
-        let client = kube::Client::new(
-            service_fn(move |mut request: Request<Body>| {
-                let (fuse, mut server) = (burning.clone(), server.clone());
-                async move {
-                    if request.method() == Method::PATCH && request.uri().path().contains("virtualservices") {
-                        fuse.burn();
-                    }
-                    request.headers_mut().insert(http::header::USER_AGENT, http::HeaderValue::from_static(AGENT));
-                    server.call(request).await
-                }
-            }),
-            "default",
-        );
-        world.deploy("podinfo").await;
-        world.deploy("other").await;
-        let clock = *world.cluster.clock();
-        world.run(Controller::start(
-            world.config.clone(),
-            client,
-            Arc::new(world.services.clone()),
-            Clock::from_fn(move || clock.now()),
-            Metrics::new().unwrap(),
-        ));
-        world.wait_for_phase("podinfo", "Initialized").await;
-        world.wait_for_phase("other", "Initialized").await;
-        world.pass(Duration::from_secs(120)).await;
+        let is_route = |request: &Request<Body>| {
+            request.method() == Method::PATCH && request.uri().path().contains("virtualservices")
+        };
+        begin_with_client(&mut world, &fuse, is_route).await;
         release_through(&world, &fuse, 3).await;
+    });
+}
+
+#[test]
+fn an_event_that_cannot_be_written_is_lost_alone() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let fuse = Fuse::default();
+        let is_event =
+            |request: &Request<Body>| request.method() == Method::POST && request.uri().path().ends_with("/events");
+        begin_with_client(&mut world, &fuse, is_event).await;
+        release_through(&world, &fuse, 1).await;
+        // The next is never answered.
+        let hang = Rule::new(Action::Hang).client(AGENT).resource("events").times(1);
+        world.cluster.faults().add(hang);
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.wait_for_phase("podinfo", "Progressing").await;
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(5)).await;
+        assert_eq!(world.metric("aviary_events_dropped_total"), Some(2.0));
+        for name in ["podinfo", "other"] {
+            let last = format!("Promotion completed! Scaling down {name}.test");
+            assert_eq!(world.events(name).last(), Some(&last));
+        }
     });
 }
 

@@ -40,13 +40,13 @@ impl Watchman {
             if event.kind == kinds::DEPLOYMENT {
                 self.available.insert(key, available(&event.object));
             } else if event.kind == kinds::VIRTUAL_SERVICE {
-                violations.extend(self.check_routes(key, &event));
+                violations.extend(self.check_routes(&key, &event));
             }
         }
         violations
     }
 
-    fn check_routes(&mut self, key: (String, String), event: &StoreEvent) -> Vec<String> {
+    fn check_routes(&mut self, key: &(String, String), event: &StoreEvent) -> Vec<String> {
         let mut violations = Vec::new();
         let version = event.resource_version;
         let mut weights = BTreeMap::new();

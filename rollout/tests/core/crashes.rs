@@ -122,6 +122,14 @@ fn row_scale_to_zero_before_succeeded_does_not_wake_the_target() {
     }
 }
 
+/// The run was complete; what happens to the primary later is not its business.
+#[test]
+fn row_scale_to_zero_before_succeeded_although_the_primary_breaks() {
+    let zero = |effect: &Effect| *effect == Effect::ScaleTarget(Scale::Zero);
+    let run = interrupted_after(scenarios::weighted, zero, vec![Event::Crash(Side::Primary)]);
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+}
+
 #[test]
 fn row_rollback_between_route_scale_and_status() {
     let back = |effect: &Effect| *effect == Effect::SetTraffic(Split::PRIMARY);

@@ -100,6 +100,11 @@ fn q4_a_reset_route_does_not_hang_a_stepped_promotion() {
 
     let mut state = run.state().clone();
     state.phase = Phase::Promoting;
+    // Traffic that somebody took from the canary already does not go back to it.
+    state.canary_weight = 100;
+    let mut seen = run.snapshot();
+    seen.traffic = Some(Ok(Split::to_canary(20)));
+    assert_eq!(decide(&run.plan, &state, &seen).next.canary_weight, 20);
     state.canary_weight = 0;
     let decision = decide(&run.plan, &state, &run.snapshot());
     assert_eq!(decision.next.phase, Phase::Finalising, "a status left behind by Flagger");

@@ -35,7 +35,7 @@ pub(crate) struct Table {
     /// Changes up to this version are no longer in the log.
     pub(crate) compacted: u64,
     cluster_watchers: Vec<mpsc::Sender<Arc<Change>>>,
-    namespace_watchers: HashMap<String, Vec<mpsc::Sender<Arc<Change>>>>,
+    namespace_watchers: BTreeMap<String, Vec<mpsc::Sender<Arc<Change>>>>,
 }
 
 impl Table {
@@ -135,7 +135,8 @@ fn record_key(record: &Record) -> (String, String) {
 pub(crate) struct State {
     /// The version of the last change.
     pub(crate) revision: u64,
-    pub(crate) tables: HashMap<GroupKind, Table>,
+    /// In the order of kinds, so that what goes over all of them does so in the same order in every run.
+    pub(crate) tables: BTreeMap<GroupKind, Table>,
     pub(crate) random: Random,
     pub(crate) by_uid: HashMap<String, ObjectKey>,
     /// Owner's uid → objects that name it.
@@ -152,7 +153,7 @@ impl State {
         Self {
             // etcd's first revision is 1; an empty list must not have version 0, which means "any".
             revision: 1,
-            tables: HashMap::new(),
+            tables: BTreeMap::new(),
             random: Random::new(seed),
             by_uid: HashMap::new(),
             dependents: HashMap::new(),
