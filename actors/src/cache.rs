@@ -6,6 +6,8 @@
 //!
 //! Watches run on worker threads and actors on one arbiter, so this is the one structure they share.
 
+mod store;
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use dashmap::DashMap;
 use kube::core::DynamicObject;
 
 use crate::messages::{CanaryId, Nudge};
+use store::Store;
 
 /// Whether a kind has been listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ impl Inbox {
 /// The objects, who looked at them, and how to reach those.
 #[derive(Default)]
 pub struct Cache {
-    objects: DashMap<ObjectKey, Arc<DynamicObject>>,
+    objects: Store,
     interests: DashMap<ObjectKey, Vec<CanaryId>>,
     inboxes: DashMap<CanaryId, Inbox>,
     kinds: DashMap<&'static ObjectKind, KindState>,
@@ -58,51 +61,47 @@ impl Cache {
         // Large, and nothing here looks at it.
         object.metadata.managed_fields = None;
         let Some(key) = key_of(kind, &object) else { return };
-        if self.objects.get(&key).is_some_and(|known| !is_newer(&object, &known)) {
-            return;
+        if self.objects.put(&key, object) {
+            self.wake(&key);
         }
-        self.objects.insert(key.clone(), Arc::new(object));
-        self.wake(&key);
     }
 
     /// Removes an object unless a newer version is known. Wakes whoever looked at it.
     pub fn remove(&self, kind: &'static ObjectKind, object: &DynamicObject) {
         let Some(key) = key_of(kind, object) else { return };
-        if self.objects.remove_if(&key, |_, known| version(known) <= version(object)).is_some() {
+        if self.objects.remove(&key, Some(version(object))) {
             self.wake(&key);
         }
     }
 
     /// Removes an object that the API server says does not exist.
     pub fn forget(&self, key: &ObjectKey) {
-        if self.objects.remove(key).is_some() {
+        if self.objects.remove(key, None) {
             self.wake(key);
         }
     }
 
     /// After a complete list: removes objects of the kind (in the listed scope) that were not in it.
     pub fn retain_listed(&self, kind: &'static ObjectKind, namespace: Option<&str>, listed: &BTreeSet<ObjectKey>) {
-        let gone: Vec<ObjectKey> = self
-            .objects
-            .iter()
-            .map(|entry| entry.key().clone())
-            .filter(|key| key.kind == kind && namespace.is_none_or(|namespace| key.namespace == namespace))
-            .filter(|key| !listed.contains(key))
-            .collect();
-        gone.iter().for_each(|key| self.forget(key));
+        let in_scope = |key: &ObjectKey| namespace.is_none_or(|namespace| key.namespace == namespace);
+        let gone = self.objects.keys(kind).into_iter().filter(|key| in_scope(key) && !listed.contains(key));
+        gone.for_each(|key| self.forget(&key));
     }
 
     /// The object, if it exists.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<DynamicObject>> {
-        self.objects.get(key).map(|entry| entry.value().clone())
+        self.objects.get(key)
+    }
+
+    /// Whether the object exists.
+    pub fn contains(&self, key: &ObjectKey) -> bool {
+        self.objects.contains(key)
     }
 
     /// Namespaces and names of all objects of a kind.
     pub fn names(&self, kind: &'static ObjectKind) -> Vec<CanaryId> {
-        let of_kind = self.objects.iter().filter(|entry| entry.key().kind == kind);
-        of_kind
-            .map(|entry| CanaryId { namespace: entry.key().namespace.clone(), name: entry.key().name.clone() })
-            .collect()
+        let keys = self.objects.keys(kind).into_iter();
+        keys.map(|ObjectKey { namespace, name, .. }| CanaryId { namespace, name }).collect()
     }
 
     /// How many objects are held.
@@ -112,7 +111,7 @@ impl Cache {
 
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.len() == 0
     }
 
     /// Notes the state of a kind.
@@ -216,12 +215,6 @@ pub fn key_of(kind: &'static ObjectKind, object: &DynamicObject) -> Option<Objec
 /// Resource versions can be compared as numbers (Kubernetes 1.35; true of every release on etcd before).
 pub(crate) fn version(object: &DynamicObject) -> u64 {
     object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
-}
-
-fn is_newer(object: &DynamicObject, known: &DynamicObject) -> bool {
-    // Versions that are not numbers cannot be compared; then the latest word counts.
-    let (new, old) = (version(object), version(known));
-    new == 0 || old == 0 || new > old
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@ use std::fmt;
 use aviary_crds::validated::{MetricSource, ObjectKey as NamespacedName, ValidatedCanary};
 use aviary_crds::{MetricTemplate, decode_object};
 use aviary_providers::metrics::template::{Scope, render};
-use aviary_providers::metrics::{self, BuiltinMetric, MetricError, MetricsProvider, Prometheus, ProviderConfig, secret_data};
+use aviary_providers::metrics::{
+    self, BuiltinMetric, MetricError, MetricsProvider, Prometheus, ProviderConfig, secret_data,
+};
 use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Subject, kinds};
 use aviary_rollout::{Check, CheckKind, Plan, Sample, SampleError};
@@ -53,7 +55,10 @@ pub struct GroupMember {
 
 impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Query").field("provider", &self.provider.name()).field("text", &self.text).finish_non_exhaustive()
+        f.debug_struct("Query")
+            .field("provider", &self.provider.name())
+            .field("text", &self.text)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,7 +139,8 @@ fn from_template(key: &NamespacedName, values: &Scope, subject: &Subject) -> Res
     let template: MetricTemplate = decode_object(&object).map_err(|error| failed("", &error))?;
 
     let provider_type = template.spec.provider.provider_type.as_str();
-    let provider = metrics::for_type(provider_type).map_err(|error| failed(&format!("provider {provider_type} "), &error))?;
+    let provider =
+        metrics::for_type(provider_type).map_err(|error| failed(&format!("provider {provider_type} "), &error))?;
     let secret = match template.spec.provider.secret_ref.as_ref().map(|reference| reference.name.as_str()) {
         None | Some("") => None,
         Some(name) => {

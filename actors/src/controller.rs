@@ -115,7 +115,8 @@ impl Controller {
             fault: config.fault,
         };
         let supervisor = lifetime.start(Supervisor::new(deps));
-        let kinds: Vec<&'static ObjectKind> = traffic::ALL.iter().flat_map(|provider| provider.watched()).copied().collect();
+        let kinds: Vec<&'static ObjectKind> =
+            traffic::ALL.iter().flat_map(|provider| provider.watched()).copied().collect();
         watches::start(&client, &cache, &config.scope, &kinds, &supervisor.clone().recipient(), &lifetime);
         Controller { handle: ControllerHandle { supervisor, cache, metrics }, recorder, kill_switch }
     }
@@ -138,9 +139,8 @@ impl Controller {
     /// Finishes the effects in flight, decides nothing more, records the events that are left, and ends everything.
     /// Returns whether everything was finished before the deadline.
     pub async fn shutdown(self, deadline: Duration) -> bool {
-        let finish = async {
-            self.handle.supervisor.send(Shutdown).await.is_ok() && self.recorder.send(WriteOut).await.is_ok()
-        };
+        let finish =
+            async { self.handle.supervisor.send(Shutdown).await.is_ok() && self.recorder.send(WriteOut).await.is_ok() };
         let finished = tokio::time::timeout(deadline, finish).await.unwrap_or(false);
         self.kill();
         finished

@@ -132,7 +132,8 @@ pub fn prepare_alerts(
     wanted
         .filter_map(|wanted| {
             let provider = format!("{}.{}", wanted.provider.name, wanted.provider.namespace);
-            let request = through_provider(&wanted.provider.namespace, &wanted.provider.name, &alert, subject).transpose()?;
+            let request =
+                through_provider(&wanted.provider.namespace, &wanted.provider.name, &alert, subject).transpose()?;
             Some(PreparedAlert { provider, request })
         })
         .collect()
@@ -171,7 +172,8 @@ pub struct GlobalNotifier {
 impl GlobalNotifier {
     fn prepare(&self, alert: &Alert) -> Option<PreparedAlert> {
         let channel = notify::for_type(&self.channel).map_err(|error| error.to_string());
-        let request = channel.and_then(|channel| channel.request(&self.target, alert).map_err(|error| error.to_string()));
+        let request =
+            channel.and_then(|channel| channel.request(&self.target, alert).map_err(|error| error.to_string()));
         Some(PreparedAlert { provider: self.channel.clone(), request: request.transpose()? })
     }
 }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Buckets of Go's client, which Flagger's histogram uses, in seconds.
@@ -78,7 +78,10 @@ pub struct Collectors {
 }
 
 /// Registers a collector; a name can only be taken twice by a programming error, which the tests would show.
-fn add<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> prometheus::Result<C> {
+fn add<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> prometheus::Result<C> {
     let collector = collector?;
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
@@ -95,29 +98,127 @@ impl Metrics {
         let target = ["name", "namespace"];
         let run = ["name", "namespace", "deployment_strategy", "analysis_status"];
         let collectors = Collectors {
-            info: add(r, GaugeVec::new(Opts::new("flagger_info", "Version and mesh provider"), &["version", "mesh_provider"]))?,
-            canary_total: add(r, IntGaugeVec::new(Opts::new("flagger_canary_total", "Total number of canary objects"), &["namespace"]))?,
-            canary_status: add(r, IntGaugeVec::new(Opts::new("flagger_canary_status", "Last canary analysis result: 0 running, 1 successful, 2 failed"), &target))?,
-            canary_weight: add(r, IntGaugeVec::new(Opts::new("flagger_canary_weight", "Traffic weight of a workload in percent"), &["workload", "namespace"]))?,
-            metric_analysis: add(r, GaugeVec::new(Opts::new("flagger_canary_metric_analysis", "Last value of an analysed metric"), &["name", "namespace", "metric"]))?,
-            canary_duration: add(r, HistogramVec::new(HistogramOpts::new("flagger_canary_duration_seconds", "Seconds spent on one canary check round").buckets(GO_BUCKETS.to_vec()), &target))?,
-            successes: add(r, IntCounterVec::new(Opts::new("flagger_canary_successes_total", "Canary runs that were promoted"), &run))?,
-            failures: add(r, IntCounterVec::new(Opts::new("flagger_canary_failures_total", "Canary runs that failed"), &run))?,
-            api_calls: add(r, IntCounterVec::new(Opts::new("aviary_api_calls_total", "Calls to the Kubernetes API"), &["verb", "kind"]))?,
+            info: add(
+                r,
+                GaugeVec::new(Opts::new("flagger_info", "Version and mesh provider"), &["version", "mesh_provider"]),
+            )?,
+            canary_total: add(
+                r,
+                IntGaugeVec::new(Opts::new("flagger_canary_total", "Total number of canary objects"), &["namespace"]),
+            )?,
+            canary_status: add(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "flagger_canary_status",
+                        "Last canary analysis result: 0 running, 1 successful, 2 failed",
+                    ),
+                    &target,
+                ),
+            )?,
+            canary_weight: add(
+                r,
+                IntGaugeVec::new(
+                    Opts::new("flagger_canary_weight", "Traffic weight of a workload in percent"),
+                    &["workload", "namespace"],
+                ),
+            )?,
+            metric_analysis: add(
+                r,
+                GaugeVec::new(
+                    Opts::new("flagger_canary_metric_analysis", "Last value of an analysed metric"),
+                    &["name", "namespace", "metric"],
+                ),
+            )?,
+            canary_duration: add(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new("flagger_canary_duration_seconds", "Seconds spent on one canary check round")
+                        .buckets(GO_BUCKETS.to_vec()),
+                    &target,
+                ),
+            )?,
+            successes: add(
+                r,
+                IntCounterVec::new(Opts::new("flagger_canary_successes_total", "Canary runs that were promoted"), &run),
+            )?,
+            failures: add(
+                r,
+                IntCounterVec::new(Opts::new("flagger_canary_failures_total", "Canary runs that failed"), &run),
+            )?,
+            api_calls: add(
+                r,
+                IntCounterVec::new(
+                    Opts::new("aviary_api_calls_total", "Calls to the Kubernetes API"),
+                    &["verb", "kind"],
+                ),
+            )?,
             router_queue: add(r, IntGauge::new("aviary_router_queue", "Writes that wait for their turn"))?,
             router_in_flight: add(r, IntGauge::new("aviary_router_in_flight", "Writes under way"))?,
-            restarts: add(r, IntCounterVec::new(Opts::new("aviary_actor_restarts_total", "Restarts of canary actors after a panic"), &["namespace"]))?,
+            restarts: add(
+                r,
+                IntCounterVec::new(
+                    Opts::new("aviary_actor_restarts_total", "Restarts of canary actors after a panic"),
+                    &["namespace"],
+                ),
+            )?,
             quarantined: add(r, IntGauge::new("aviary_quarantined_canaries", "Canaries whose actor keeps dying"))?,
-            refused: add(r, IntGauge::new("aviary_refused_canaries", "Canary objects that are invalid or ask for an unsupported feature"))?,
-            query_duration: add(r, HistogramVec::new(HistogramOpts::new("aviary_query_duration_seconds", "Seconds until a metrics backend answered").buckets(GO_BUCKETS.to_vec()), &["backend"]))?,
-            queries: add(r, IntCounterVec::new(Opts::new("aviary_queries_total", "Queries to metrics backends"), &["backend", "result"]))?,
-            decision_duration: add(r, Histogram::with_opts(HistogramOpts::new("aviary_decision_duration_seconds", "Seconds from looking at the objects to a decision").buckets(FAST_BUCKETS.to_vec())))?,
-            violations: add(r, IntCounterVec::new(Opts::new("aviary_invariant_violations_total", "Decisions that broke an invariant; a bug if not zero"), &["invariant"]))?,
-            events_dropped: add(r, IntCounter::new("aviary_events_dropped_total", "Kubernetes events that could not be recorded"))?,
+            refused: add(
+                r,
+                IntGauge::new(
+                    "aviary_refused_canaries",
+                    "Canary objects that are invalid or ask for an unsupported feature",
+                ),
+            )?,
+            query_duration: add(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new("aviary_query_duration_seconds", "Seconds until a metrics backend answered")
+                        .buckets(GO_BUCKETS.to_vec()),
+                    &["backend"],
+                ),
+            )?,
+            queries: add(
+                r,
+                IntCounterVec::new(
+                    Opts::new("aviary_queries_total", "Queries to metrics backends"),
+                    &["backend", "result"],
+                ),
+            )?,
+            decision_duration: add(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "aviary_decision_duration_seconds",
+                        "Seconds from looking at the objects to a decision",
+                    )
+                    .buckets(FAST_BUCKETS.to_vec()),
+                ),
+            )?,
+            violations: add(
+                r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "aviary_invariant_violations_total",
+                        "Decisions that broke an invariant; a bug if not zero",
+                    ),
+                    &["invariant"],
+                ),
+            )?,
+            events_dropped: add(
+                r,
+                IntCounter::new("aviary_events_dropped_total", "Kubernetes events that could not be recorded"),
+            )?,
             event_queue: add(r, IntGauge::new("aviary_event_queue", "Kubernetes events that wait to be recorded"))?,
-            webhooks: add(r, IntCounterVec::new(Opts::new("aviary_webhooks_total", "Webhook calls"), &["type", "result"]))?,
+            webhooks: add(
+                r,
+                IntCounterVec::new(Opts::new("aviary_webhooks_total", "Webhook calls"), &["type", "result"]),
+            )?,
             alerts: add(r, IntCounterVec::new(Opts::new("aviary_alerts_total", "Alerts sent"), &["result"]))?,
-            start_time: add(r, Gauge::new("aviary_process_start_time_seconds", "Start of the process in seconds since the epoch"))?,
+            start_time: add(
+                r,
+                Gauge::new("aviary_process_start_time_seconds", "Start of the process in seconds since the epoch"),
+            )?,
             registry,
         };
         Ok(Metrics(Arc::new(collectors)))

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 use crate::canary::{CanaryActor, Parent, with_complaint};
 use crate::deps::Deps;
 use crate::messages::{
-    CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRetired, Describe, DescribeCanaries,
-    ChildRestarted, EffectDone, Epoch, EventSubject, Lane, Record, Reply, Retire, Shutdown, Write, WriteOrder,
+    CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRestarted, ChildRetired, Describe,
+    DescribeCanaries, EffectDone, Epoch, EventSubject, Lane, Record, Reply, Retire, Shutdown, Write, WriteOrder,
 };
 use crate::supervision::{Exit, PanicSupervisor, RestartPolicy, Verdict};
 
@@ -40,7 +40,7 @@ impl Supervisor {
     }
 
     fn exists(&self, canary: &CanaryId) -> bool {
-        self.deps.cache.get(&canary_key(canary)).is_some()
+        self.deps.cache.contains(&canary_key(canary))
     }
 
     /// Brings the child of one canary in line with whether the canary exists.
@@ -63,27 +63,24 @@ impl Supervisor {
             retired: supervisor.clone().recipient(),
         };
         let (id, deps) = (canary.clone(), self.deps.clone());
-        let (child, life) = PanicSupervisor::new(
-            |_| CanaryActor::new(id.clone(), deps, parent),
-            {
-                let id = canary.clone();
-                let mut policy = RestartPolicy::new(&id);
-                move |exit: &Exit| match exit {
-                    // It stops only when it is retired.
-                    Exit::Stopped => Verdict::GiveUp,
-                    Exit::Panicked(reason) => {
-                        let delay = policy.next_delay();
-                        supervisor.do_send(ChildDied {
-                            canary: id.clone(),
-                            reason: reason.clone(),
-                            quarantined: policy.is_quarantined(),
-                            deaths: policy.deaths(),
-                        });
-                        Verdict::Restart(delay)
-                    }
+        let (child, life) = PanicSupervisor::new(|_| CanaryActor::new(id.clone(), deps, parent), {
+            let id = canary.clone();
+            let mut policy = RestartPolicy::new(&id);
+            move |exit: &Exit| match exit {
+                // It stops only when it is retired.
+                Exit::Stopped => Verdict::GiveUp,
+                Exit::Panicked(reason) => {
+                    let delay = policy.next_delay();
+                    supervisor.do_send(ChildDied {
+                        canary: id.clone(),
+                        reason: reason.clone(),
+                        quarantined: policy.is_quarantined(),
+                        deaths: policy.deaths(),
+                    });
+                    Verdict::Restart(delay)
                 }
-            },
-        );
+            }
+        });
         actix_rt::spawn(self.deps.lifetime.limit(life));
         tracing::info!(canary = %canary, "Synced {}/{}", canary.namespace, canary.name);
         self.children.insert(canary, child);
@@ -96,10 +93,8 @@ impl Supervisor {
     /// Tells that a canary's actor keeps dying.
     fn tell_quarantine(&self, died: &ChildDied) {
         let Some(object) = self.deps.cache.get(&canary_key(&died.canary)) else { return };
-        let text = format!(
-            "Quarantined after {} failures in a row, next try in 5 minutes: {}",
-            died.deaths, died.reason
-        );
+        let text =
+            format!("Quarantined after {} failures in a row, next try in 5 minutes: {}", died.deaths, died.reason);
         self.deps.recorder.do_send(Record {
             about: EventSubject {
                 canary: died.canary.clone(),
@@ -253,6 +248,8 @@ impl Handler<DescribeCanaries> for Supervisor {
     type Result = actix::MessageResult<DescribeCanaries>;
 
     fn handle(&mut self, _: DescribeCanaries, _: &mut Context<Self>) -> Self::Result {
-        actix::MessageResult(self.children.iter().map(|(id, child)| (id.clone(), child.clone().recipient::<Describe>())).collect())
+        actix::MessageResult(
+            self.children.iter().map(|(id, child)| (id.clone(), child.clone().recipient::<Describe>())).collect(),
+        )
     }
 }

@@ -12,8 +12,8 @@ use kube::{Api, Client, core::DynamicObject};
 
 use crate::cache::{Cache, KindState, key_of};
 use crate::lifetime::Lifetime;
-use crate::retry::Retry;
 use crate::messages::{CanariesChanged, CanaryId};
+use crate::retry::Retry;
 
 /// Where to look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,12 +61,7 @@ pub(crate) fn start(
             Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
         };
         for namespace in namespaces {
-            let feed = Feed {
-                cache: cache.clone(),
-                kind,
-                namespace,
-                supervisor: supervisor.clone(),
-            };
+            let feed = Feed { cache: cache.clone(), kind, namespace, supervisor: supervisor.clone() };
             lifetime.spawn(feed.run(client.clone()));
         }
     }
@@ -86,7 +81,8 @@ impl Feed {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         };
-        let events = watcher(api, watcher::Config::default()).backoff(Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind));
+        let events =
+            watcher(api, watcher::Config::default()).backoff(Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind));
         pin_mut!(events);
         let mut listed = BTreeSet::new();
         let mut told_unserved = false;
@@ -99,7 +95,11 @@ impl Feed {
                 Ok(None) => return,
                 Err(error) if is_unserved(&error) => {
                     if !told_unserved {
-                        tracing::warn!(kind = self.kind.kind, group = self.kind.group, "kind is not served by the API server");
+                        tracing::warn!(
+                            kind = self.kind.kind,
+                            group = self.kind.group,
+                            "kind is not served by the API server"
+                        );
                         told_unserved = true;
                     }
                     self.cache.set_kind(self.kind, KindState::Unserved);

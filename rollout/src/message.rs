@@ -130,8 +130,6 @@ pub enum Message {
     RollingBackDeadline { canary: String, error: String },
     /// A rollback hook asked for it.
     RollingBackHook { canary: String },
-    /// A rollback hook did not ask for it.
-    RollbackNotSignaled { hook: String },
     /// The canary failed.
     CanaryFailed { canary: String },
     /// The primary did not become ready after the promotion.
@@ -164,8 +162,7 @@ impl Message {
             | Copying { .. }
             | RoutingToPrimary
             | Promoted { .. }
-            | PromotedWithoutAnalysis { .. }
-            | RollbackNotSignaled { .. } => AlertSeverity::Info,
+            | PromotedWithoutAnalysis { .. } => AlertSeverity::Info,
             Obstacle(_)
             | WaitingForRollout { .. }
             | WaitingForTrafficIncrease { .. }
@@ -251,7 +248,6 @@ impl fmt::Display for Message {
                 write!(f, "Rolling back {canary} progress deadline exceeded {error}")
             }
             RollingBackHook { canary } => write!(f, "Rolling back {canary} manual webhook invoked"),
-            RollbackNotSignaled { hook } => write!(f, "Rollback hook {hook} not signaling a rollback"),
             CanaryFailed { canary } => write!(f, "Canary failed! Scaling down {canary}"),
             PromotionFailed { target, error } => {
                 write!(f, "Promotion of {target} failed, primary not ready: {error}")

@@ -100,6 +100,10 @@ impl Plan {
     /// The canary asks for a feature that is not served.
     pub fn new(canary: &ValidatedCanary, settings: &Settings) -> Result<Plan, Unsupported> {
         let analysis = &canary.analysis;
+        // Ignored, it would leave the target at zero when the canary goes.
+        if canary.revert_on_deletion {
+            return Err(Unsupported { path: "spec.revertOnDeletion", feature: "reverting on deletion" });
+        }
         Ok(Plan {
             canary: canary.key.name.clone(),
             namespace: canary.key.namespace.clone(),

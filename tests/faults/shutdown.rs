@@ -62,3 +62,17 @@ fn a_write_that_hangs_does_not_hold_up_the_end() {
         assert_eq!(world.cluster.clock().now().duration_since(start).as_secs(), 10);
     });
 }
+
+#[test]
+fn events_that_are_left_are_written() {
+    in_virtual_time(async {
+        let mut world = released_to(20).await;
+        let slow = Rule::new(Action::Delay(Duration::from_secs(3))).client(AGENT).writes().resource("events");
+        world.cluster.faults().add(slow);
+        world.pass(Duration::from_millis(5500)).await;
+        assert_eq!(world.status("podinfo")["canaryWeight"], 30);
+        assert_eq!(world.count_events("podinfo", "canary weight 30"), 0);
+        assert!(world.stop().await);
+        assert_eq!(world.count_events("podinfo", "canary weight 30"), 1);
+    });
+}

@@ -40,14 +40,17 @@ impl Knowledge {
         self.spec.as_ref().is_some_and(|spec| object.metadata.uid.as_deref() != Some(spec.uid.as_str()))
     }
 
-    /// Takes in the object as it is. Returns whether somebody else changed the status.
+    /// Takes in the object as it is. Returns whether answers to earlier questions are
+    /// void: the plan is another one, or somebody else changed the status.
     pub(super) fn learn(&mut self, object: &DynamicObject, settings: &CanarySettings, metrics: &Metrics) -> bool {
-        let spec = Spec { uid: object.metadata.uid.clone().unwrap_or_default(), generation: object.metadata.generation };
+        let spec =
+            Spec { uid: object.metadata.uid.clone().unwrap_or_default(), generation: object.metadata.generation };
         if self.is_about_another(object) {
             self.held = None;
         }
         // Without a generation (no CRD has such objects) every version is parsed anew.
-        if self.spec.as_ref() != Some(&spec) || spec.generation.is_none() {
+        let respecified = self.spec.as_ref() != Some(&spec) || spec.generation.is_none();
+        if respecified {
             self.forget_refusal(metrics);
             let understood = understand(object, settings);
             if understood.is_err() {
@@ -59,10 +62,10 @@ impl Knowledge {
         let raw = object.data.get("status").unwrap_or(&Value::Null);
         let version = version(object);
         match &mut self.held {
-            Some(held) if held.version >= version && version != 0 => false,
+            Some(held) if held.version >= version && version != 0 => respecified,
             Some(held) if held.raw == *raw => {
                 held.version = version;
-                false
+                respecified
             }
             _ => {
                 self.held = Some(Held { raw: raw.clone(), version, state: State::from_status(&status_of(object)) });
@@ -116,9 +119,9 @@ impl Knowledge {
 /// Whether every field that is stored is what was written. Fields may be missing: a CRD without them prunes.
 fn is_stored_form(stored: &Value, written: &Value) -> bool {
     match (stored, written) {
-        (Value::Object(stored), Value::Object(written)) => stored
-            .iter()
-            .all(|(key, value)| written.get(key).is_some_and(|written| is_stored_form(value, written))),
+        (Value::Object(stored), Value::Object(written)) => {
+            stored.iter().all(|(key, value)| written.get(key).is_some_and(|written| is_stored_form(value, written)))
+        }
         _ => stored == written,
     }
 }
@@ -136,8 +139,7 @@ fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Under
     let subject = Subject { canary: &canary, settings: &settings.providers, objects: &NoObjects };
     let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"));
     let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"));
-    let plan_settings =
-        Settings { outage: settings.outage, routed: true, cluster_name: settings.cluster_name.clone() };
+    let plan_settings = Settings { outage: settings.outage, routed: true, cluster_name: settings.cluster_name.clone() };
     let plan = Plan::new(&canary, &plan_settings).map_err(|error| error.to_string());
     match (plan, target, traffic) {
         (Ok(plan), Ok(target), Ok(traffic)) => Ok(Understood { canary, plan, target, traffic }),
@@ -151,12 +153,7 @@ fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Under
 struct NoObjects;
 
 impl aviary_providers::Objects for NoObjects {
-    fn get(
-        &self,
-        _: &'static aviary_providers::ObjectKind,
-        _: &str,
-        _: &str,
-    ) -> Option<std::sync::Arc<DynamicObject>> {
+    fn get(&self, _: &'static aviary_providers::ObjectKind, _: &str, _: &str) -> Option<std::sync::Arc<DynamicObject>> {
         None
     }
 }

@@ -25,8 +25,8 @@ use crate::cache::Lookups;
 use crate::deps::Deps;
 use crate::hooks;
 use crate::messages::{
-    CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, EventSubject, Nudge,
-    Observed, Record, Retire, SendEvent,
+    CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, EventSubject,
+    Nudge, Observed, Record, Retire, SendEvent,
 };
 use crate::retry::Retry;
 use crate::snapshot::{Circumstances, look};
@@ -146,19 +146,16 @@ impl CanaryActor {
             self.answers = Answers::default();
             self.hold = None;
         }
-        let state_changed = self.knowledge.learn(object, &deps.settings, &deps.metrics);
-        if state_changed {
+        let answers_are_void = self.knowledge.learn(object, &deps.settings, &deps.metrics);
+        if answers_are_void {
             self.answers = Answers::default();
         }
         let lookups = Lookups::new(&deps.cache);
         let decision = match self.knowledge.understood() {
             Err(refusal) => Err(refusal.to_owned()),
             Ok((understood, state)) => {
-                let subject = Subject {
-                    canary: &understood.canary,
-                    settings: &deps.settings.providers,
-                    objects: &lookups,
-                };
+                let subject =
+                    Subject { canary: &understood.canary, settings: &deps.settings.providers, objects: &lookups };
                 let around = Circumstances {
                     now,
                     deleting: object.metadata.deletion_timestamp.is_some(),
@@ -383,9 +380,10 @@ impl Handler<Describe> for CanaryActor {
     type Result = actix::MessageResult<Describe>;
 
     fn handle(&mut self, _: Describe, _: &mut Context<Self>) -> Self::Result {
-        let (phase, canary_weight, failed_checks) = self.knowledge.state().map_or((Phase::default(), 0, 0), |state| {
-            (state.phase, state.canary_weight, state.failed_checks)
-        });
+        let (phase, canary_weight, failed_checks) = self
+            .knowledge
+            .state()
+            .map_or((Phase::default(), 0, 0), |state| (state.phase, state.canary_weight, state.failed_checks));
         let failure = self.last_failure.clone().filter(|_| self.retry_at.is_some());
         let hold = self.hold.as_ref().map(|episode| episode.hold.message.to_string());
         actix::MessageResult(CanaryView {

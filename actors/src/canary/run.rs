@@ -14,13 +14,14 @@ use jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-use super::knowledge::status_of;
 use super::CanaryActor;
+use super::knowledge::status_of;
 use crate::cache::Lookups;
 use crate::checks;
 use crate::hooks;
 use crate::messages::{
-    CallHooks, EffectOutcome, Epoch, ProbeBackends, Reply, RunEnded, SendAlert, TakeSamples, Write, WriteError, WriteOrder,
+    CallHooks, EffectOutcome, Epoch, ProbeBackends, Reply, RunEnded, SendAlert, TakeSamples, Write, WriteError,
+    WriteOrder,
 };
 use crate::router::lane_for;
 use crate::snapshot::{NoChanges, changes};
@@ -61,7 +62,12 @@ impl Run {
     }
 
     fn complaint(status: Value) -> Run {
-        Run { tasks: VecDeque::from([Task::Complain(status)]), next: State::default(), written: Value::Null, conflicts: 0 }
+        Run {
+            tasks: VecDeque::from([Task::Complain(status)]),
+            next: State::default(),
+            written: Value::Null,
+            conflicts: 0,
+        }
     }
 }
 
@@ -258,12 +264,8 @@ impl CanaryActor {
     }
 
     fn take_samples(&mut self, hooks: Vec<HookAnswer>, context: &mut Context<Self>) {
-        let order = TakeSamples {
-            canary: self.id.clone(),
-            checks: self.prepare_checks(),
-            hooks,
-            reply: self.reply(context),
-        };
+        let order =
+            TakeSamples { canary: self.id.clone(), checks: self.prepare_checks(), hooks, reply: self.reply(context) };
         self.deps.observer.do_send(order);
     }
 
@@ -389,7 +391,8 @@ pub(crate) fn with_complaint(
     now: Timestamp,
 ) -> Option<Value> {
     let at = aviary_crds::status::whole_seconds(now).to_string();
-    let mut stored = object.data.get("status").cloned().filter(Value::is_object).unwrap_or_else(|| serde_json::json!({}));
+    let mut stored =
+        object.data.get("status").cloned().filter(Value::is_object).unwrap_or_else(|| serde_json::json!({}));
     let mut conditions = stored.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let is_same = |condition: &Value| {
         condition["type"] == condition_type && condition["message"] == message && condition["status"] == status

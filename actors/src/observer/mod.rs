@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
 use aviary_providers::HttpRequest;
-use aviary_providers::metrics::{BuiltinMetric, MetricError, Prometheus, ProviderConfig, MetricsProvider, grouped};
+use aviary_providers::metrics::{BuiltinMetric, MetricError, MetricsProvider, Prometheus, ProviderConfig, grouped};
 use aviary_rollout::{CheckKind, RoundAnswer};
-use futures::future::{join_all, BoxFuture, Shared};
 use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, join_all};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ use crate::lifetime::Lifetime;
 use crate::messages::{EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
-use crate::transport::{NoAnswer, HttpResponse, Transport};
+use crate::transport::{HttpResponse, NoAnswer, Transport};
 use breaker::Breaker;
 
 /// An answer serves equal queries for this long. Far below the shortest analysis interval (10 s), so no check round
@@ -80,7 +80,14 @@ impl Observer {
         lifetime: Lifetime,
     ) -> Observer {
         let asker = Asker { transport, clock, metrics, breaker: Breaker::default() };
-        Observer { asker, recorder, lifetime, recent: HashMap::new(), asked: VecDeque::new(), gathering: BTreeMap::new() }
+        Observer {
+            asker,
+            recorder,
+            lifetime,
+            recent: HashMap::new(),
+            asked: VecDeque::new(),
+            gathering: BTreeMap::new(),
+        }
     }
 
     fn ask(&mut self, query: &Query, context: &mut Context<Self>) -> SharedAnswer {
@@ -110,7 +117,12 @@ impl Observer {
     }
 
     /// Waits a moment for other canaries with the same kind of question.
-    fn gather(&mut self, query: &Query, member: &GroupMember, context: &mut Context<Self>) -> BoxFuture<'static, Answer> {
+    fn gather(
+        &mut self,
+        query: &Query,
+        member: &GroupMember,
+        context: &mut Context<Self>,
+    ) -> BoxFuture<'static, Answer> {
         let key = GroupKey {
             address: query.config.address.clone(),
             metric: member.metric,
@@ -165,8 +177,11 @@ fn identity(query: &Query) -> String {
     let request = query.provider.request(&query.config, &query.text, jiff::Timestamp::UNIX_EPOCH);
     match request {
         Ok(request) => {
-            let headers: Vec<String> =
-                request.headers.iter().map(|(name, value)| format!("{name}:{}", String::from_utf8_lossy(value.as_bytes()))).collect();
+            let headers: Vec<String> = request
+                .headers
+                .iter()
+                .map(|(name, value)| format!("{name}:{}", String::from_utf8_lossy(value.as_bytes())))
+                .collect();
             format!("{} {} {}", query.provider.name(), request.url, headers.join("\n"))
         }
         Err(_) => format!("{} {} {}", query.provider.name(), query.config.address, query.text),
@@ -223,7 +238,9 @@ impl Asker {
         };
         self.metrics.queries.with_label_values(&[backend.as_str(), result]).inc();
         let error = match &answer {
-            Ok(response) if response.status >= 500 || response.status == 429 => Some(format!("error response {}", response.status)),
+            Ok(response) if response.status >= 500 || response.status == 429 => {
+                Some(format!("error response {}", response.status))
+            }
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };

@@ -82,11 +82,9 @@ impl Handler<Write> for Router {
         let Write { canary, lane, write, reply } = order;
         let objects = match &write {
             WriteOrder::Changes(changes) => changes.iter().map(|change| change.key.clone()).collect(),
-            WriteOrder::Status(_) => vec![ObjectKey {
-                kind: &kinds::CANARY,
-                namespace: canary.namespace.clone(),
-                name: canary.name.clone(),
-            }],
+            WriteOrder::Status(_) => {
+                vec![ObjectKey { kind: &kinds::CANARY, namespace: canary.namespace.clone(), name: canary.name.clone() }]
+            }
         };
         self.queue.push(Waiting { namespace: canary.namespace, lane, objects, job: Job { write, reply } });
         self.start_waiting(context);
@@ -112,10 +110,8 @@ pub(crate) fn lane_for(next: aviary_crds::Phase) -> Lane {
         Phase::Failed => Lane::Rollback,
         Phase::Promoting | Phase::Finalising | Phase::Succeeded => Lane::Promotion,
         Phase::Progressing | Phase::WaitingPromotion | Phase::Waiting => Lane::Advance,
-        Phase::Uninitialized
-        | Phase::Initializing
-        | Phase::Initialized
-        | Phase::Terminating
-        | Phase::Terminated => Lane::Upkeep,
+        Phase::Uninitialized | Phase::Initializing | Phase::Initialized | Phase::Terminating | Phase::Terminated => {
+            Lane::Upkeep
+        }
     }
 }

@@ -92,7 +92,7 @@ async fn settle(
             refresh(api, cache, key).await.map_err(|error| failed(what, &error))?;
             Err(WriteError::Conflict)
         }
-        Err(kube::Error::Api(status)) if status.code == 404 && cache.get(key).is_some() => {
+        Err(kube::Error::Api(status)) if status.code == 404 && cache.contains(key) => {
             cache.forget(key);
             Err(WriteError::Conflict)
         }

@@ -140,7 +140,9 @@ mod tests {
             match ask {
                 Ask::Count => self.count += 1,
                 Ask::Panic => panic!("on purpose"),
-                Ask::PanicLater => drop(context.run_later(Duration::from_millis(5), |_, _| panic!("on purpose, later"))),
+                Ask::PanicLater => {
+                    drop(context.run_later(Duration::from_millis(5), |_, _| panic!("on purpose, later")))
+                }
                 Ask::Stop => context.stop(),
             }
             self.count
