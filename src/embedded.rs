@@ -29,7 +29,7 @@ pub fn start_controller(
     let clock = *cluster.clock();
     Ok(Controller::start(
         config,
-        cluster.client(user_agent),
+        &cluster.client(user_agent),
         Arc::new(services.clone()),
         Clock::from_fn(move || clock.now()),
         Metrics::new()?,

@@ -73,7 +73,7 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
     let config = settings::controller_config(args);
     log_notifier(args, config.notifier.as_ref().map(|notifier| notifier.target.address.as_str()));
     tracing::info!("Waiting for canary informer cache to sync");
-    let controller = Controller::start(config, client, transport, Clock::system(), metrics);
+    let controller = Controller::start(config, &client, transport, Clock::system(), metrics);
     tracing::info!("Starting HTTP server on port {}", args.port);
     tokio::spawn(admin::serve(listener, admin::router(Arc::new(controller.handle()))));
     tokio::spawn(log_when_synced(controller.handle()));

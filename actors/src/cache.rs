@@ -9,7 +9,7 @@
 mod store;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -142,16 +142,17 @@ impl Cache {
         interests.iter().for_each(|key| self.drop_interest(canary, key));
     }
 
-    /// Replaces what a canary is woken for. Returns whether anything was added: an object may have changed between
-    /// the look at it and the registration, so the caller must look once more.
-    pub fn watch_for(&self, canary: &CanaryId, before: &BTreeSet<ObjectKey>, now: &BTreeSet<ObjectKey>) -> bool {
-        before.difference(now).for_each(|key| self.drop_interest(canary, key));
-        let mut added = false;
-        for key in now.difference(before) {
-            added = true;
+    /// Replaces what a canary is woken for by what it has looked at. Returns whether one of the added objects has changed
+    /// between the look at it and the registration, so that the caller must look once more.
+    pub fn watch_for(&self, canary: &CanaryId, before: &BTreeSet<ObjectKey>, seen: &Seen) -> bool {
+        before.iter().filter(|key| !seen.contains_key(*key)).for_each(|key| self.drop_interest(canary, key));
+        let mut has_changed = false;
+        for (key, version) in seen.iter().filter(|(key, _)| !before.contains(*key)) {
             self.interests.entry(key.clone()).or_default().push(canary.clone());
+            // Versions that are not numbers are 0 and tell nothing.
+            has_changed |= *version == Some(0) || self.objects.version(key) != *version;
         }
-        added
+        has_changed
     }
 
     /// Wakes one canary.
@@ -179,18 +180,21 @@ impl Cache {
 /// Looks objects up and remembers what was looked up.
 pub struct Lookups<'a> {
     cache: &'a Cache,
-    keys: RefCell<BTreeSet<ObjectKey>>,
+    seen: RefCell<Seen>,
 }
+
+/// What was looked up, and in which version; `None` for what did not exist.
+pub type Seen = BTreeMap<ObjectKey, Option<u64>>;
 
 impl<'a> Lookups<'a> {
     /// No lookups yet.
     pub fn new(cache: &'a Cache) -> Self {
-        Lookups { cache, keys: RefCell::default() }
+        Lookups { cache, seen: RefCell::default() }
     }
 
     /// What was looked up.
-    pub fn into_keys(self) -> BTreeSet<ObjectKey> {
-        self.keys.into_inner()
+    pub fn into_seen(self) -> Seen {
+        self.seen.into_inner()
     }
 }
 
@@ -198,7 +202,8 @@ impl Objects for Lookups<'_> {
     fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let key = ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let found = self.cache.get(&key);
-        self.keys.borrow_mut().insert(key);
+        // An object that changes during a look counts as it was at first: the look is repeated.
+        self.seen.borrow_mut().entry(key).or_insert_with(|| found.as_deref().map(version));
         found
     }
 }
@@ -260,5 +265,31 @@ mod tests {
         cache.retain_listed(&kinds::CONFIG_MAP, None, &listed);
         assert_eq!(cache.len(), 2);
         assert_eq!(held(&cache, "x"), None);
+    }
+
+    #[test]
+    fn a_change_between_look_and_registration_is_not_missed() {
+        let cache = Cache::default();
+        cache.apply(&kinds::CONFIG_MAP, object("x", "1"));
+        let canary = CanaryId { namespace: "a".into(), name: "c".into() };
+        let look = || {
+            let lookups = Lookups::new(&cache);
+            lookups.get(&kinds::CONFIG_MAP, "a", "x");
+            lookups.get(&kinds::CONFIG_MAP, "a", "missing");
+            lookups.into_seen()
+        };
+        let before = BTreeSet::new();
+        assert!(!cache.watch_for(&canary, &before, &look()), "nothing has changed");
+        let seen = look();
+        cache.apply(&kinds::CONFIG_MAP, object("x", "2"));
+        assert!(cache.watch_for(&canary, &before, &seen), "changed");
+        let seen = look();
+        cache.apply(&kinds::CONFIG_MAP, object("missing", "3"));
+        assert!(cache.watch_for(&canary, &before, &seen), "created");
+        let seen = look();
+        cache.remove(&kinds::CONFIG_MAP, &object("x", "4"));
+        assert!(cache.watch_for(&canary, &before, &seen), "deleted");
+        cache.apply(&kinds::CONFIG_MAP, object("x", "opaque"));
+        assert!(cache.watch_for(&canary, &before, &look()), "a version that tells nothing");
     }
 }

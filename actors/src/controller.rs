@@ -46,7 +46,7 @@ pub struct ControllerConfig {
 }
 
 /// Monitoring outages are waited out this long by default.
-pub const DEFAULT_OUTAGE_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const DEFAULT_OUTAGE_LIMIT: Duration = Duration::from_secs(600);
 
 impl Default for ControllerConfig {
     fn default() -> Self {
@@ -83,7 +83,7 @@ impl Controller {
     /// Starts all actors on the current arbiter (or `LocalSet`), and the watches on the current tokio runtime.
     pub fn start(
         config: ControllerConfig,
-        client: Client,
+        client: &Client,
         transport: Arc<dyn Transport>,
         clock: Clock,
         metrics: Metrics,
@@ -92,7 +92,7 @@ impl Controller {
         metrics.info.with_label_values(&[config.version.as_str(), mesh_provider.as_str()]).set(1.0);
         let cache = Arc::new(Cache::default());
         let (kill_switch, lifetime) = Lifetime::new();
-        let recorder = lifetime.start(Recorder::new(&client, metrics.clone(), &lifetime));
+        let recorder = lifetime.start(Recorder::new(client, metrics.clone(), &lifetime));
         let observer =
             Observer::new(transport.clone(), clock.clone(), metrics.clone(), recorder.clone(), lifetime.clone());
         let observer = lifetime.start(observer);
@@ -117,7 +117,7 @@ impl Controller {
         let supervisor = lifetime.start(Supervisor::new(deps));
         let kinds: Vec<&'static ObjectKind> =
             traffic::ALL.iter().flat_map(|provider| provider.watched()).copied().collect();
-        watches::start(&client, &cache, &config.scope, &kinds, &supervisor.clone().recipient(), &lifetime);
+        watches::start(client, &cache, &config.scope, &kinds, &supervisor.clone().recipient(), &lifetime);
         Controller { handle: ControllerHandle { supervisor, cache, metrics }, recorder, kill_switch }
     }
 

@@ -28,7 +28,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 const EVENTS_PER_CANARY: usize = 256;
 
 /// Sends webhooks and alerts.
-pub struct Courier {
+pub(crate) struct Courier {
     transport: Arc<dyn Transport>,
     metrics: Metrics,
     lifetime: Lifetime,

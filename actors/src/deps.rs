@@ -19,7 +19,7 @@ use crate::router::Router;
 
 /// Settings that canaries depend on.
 #[derive(Clone, Debug)]
-pub struct CanarySettings {
+pub(crate) struct CanarySettings {
     /// Settings of providers.
     pub providers: aviary_providers::Settings,
     /// How objects are validated.
@@ -37,7 +37,7 @@ pub type FaultHook = Arc<dyn Fn(&CanaryId) + Send + Sync>;
 
 /// What every canary's actor is given.
 #[derive(Clone)]
-pub struct Deps {
+pub(crate) struct Deps {
     /// Observed objects.
     pub cache: Arc<Cache>,
     /// The time of day.

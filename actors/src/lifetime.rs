@@ -90,7 +90,9 @@ mod tests {
         assert_eq!(count.load(Ordering::Relaxed), 2);
         assert_eq!(Arc::strong_count(&count), 1, "what the task held is gone");
         let late = count.clone();
-        lifetime.spawn(async move { drop(late.fetch_add(1, Ordering::Relaxed)) });
+        lifetime.spawn(async move {
+            let _ = late.fetch_add(1, Ordering::Relaxed);
+        });
         tokio::task::yield_now().await;
         assert_eq!(count.load(Ordering::Relaxed), 2);
     }

@@ -1,6 +1,7 @@
 //! The recorder: Kubernetes events and the metrics of canaries.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::lifetime::Lifetime;
 use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded, WriteOut};
 use crate::metrics::Metrics;
+use crate::retry::Retry;
 
 /// Events that may wait for the API server: a minute of what a thousand busy canaries say. More are dropped and counted;
 /// the log has them all.
@@ -34,6 +36,11 @@ const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Events remembered for that, for each worker. Beyond it the oldest are forgotten and a repetition is a new event.
 const REMEMBERED: usize = 2_000;
 
+/// Tries to record an event while the API server is away, and first and longest wait in between: a minute and a half in
+/// all, as long as the API server of a cluster without a spare one takes for an upgrade. (client-go: 12 tries as well.)
+const TRIES: usize = 12;
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
 /// What a worker does.
 enum Job {
     Record(Record),
@@ -42,7 +49,7 @@ enum Job {
 }
 
 /// Records events and keeps the gauges and counters of canaries.
-pub struct Recorder {
+pub(crate) struct Recorder {
     workers: Vec<mpsc::Sender<Job>>,
     metrics: Metrics,
     /// Target and metric names with a series, for each canary.
@@ -62,7 +69,7 @@ impl Recorder {
         let workers = (0..WORKERS)
             .map(|_| {
                 let (sender, receiver) = mpsc::channel(QUEUE / WORKERS);
-                let worker = Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new() };
+                let worker = Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new(), created: 0 };
                 lifetime.spawn(worker.run(receiver));
                 sender
             })
@@ -87,10 +94,10 @@ impl Handler<Record> for Recorder {
             AlertSeverity::Info | AlertSeverity::Warn => tracing::info!(canary, "{}", record.note),
         }
         let worker = hash(&record.about.canary) % self.workers.len().max(1);
-        let sent = self.workers.get(worker).map(|worker| worker.try_send(Job::Record(record)));
+        let sent = self.workers.get(worker).is_some_and(|worker| worker.try_send(Job::Record(record)).is_ok());
         match sent {
-            Some(Ok(())) => self.metrics.event_queue.inc(),
-            _ => self.metrics.events_dropped.inc(),
+            true => self.metrics.event_queue.inc(),
+            false => self.metrics.events_dropped.inc(),
         }
     }
 }
@@ -113,6 +120,8 @@ struct Worker {
     client: Client,
     metrics: Metrics,
     recent: HashMap<(String, String), Recent>,
+    /// Makes names of events of one instant differ.
+    created: u64,
 }
 
 impl Worker {
@@ -139,7 +148,23 @@ impl Worker {
         }
     }
 
-    async fn write(&mut self, record: Record) -> kube::Result<()> {
+    /// Waits for an API server that is away: what happened meanwhile is what people will ask about.
+    async fn write_patiently(&mut self, record: &Record) -> kube::Result<()> {
+        self.created += 1;
+        let name = event_name(record, self.created);
+        let mut retry = Retry::new(RETRY.0, RETRY.1, &name);
+        for _ in 1..TRIES {
+            match self.write(record, &name).await {
+                Err(error) if is_away(&error) => tokio::time::sleep(retry.next_delay()).await,
+                // An earlier try arrived after all.
+                Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
+                result => return result,
+            }
+        }
+        self.write(record, &name).await
+    }
+
+    async fn write(&mut self, record: &Record, name: &str) -> kube::Result<()> {
         let at = record.at;
         let namespace = record.about.canary.namespace.clone();
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
@@ -158,7 +183,7 @@ impl Worker {
                 Err(error) => return Err(error),
             }
         }
-        let event = event(&record.about, &text, record.note.severity(), at);
+        let event = event(name, &record.about, &text, record.note.severity(), at);
         let created = events.create(&PostParams::default(), &event).await?;
         if let Some(name) = created.metadata.name {
             self.remember(key, Recent { name, count: 1, last: at });
@@ -178,6 +203,22 @@ impl Worker {
     }
 }
 
+/// Whether the API server may well take the event later. A 500 is not it: it comes from the webhook of some tenant, for
+/// which the others do not wait.
+fn is_away(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => matches!(status.code, 429 | 503),
+        kube::Error::HyperError(_) | kube::Error::Service(_) => true,
+        _ => false,
+    }
+}
+
+/// client-go's naming: the object and the time in hexadecimal nanoseconds.
+fn event_name(record: &Record, number: u64) -> String {
+    let nanoseconds = record.at.as_nanosecond().saturating_add(number.into());
+    format!("{}.{nanoseconds:x}", record.about.canary.name)
+}
+
 fn is_repeat(recent: &Recent, at: Timestamp) -> bool {
     at.duration_since(recent.last).unsigned_abs() < REPEAT_WINDOW
 }
@@ -186,12 +227,11 @@ fn whole(at: Timestamp) -> Timestamp {
     aviary_crds::status::whole_seconds(at)
 }
 
-fn event(about: &EventSubject, text: &str, severity: AlertSeverity, at: Timestamp) -> Event {
+fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, at: Timestamp) -> Event {
     let time = Time(whole(at));
     Event {
         metadata: ObjectMeta {
-            // client-go's naming: the object and the time in hexadecimal nanoseconds.
-            generate_name: Some(format!("{}.", about.canary.name)),
+            name: Some(name.to_owned()),
             namespace: Some(about.canary.namespace.clone()),
             ..ObjectMeta::default()
         },

@@ -16,7 +16,7 @@ const JITTER: f64 = 0.2;
 /// The jitter follows from who waits and how often it has waited, not from chance: a run on the embedded cluster can be
 /// repeated.
 #[derive(Debug)]
-pub struct Retry {
+pub(crate) struct Retry {
     delays: ExponentialBackoff,
     who: u64,
     count: u64,
@@ -24,7 +24,7 @@ pub struct Retry {
 
 impl Retry {
     /// Delays from `first` to `longest`; `who` waits.
-    pub fn new(first: Duration, longest: Duration, who: &impl Hash) -> Retry {
+    pub(crate) fn new(first: Duration, longest: Duration, who: &impl Hash) -> Retry {
         let delays = ExponentialBackoff {
             current_interval: first,
             initial_interval: first,
@@ -38,7 +38,7 @@ impl Retry {
     }
 
     /// The next delay.
-    pub fn next_delay(&mut self) -> Duration {
+    pub(crate) fn next_delay(&mut self) -> Duration {
         let delay = self.delays.next_backoff().unwrap_or(self.delays.max_interval);
         self.count += 1;
         // 0 to 1, in thousandths.
@@ -47,7 +47,7 @@ impl Retry {
     }
 
     /// Starts over with the first delay.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.delays.reset();
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use crate::cache::{Cache, KindState};
 
 /// A canary that is understood.
-pub struct Understood {
+pub(crate) struct Understood {
     /// The validated object.
     pub canary: ValidatedCanary,
     /// Its plan.
@@ -23,7 +23,7 @@ pub struct Understood {
 }
 
 /// What is known when a snapshot is taken, apart from the objects.
-pub struct Circumstances<'a> {
+pub(crate) struct Circumstances<'a> {
     /// Now.
     pub now: Timestamp,
     /// Whether the canary is being deleted.
@@ -35,7 +35,7 @@ pub struct Circumstances<'a> {
 }
 
 /// Looks at everything around a canary.
-pub fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
+pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
     // Also where the target cannot be used: its users have to go somewhere.
     let primary = understood.target.observe_primary(subject, around.now);
     let present = present(understood, subject, cache, around);
@@ -94,7 +94,7 @@ fn updates_scaler(phase: Phase) -> bool {
 }
 
 /// Why an effect was not turned into changes.
-pub enum NoChanges {
+pub(crate) enum NoChanges {
     /// The target is no longer at the analysed revision.
     Superseded,
     /// An object cannot be used; the text says which and why.
@@ -111,7 +111,7 @@ impl From<TargetError> for NoChanges {
 }
 
 /// The changes that make an effect; empty if it is in force already. `None` for effects that change no object.
-pub fn changes(
+pub(crate) fn changes(
     understood: &Understood,
     subject: &Subject,
     phase: Phase,

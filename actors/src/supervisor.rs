@@ -16,7 +16,7 @@ use crate::messages::{
 use crate::supervision::{Exit, PanicSupervisor, RestartPolicy, Verdict};
 
 /// Spawns, restarts and retires the actors of canaries.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     deps: Deps,
     children: BTreeMap<CanaryId, Addr<CanaryActor>>,
     quarantined: BTreeSet<CanaryId>,
@@ -28,7 +28,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// A supervisor without children; they are started when the caches are complete.
-    pub fn new(deps: Deps) -> Supervisor {
+    pub(crate) fn new(deps: Deps) -> Supervisor {
         Supervisor {
             deps,
             children: BTreeMap::new(),
@@ -50,7 +50,13 @@ impl Supervisor {
         }
         match (self.exists(canary), self.children.get(canary)) {
             (true, None) => self.spawn(canary.clone(), context),
-            (false, Some(child)) => child.do_send(Retire),
+            (false, Some(child)) => {
+                child.do_send(Retire);
+                // Its actor may be waiting for its next try; nobody else need wait for that.
+                if self.quarantined.remove(canary) {
+                    self.update_quarantine();
+                }
+            }
             (true, Some(_)) | (false, None) => {}
         }
     }

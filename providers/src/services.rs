@@ -78,8 +78,8 @@ impl ServiceTarget {
             labels = managed(labels, present_labels.as_ref(), &unmanaged.labels);
             annotations = managed(annotations, present_annotations.as_ref(), &unmanaged.annotations);
         }
-        let metadata_differs =
-            is_owned && (present_labels.as_ref() != Some(&labels) || present_annotations.as_ref() != Some(&annotations));
+        let metadata_differs = is_owned
+            && (present_labels.as_ref() != Some(&labels) || present_annotations.as_ref() != Some(&annotations));
         // The usual case, at every look at every canary: nothing is copied for it.
         if repairs.is_empty() && !metadata_differs {
             return None;

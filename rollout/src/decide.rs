@@ -21,11 +21,12 @@ pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
     if seen.deleting {
         return context.idle();
     }
-    if plan.suspended {
-        return context.hold(HoldKind::Suspended, Message::Suspended, Duration::ZERO, None);
-    }
+    // Also while suspended: the complaint no longer holds.
     if state.complaint && state.phase != Phase::Uninitialized {
         return context.step().write(state.phase, |_| {});
+    }
+    if plan.suspended {
+        return context.hold(HoldKind::Suspended, Message::Suspended, Duration::ZERO, None);
     }
     if let Some(decision) = takeover::adopt(context) {
         return decision;

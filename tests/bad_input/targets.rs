@@ -14,6 +14,12 @@ impl World {
         assert_eq!(self.phase("podinfo"), "Initializing");
         self.assert_told_once(parts);
         assert_eq!(self.calls_in_ten_minutes().await, 0);
+        // Looking again finds nothing new to tell.
+        self.change(&kinds::CANARY, "podinfo", |canary| canary["metadata"]["labels"]["touched"] = json!("yes"));
+        self.pass(Duration::from_secs(5)).await;
+        let events = self.cluster.store().list(&kinds::EVENT, Some("test"));
+        let told = events.iter().find(|event| event["message"].as_str().is_some_and(|text| text.contains(parts[0])));
+        assert_eq!(told.expect("told")["count"], 1);
         let views = self.controller().handle().describe_all().await;
         let view = views.iter().find(|view| view.canary.name == "podinfo").expect("described");
         assert!(parts.iter().all(|part| view.waiting_for.as_deref().unwrap_or_default().contains(part)), "{view:?}");

@@ -117,3 +117,41 @@ fn a_soak_begins_when_the_weight_is_in_force() {
         }
     });
 }
+
+/// The controller sees what it has written itself, however late the watches are.
+#[test]
+fn a_release_goes_on_while_nothing_can_be_watched() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let blind = Rule::new(Action::error(500)).client(AGENT).verbs(&[Verb::Watch, Verb::List]);
+        let blind = world.cluster.faults().add(blind);
+        world.cluster.faults().drop_watches(None);
+        let before = world.cluster.calls().snapshot();
+        world.pass(Duration::from_secs(20)).await;
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        assert_eq!(world.status("podinfo")["canaryWeight"], 40, "{}", world.story());
+        assert_eq!(
+            (calls.writes(), calls.count(Verb::Get, "virtualservices"), calls.count(Verb::Get, "canaries")),
+            (4, 0, 0)
+        );
+        world.cluster.faults().remove(blind);
+        world.wait_for_phase("podinfo", "Succeeded").await;
+    });
+}
+
+#[test]
+fn a_deletion_that_no_watch_saw_is_found_out() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let blind = Rule::new(Action::error(500)).client(AGENT).resource("services").verbs(&[Verb::Watch, Verb::List]);
+        let blind = world.cluster.faults().add(blind);
+        world.cluster.faults().drop_watches(Some(&kinds::SERVICE));
+        world.cluster.store().delete(&kinds::SERVICE, "test", "podinfo-canary").unwrap();
+        world.cluster.faults().compact();
+        world.pass(Duration::from_secs(2)).await;
+        assert_eq!(world.get(&kinds::SERVICE, "podinfo-canary"), None);
+        world.cluster.faults().remove(blind);
+        world.wait_until("it is made again", || world.get(&kinds::SERVICE, "podinfo-canary").is_some()).await;
+        world.wait_for_phase("podinfo", "Succeeded").await;
+    });
+}

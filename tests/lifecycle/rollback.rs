@@ -124,7 +124,7 @@ fn a_failed_promotion_is_mended_by_the_next_revision() {
             .begin(|canary| {
                 let analysis = &mut canary["spec"]["analysis"];
                 analysis["interval"] = json!("2m");
-                (analysis["stepWeight"], analysis["maxWeight"]) = (json!(50), json!(50));
+                (analysis["stepWeight"], analysis["maxWeight"]) = (json!(25), json!(50));
             })
             .await;
         // The primary takes it over with the promotion. While old pods serve, only this deadline counts.
@@ -132,8 +132,8 @@ fn a_failed_promotion_is_mended_by_the_next_revision() {
         let journal = world.follow("test", "podinfo");
         world.set_image("podinfo", "podinfo:6.0.1");
         world.wait_for_phase("podinfo", "Promoting").await;
-        // The pods of the canary are older than this; those of the primary are not.
-        let start_delay = Some(Duration::from_secs(110));
+        // The pods of the canary are older than this; those of the primary would become ready after the fix is through.
+        let start_delay = Some(Duration::from_secs(235));
         world.pods.set("podinfo:6.0.1", PodBehaviour { start_delay, outcome: PodOutcome::Ready });
         alerts.lock().unwrap().clear();
         world.wait_for_phase("podinfo", "Failed").await;
@@ -146,7 +146,10 @@ fn a_failed_promotion_is_mended_by_the_next_revision() {
         assert_eq!(*alerts.lock().unwrap(), [format!("Promotion failed, primary not ready: {exceeded}")]);
         assert_eq!((world.weight(), world.replicas_of("podinfo")), (100, 2), "the canary serves everybody");
 
+        let edited = world.now();
         world.set_image("podinfo", "podinfo:6.0.3");
+        world.wait_for_phase("podinfo", "Progressing").await;
+        assert_at_once(edited, world.now(), "detection of the fix");
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(10)).await;
         assert_eq!(world.image_of("podinfo-primary"), "podinfo:6.0.3");

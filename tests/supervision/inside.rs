@@ -71,7 +71,7 @@ async fn begin_with_client(world: &mut World, fuse: &Fuse, is_meant: fn(&Request
     let clock = *world.cluster.clock();
     world.run(Controller::start(
         world.config.clone(),
-        client,
+        &client,
         Arc::new(world.services.clone()),
         Clock::from_fn(move || clock.now()),
         Metrics::new().unwrap(),

@@ -98,6 +98,11 @@ impl Store {
         self.held.contains_key(key)
     }
 
+    /// The version of the object, if it exists; 0 if it is not a number.
+    pub(super) fn version(&self, key: &ObjectKey) -> Option<u64> {
+        self.held.get(key).map(|held| held.version)
+    }
+
     /// Removes an object; with a version, unless a newer one is known. Returns whether it was there.
     pub(super) fn remove(&self, key: &ObjectKey, at_most: Option<u64>) -> bool {
         self.held.remove_if(key, |_, held| at_most.is_none_or(|version| held.version <= version)).is_some()

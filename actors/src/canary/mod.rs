@@ -21,7 +21,7 @@ use aviary_rollout::{Answers, Decision, Hold, Message as Note, Wake, decide, inv
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 
-use crate::cache::Lookups;
+use crate::cache::{Lookups, Seen, version};
 use crate::deps::Deps;
 use crate::hooks;
 use crate::messages::{
@@ -49,7 +49,7 @@ struct HoldEpisode {
 
 /// The supervisor, as its children see it.
 #[derive(Clone)]
-pub struct Parent {
+pub(crate) struct Parent {
     /// Hears of a restart.
     pub restarted: Recipient<ChildRestarted>,
     /// Hears of a recovery.
@@ -59,7 +59,7 @@ pub struct Parent {
 }
 
 /// The actor of one canary.
-pub struct CanaryActor {
+pub(crate) struct CanaryActor {
     id: CanaryId,
     deps: Deps,
     parent: Parent,
@@ -83,7 +83,7 @@ pub struct CanaryActor {
 
 impl CanaryActor {
     /// An actor that has not yet looked.
-    pub fn new(id: CanaryId, deps: Deps, parent: Parent) -> CanaryActor {
+    pub(crate) fn new(id: CanaryId, deps: Deps, parent: Parent) -> CanaryActor {
         CanaryActor {
             retry: Retry::new(RETRY.0, RETRY.1, &id),
             id,
@@ -180,7 +180,7 @@ impl CanaryActor {
             }
         };
         deps.metrics.decision_duration.observe(started.elapsed().as_secs_f64());
-        self.update_interests(lookups.into_keys());
+        self.update_interests(lookups.into_seen(), object);
         match decision {
             Ok(decision) => self.follow(decision, object, now, context),
             Err(refusal) => self.refuse(object, &refusal, now, context),
@@ -264,16 +264,15 @@ impl CanaryActor {
         self.arm(at, now, context);
     }
 
-    fn update_interests(&mut self, mut interests: BTreeSet<ObjectKey>) {
-        interests.insert(self.key());
-        if interests == self.interests {
+    fn update_interests(&mut self, mut seen: Seen, object: &DynamicObject) {
+        seen.insert(self.key(), Some(version(object)));
+        if seen.keys().eq(&self.interests) {
             return;
         }
-        if self.deps.cache.watch_for(&self.id, &self.interests, &interests) {
-            // An object may have changed between the look and the registration.
+        if self.deps.cache.watch_for(&self.id, &self.interests, &seen) {
             self.deps.cache.wake_canary(&self.id);
         }
-        self.interests = interests;
+        self.interests = seen.into_keys().collect();
     }
 
     fn arm(&mut self, at: Timestamp, now: Timestamp, context: &mut Context<Self>) {

@@ -41,7 +41,7 @@ type Answer = Result<f64, MetricError>;
 type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
 
 /// Asks metric backends.
-pub struct Observer {
+pub(crate) struct Observer {
     asker: Asker,
     recorder: actix::Addr<Recorder>,
     lifetime: Lifetime,

@@ -23,7 +23,7 @@ use queue::{Queue, Waiting};
 const MAX_IN_FLIGHT: usize = 32;
 
 /// Writes to the cluster, one at a time for each object, different objects side by side.
-pub struct Router {
+pub(crate) struct Router {
     client: Client,
     cache: Arc<Cache>,
     metrics: Metrics,

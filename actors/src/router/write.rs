@@ -47,7 +47,7 @@ async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Re
     let Change { key, verb } = change;
     let api = api(client, &key);
     let field_manager = Some(FIELD_MANAGER.to_owned());
-    tracing::debug!(kind = key.kind.kind, namespace = key.namespace, name = key.name, ?verb, "write");
+    tracing::debug!(kind = key.kind.kind, namespace = key.namespace, name = key.name, patch = loggable_patch(&key, &verb), "{what}");
     let answer = match &verb {
         Verb::Create(object) => {
             let params = PostParams { field_manager, ..PostParams::default() };
@@ -121,10 +121,32 @@ fn describe(change: &Change) -> String {
     format!("{verb} {} {}.{}", key.kind.kind, key.name, key.namespace)
 }
 
+/// The patch, unless it holds what tenants keep secret. `--log-level` is `debug` if nobody says otherwise.
+fn loggable_patch(key: &ObjectKey, verb: &Verb) -> Option<String> {
+    match verb {
+        Verb::Patch(patch) if *key.kind != kinds::SECRET && *key.kind != kinds::CONFIG_MAP => Some(patch.to_string()),
+        Verb::Patch(_) | Verb::Create(_) => None,
+    }
+}
+
+/// With what is behind it: "client error (Connect)" alone does not tell a refused connection from a bad certificate.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}
+
 fn failed(what: &str, error: &kube::Error) -> WriteError {
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+        other => with_sources(other),
     };
     WriteError::Failed(format!("{what} failed: {cause}"))
 }

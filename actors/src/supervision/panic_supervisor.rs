@@ -141,7 +141,7 @@ mod tests {
                 Ask::Count => self.count += 1,
                 Ask::Panic => panic!("on purpose"),
                 Ask::PanicLater => {
-                    drop(context.run_later(Duration::from_millis(5), |_, _| panic!("on purpose, later")))
+                    let _ = context.run_later(Duration::from_millis(5), |_, _| panic!("on purpose, later"));
                 }
                 Ask::Stop => context.stop(),
             }

@@ -179,7 +179,8 @@ impl Topology {
         for (index, pod) in pods.chain(std::iter::repeat(None)).enumerate() {
             // No pod has a slash in its name.
             let name = ServiceKey::new(&key.namespace, &format!("{kind:?}/{}/{index}", key.name));
-            let was_known = self.namespaces.get(&key.namespace).is_some_and(|known| known.pods.contains_key(&name.name));
+            let was_known =
+                self.namespaces.get(&key.namespace).is_some_and(|known| known.pods.contains_key(&name.name));
             if pod.is_none() && !was_known {
                 break;
             }
