@@ -14,8 +14,8 @@ use std::str::FromStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-pub(crate) use run::comma_list;
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
+pub(crate) use run::{comma_list, is_http_url};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,7 +77,7 @@ pub enum Command {
 #[derive(clap::Args)]
 pub struct VersionArgs {
     /// Format of the output.
-    #[arg(long, short, value_enum, default_value = "text")]
+    #[arg(long, short, value_name = "FORMAT", value_enum, default_value = "text")]
     pub output: VersionOutput,
 }
 
@@ -167,10 +167,7 @@ impl Cli {
     ) -> Result<Cli, clap::Error> {
         let mut command = Cli::command();
         command.build();
-        let argv = match command.find_subcommand("run") {
-            Some(run) => go_flags::rewrite(argv.into_iter().collect(), run),
-            None => argv.into_iter().collect(),
-        };
+        let argv = go_flags::rewrite(argv.into_iter().collect(), &command);
         let matches = command.try_get_matches_from_mut(argv)?;
         let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         if let Command::Run(run) = &mut cli.command {

@@ -131,6 +131,8 @@ struct Demo<'a> {
     controller: Controller,
     rollout: Rollout,
     screen: Screen<'a>,
+    /// Events of the present release that tell of a failed check.
+    halts: Vec<String>,
 }
 
 impl<'a> Demo<'a> {
@@ -142,7 +144,7 @@ impl<'a> Demo<'a> {
             embedded::start_controller(config, &cluster, OPERATOR, &services).context("start the operator")?;
         let kubectl = cluster.client(KUBECTL);
         let rollout = Rollout::watch(&kubectl);
-        Ok(Demo { cluster, kubectl, controller, rollout, screen })
+        Ok(Demo { cluster, kubectl, controller, rollout, screen, halts: Vec::new() })
     }
 
     /// Applies the manifests and waits until the operator has made its objects.
@@ -165,6 +167,7 @@ impl<'a> Demo<'a> {
         let traffic = self.cluster.traffic().report(NAMESPACE, NAME);
         let calls = self.cluster.calls().snapshot();
         let previous = self.rollout.revision().map(str::to_owned);
+        self.halts.clear();
 
         let deployments: Api<k8s_openapi::api::apps::v1::Deployment> = Api::namespaced(self.kubectl.clone(), NAMESPACE);
         let container = json!({"name": "podinfod", "image": format!("{IMAGE}:{version}")});
@@ -184,6 +187,7 @@ impl<'a> Demo<'a> {
             version: version.to_owned(),
             phase: verdict.0,
             message: verdict.1,
+            halts: std::mem::take(&mut self.halts),
             cluster_time: cluster_time.unsigned_abs(),
             real_time,
             requests: traffic,
@@ -213,8 +217,12 @@ impl<'a> Demo<'a> {
     /// Waits for news or for the next picture, and shows it.
     async fn step(&mut self) -> anyhow::Result<()> {
         tokio::select! {
+            biased;
             news = self.rollout.next() => {
                 if let Some(line) = news? {
+                    if line.is_halt() {
+                        self.halts.push(line.message.clone());
+                    }
                     self.screen.news(&line)?;
                 }
             }

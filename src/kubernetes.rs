@@ -1,8 +1,12 @@
 //! The connection to the cluster.
 
-use std::path::Path;
+mod explain;
 
-use anyhow::{Context, bail};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
 use aviary_actors::Metrics;
 use aviary_providers::{ObjectKind, kinds};
 use http::HeaderValue;
@@ -14,76 +18,166 @@ use kube::core::DynamicObject;
 use kube::{Api, Client, Config};
 
 use crate::api_calls::CountCalls;
-use crate::args::RunArgs;
+use crate::args::{RunArgs, is_http_url};
 use crate::throttle::Throttle;
+
+/// A client, and what a person needs to know to mend a connection that fails.
+pub struct Connection {
+    /// For the operator.
+    pub client: Client,
+    /// For the start: without the client's own retries, which would hide why the API server does not answer.
+    first_calls: Client,
+    address: String,
+    source: String,
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (from {})", self.address, self.source)
+    }
+}
 
 /// A client for the cluster that the flags name. Must be called on the runtime that lives as long as the process: the
 /// client's worker runs there.
 ///
 /// # Errors
 /// If there is no usable configuration. Nothing is sent yet.
-pub async fn client(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Client> {
-    let mut config = config(args).await?;
+pub async fn connect(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Connection> {
+    let (mut config, source) = config(args).await?;
+    let address = shown(&config.cluster_url);
+    if !is_http_url(&config.cluster_url.to_string()) {
+        bail!("{source}: server {address}: expected http:// or https://");
+    }
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("aviary/", env!("CARGO_PKG_VERSION")))));
-    let builder = ClientBuilder::try_from(config).context("set up the Kubernetes client")?;
     let throttle = Throttle::new(args.kubeconfig_qps, args.kubeconfig_burst);
-    Ok(builder.with_layer(&throttle).with_layer(&CountCalls::new(metrics.api_calls.clone())).build())
+    let build = |config: Config| -> anyhow::Result<Client> {
+        let builder = ClientBuilder::try_from(config)
+            .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))?;
+        Ok(builder.with_layer(&throttle).with_layer(&CountCalls::new(metrics.api_calls.clone())).build())
+    };
+    let client = build(config.clone())?;
+    config.default_retry = false;
+    Ok(Connection { client, first_calls: build(config)?, address, source })
+}
+
+/// Scheme, host and port: a password before the host is nobody's business.
+fn shown(address: &http::Uri) -> String {
+    let authority = address.authority().map_or("", http::uri::Authority::as_str);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match address.scheme_str() {
+        Some(scheme) => format!("{scheme}://{host}"),
+        None => host.to_owned(),
+    }
 }
 
 /// `--kubeconfig`, with `--master` before what it says; or else the service account. Flagger ends there; for a person's
-/// laptop KUBECONFIG and `~/.kube/config` follow.
-async fn config(args: &RunArgs) -> anyhow::Result<Config> {
+/// laptop KUBECONFIG and `~/.kube/config` follow. Also says in words where the configuration is from.
+async fn config(args: &RunArgs) -> anyhow::Result<(Config, String)> {
     let master = match args.master.as_str() {
         "" => None,
-        master => Some(master.parse::<http::Uri>().with_context(|| format!("read --master={master}"))?),
+        master => Some(master.parse::<http::Uri>().context("read --master")?),
     };
     let options = KubeConfigOptions::default();
     if !args.kubeconfig.is_empty() {
+        let source = format!("--kubeconfig={}", args.kubeconfig);
         let read = async {
-            Config::from_custom_kubeconfig(Kubeconfig::read_from(Path::new(&args.kubeconfig))?, &options).await
+            let mut kubeconfig = Kubeconfig::read_from(Path::new(&args.kubeconfig))?;
+            // A file without a server is fine where a flag names one.
+            if let Some(master) = &master {
+                for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+                    cluster.server = Some(master.to_string());
+                }
+            }
+            Config::from_custom_kubeconfig(kubeconfig, &options).await
         };
-        let mut config = read.await.with_context(|| format!("read --kubeconfig={}", args.kubeconfig))?;
-        config.cluster_url = master.unwrap_or(config.cluster_url);
-        return Ok(config);
+        let config = read.await.map_err(|error| anyhow!("read {source}: {}", explain::kubeconfig(error)))?;
+        return Ok((config, if master.is_some() { "--master".to_owned() } else { source }));
     }
     if let Some(master) = master {
-        return Ok(Config::new(master));
+        return Ok((Config::new(master), "--master".to_owned()));
     }
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        return Config::incluster().context("use the service account of this pod");
+        let config = Config::incluster().context("use the service account of this pod")?;
+        return Ok((config, "the service account of this pod".to_owned()));
     }
-    let config = Config::from_kubeconfig(&options).await;
-    let config = config.context("find a cluster: pass --kubeconfig, set KUBECONFIG, or run in a pod")?;
-    tracing::info!(cluster = %config.cluster_url, "Not in a cluster: using KUBECONFIG or ~/.kube/config");
-    Ok(config)
+    let source = match std::env::var("KUBECONFIG") {
+        Ok(path) if !path.is_empty() => format!("KUBECONFIG={path}"),
+        _ => "~/.kube/config".to_owned(),
+    };
+    let config = Config::from_kubeconfig(&options).await.map_err(|error| {
+        let why = explain::kubeconfig(error);
+        anyhow!("find a cluster: pass --kubeconfig, set KUBECONFIG, or run in a pod; {source}: {why}")
+    })?;
+    tracing::info!(cluster = shown(&config.cluster_url), "Not in a cluster: using {source}");
+    Ok((config, source))
 }
 
-/// Logs the version of the API server, and makes sure that it serves the kinds that Aviary cannot do without.
-///
-/// # Errors
-/// If the API server does not answer, lacks a CustomResourceDefinition, or does not let us list one; all of them in one
-/// message that says what to do.
-pub async fn verify(client: &Client, namespaces: &[String]) -> anyhow::Result<()> {
-    let version = client.apiserver_version().await.context("connect to the Kubernetes API")?;
-    tracing::info!("Connected to Kubernetes API {}", version.git_version);
-    let (mut missing, mut forbidden) = (Vec::new(), Vec::new());
-    for kind in [&kinds::CANARY, &kinds::METRIC_TEMPLATE, &kinds::ALERT_PROVIDER] {
-        let name = format!("{}.{}", kind.plural, kind.group);
-        match list_one(client, kind, namespaces).await {
-            Ok(()) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => missing.push(name),
-            Err(kube::Error::Api(status)) if status.code == 403 => forbidden.push(status.message.clone()),
-            Err(error) => return Err(error).with_context(|| format!("list {name}")),
+/// The first calls get this long for an answer: a healthy API server takes milliseconds, a busy one a few seconds, and
+/// whoever reads the log should not wait longer for the first sign.
+const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries: a log line every few seconds, and little load for a server that is starting.
+const FIRST_CALL_PAUSE: Duration = Duration::from_secs(3);
+
+impl Connection {
+    /// Logs the version of the API server, and makes sure that it serves the kinds that Aviary cannot do without. Waits
+    /// for an API server that is silent or overloaded, and says so in the log at every try.
+    ///
+    /// # Errors
+    /// If the API server cannot be reached, lacks a CustomResourceDefinition, or does not let us list one; all of them in
+    /// one message that says what to do.
+    pub async fn verify(&self, namespaces: &[String]) -> anyhow::Result<()> {
+        let version = self.insist(|| self.first_calls.apiserver_version()).await;
+        let version = version.map_err(|error| self.failed(None, &error))?;
+        tracing::info!("Connected to Kubernetes API {}", version.git_version);
+        let (mut missing, mut forbidden) = (Vec::new(), Vec::new());
+        for kind in [&kinds::CANARY, &kinds::METRIC_TEMPLATE, &kinds::ALERT_PROVIDER] {
+            let name = format!("{}.{}", kind.plural, kind.group);
+            match self.insist(|| list_one(&self.first_calls, kind, namespaces)).await {
+                Ok(()) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => missing.push(name),
+                Err(kube::Error::Api(status)) if status.code == 403 => forbidden.push(status.message.clone()),
+                Err(error) => return Err(self.failed(Some(&name), &error)),
+            }
+        }
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            bail!("CustomResourceDefinition missing: {missing}; install with: aviary crds | kubectl apply -f -");
+        }
+        if !forbidden.is_empty() {
+            bail!("not allowed to list what Aviary needs, check the ClusterRole: {}", forbidden.join("; "));
+        }
+        Ok(())
+    }
+
+    /// Calls until there is an answer that trying again would not change.
+    async fn insist<T, F>(&self, call: impl Fn() -> F) -> kube::Result<T>
+    where
+        F: Future<Output = kube::Result<T>>,
+    {
+        loop {
+            let cause = match tokio::time::timeout(FIRST_CALL_LIMIT, call()).await {
+                Ok(Err(error)) if is_passing(&error) => explain::call(&error),
+                Ok(answer) => return answer,
+                Err(_) => format!("no answer within {} s", FIRST_CALL_LIMIT.as_secs()),
+            };
+            tracing::warn!("Waiting for the Kubernetes API at {self}: {cause}");
+            tokio::time::sleep(FIRST_CALL_PAUSE).await;
         }
     }
-    if !missing.is_empty() {
-        let missing = missing.join(", ");
-        bail!("CustomResourceDefinition missing: {missing}; install with: aviary crds | kubectl apply -f -");
+
+    fn failed(&self, listing: Option<&str>, error: &kube::Error) -> anyhow::Error {
+        let why = explain::call(error);
+        match (error, listing) {
+            (kube::Error::Api(_), None) => anyhow!("{self} refused the connection: {why}"),
+            (kube::Error::Api(_), Some(name)) => anyhow!("list {name} at {self}: {why}"),
+            _ => anyhow!("cannot reach {self}: {why}"),
+        }
     }
-    if !forbidden.is_empty() {
-        bail!("not allowed to list what Aviary needs, check the ClusterRole: {}", forbidden.join("; "));
-    }
-    Ok(())
+}
+
+/// Whether an API server answers so while it starts or is overloaded.
+fn is_passing(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 429 | 502..=504))
 }
 
 /// Lists one object, in each namespace or in the whole cluster.
@@ -104,12 +198,15 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{Request, Response, StatusCode};
     use kube::client::Body;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::args::{Cli, Command};
 
     /// An API server that answers lists of these kinds with these statuses, and everything else with success.
     fn server(refused: &'static [(&'static str, u16)]) -> Client {
@@ -136,14 +233,19 @@ mod tests {
             "goVersion": "", "compiler": "", "platform": ""})
     }
 
+    fn connection(client: Client) -> Connection {
+        let (address, source) = ("https://k8s:6443".to_owned(), "--kubeconfig=x".to_owned());
+        Connection { first_calls: client.clone(), client, address, source }
+    }
+
     async fn refusal(refused: &'static [(&'static str, u16)]) -> String {
-        let error = verify(&server(refused), &["test".to_owned()]).await.expect_err("refused");
+        let error = connection(server(refused)).verify(&["test".to_owned()]).await.expect_err("refused");
         format!("{error:#}")
     }
 
     #[tokio::test]
     async fn missing_kinds_are_named_with_the_remedy() {
-        verify(&server(&[]), &[]).await.unwrap();
+        connection(server(&[])).verify(&[]).await.unwrap();
         assert_eq!(
             refusal(&[("canaries", 404), ("alertproviders", 404)]).await,
             "CustomResourceDefinition missing: canaries.flagger.app, alertproviders.flagger.app; install with: aviary crds \
@@ -154,10 +256,69 @@ mod tests {
             forbidden,
             "not allowed to list what Aviary needs, check the ClusterRole: no metrictemplates for you"
         );
-        let broken = refusal(&[("canaries", 500)]).await;
-        assert!(
-            broken.starts_with("list canaries.flagger.app: ") && broken.contains("no canaries for you"),
-            "{broken}"
+        assert_eq!(
+            refusal(&[("canaries", 500)]).await,
+            "list canaries.flagger.app at https://k8s:6443 (from --kubeconfig=x): 500 Internal Server Error: no canaries for you"
         );
+        assert_eq!(
+            refusal(&[("version", 401)]).await,
+            "https://k8s:6443 (from --kubeconfig=x) refused the connection: 401 Unauthorized: the token or certificate was \
+             refused"
+        );
+    }
+
+    /// Silent at first, then overloaded, then well.
+    #[tokio::test(start_paused = true)]
+    async fn an_api_server_that_is_not_ready_is_waited_for() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let call = counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let (code, body) = match call {
+                    0 => std::future::pending().await,
+                    1 => (503, failure("version", 503)),
+                    _ if request.uri().path() == "/version" => (200, version()),
+                    _ => (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []})),
+                };
+                let response = Response::builder().status(StatusCode::from_u16(code).unwrap());
+                Ok::<_, Infallible>(response.body(Body::from(body.to_string().into_bytes())).unwrap())
+            }
+        });
+        let start = tokio::time::Instant::now();
+        connection(Client::new(service, "default")).verify(&[]).await.unwrap();
+        assert_eq!(calls.load(Ordering::Relaxed), 6);
+        assert_eq!(start.elapsed().as_secs(), (FIRST_CALL_LIMIT + 2 * FIRST_CALL_PAUSE).as_secs());
+    }
+
+    async fn refused_config(flags: &[&str]) -> String {
+        let argv = ["flagger"].iter().chain(flags).map(std::ffi::OsString::from);
+        let Ok(Cli { command: Command::Run(args) }) = Cli::parse_from(argv, |_| None) else { panic!("{flags:?}") };
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        match connect(&args, &Metrics::new().unwrap()).await {
+            Ok(_) => panic!("{flags:?} is usable"),
+            Err(error) => crate::one_line(&error),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_cannot_be_used_is_named_and_not_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().display();
+        let flag = format!("--kubeconfig={path}");
+
+        std::fs::write(file.path(), "users:\n- name: me\n  user:\n    token: s3cr3t\n   x: y\n").unwrap();
+        let error = refused_config(&[&flag]).await;
+        assert!(error.starts_with(&format!("read {flag}: line ")) && !error.contains("s3cr3t"), "{error}");
+
+        let config = "{kind: Config, apiVersion: v1, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
+                      clusters: [{name: c, cluster: {server: \"me:s3cr3t@k8s:6443\"}}], users: [{name: u, user: {}}]}";
+        std::fs::write(file.path(), config).unwrap();
+        let error = refused_config(&[&flag]).await;
+        assert_eq!(error, format!("{flag}: server k8s:6443: expected http:// or https://"));
+
+        std::fs::remove_file(file.path()).unwrap();
+        let error = refused_config(&[&flag]).await;
+        assert!(error.contains(&path.to_string()) && error.contains("No such file"), "{error}");
     }
 }

@@ -4,18 +4,21 @@
 mod tests;
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
+use aviary_actors::messages::{CanaryId, CanaryView};
 use aviary_actors::transport::{Network, Transport};
 use aviary_actors::{Clock, Controller, ControllerHandle, Metrics};
 use aviary_providers::HttpRequest;
 use aviary_providers::metrics::{self, ProviderConfig};
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::admin::Introspect;
 use crate::args::{LogLevel, RunArgs};
 use crate::{admin, kubernetes, logging, settings, version};
 
@@ -58,24 +61,32 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
         tracing::warn!(flag = unused.flag, "--{} is accepted, but {}", unused.flag, unused.consequence);
     }
     let metrics = Metrics::new().context("register metrics")?;
-    let client = kubernetes::client(args, &metrics).await?;
+    let clock = Clock::system();
+    metrics.start_time.set(clock.now().as_duration().as_secs_f64());
+    let operator = Arc::new(Starting { metrics: metrics.clone(), controller: OnceLock::new() });
+    tracing::info!("Starting HTTP server on port {}", listener.local_addr().context("read the port")?.port());
+    tokio::spawn(admin::serve(listener, admin::router(operator.clone())));
+
+    let cluster = kubernetes::connect(args, &metrics).await?;
     let namespaces = args.namespaces();
     tokio::select! {
-        verified = kubernetes::verify(&client, &namespaces) => verified?,
+        verified = cluster.verify(&namespaces) => verified?,
         _ = stops.recv() => return Ok(ExitCode::SUCCESS),
     }
     if !namespaces.is_empty() {
         tracing::info!("Watching namespace {}", namespaces.join(","));
     }
     let transport: Arc<dyn Transport> = Arc::new(Network::default());
-    tokio::spawn(probe_metrics_server(args.metrics_server.clone(), transport.clone()));
+    if !args.metrics_server.is_empty() {
+        tokio::spawn(probe_metrics_server(args.metrics_server.clone(), transport.clone()));
+    }
 
     let config = settings::controller_config(args);
     log_notifier(args, config.notifier.as_ref().map(|notifier| notifier.target.address.as_str()));
     tracing::info!("Waiting for canary informer cache to sync");
-    let controller = Controller::start(config, &client, transport, Clock::system(), metrics);
-    tracing::info!("Starting HTTP server on port {}", args.port);
-    tokio::spawn(admin::serve(listener, admin::router(Arc::new(controller.handle()))));
+    let controller = Controller::start(config, &cluster.client, transport, clock, metrics);
+    // Set once, here.
+    let _ = operator.controller.set(controller.handle());
     tokio::spawn(log_when_synced(controller.handle()));
 
     stops.recv().await;
@@ -108,12 +119,60 @@ fn signals() -> anyhow::Result<mpsc::Receiver<()>> {
     Ok(receiver)
 }
 
+/// What the endpoints tell from the beginning: the kubelet must not kill a process that waits for the API server.
+struct Starting {
+    metrics: Metrics,
+    controller: OnceLock<ControllerHandle>,
+}
+
+impl Introspect for Starting {
+    fn is_ready(&self) -> bool {
+        self.controller.get().is_some_and(ControllerHandle::is_ready)
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn describe(&self, canary: CanaryId) -> BoxFuture<'_, Option<CanaryView>> {
+        match self.controller.get() {
+            Some(controller) => Introspect::describe(controller, canary),
+            None => Box::pin(async { None }),
+        }
+    }
+
+    fn describe_all(&self) -> BoxFuture<'_, Vec<CanaryView>> {
+        match self.controller.get() {
+            Some(controller) => Introspect::describe_all(controller),
+            None => Box::pin(async { Vec::new() }),
+        }
+    }
+}
+
 /// Asks once whether the metrics server is there, for the log only: it may well come later.
 async fn probe_metrics_server(address: String, transport: Arc<dyn Transport>) {
-    let origin = HttpRequest::get(address.clone()).origin();
+    let shown = without_secrets(&address);
     match probe(&address, transport).await {
-        Ok(()) => tracing::info!("Connected to metrics server {origin}"),
-        Err(error) => tracing::error!("Metrics server {origin} unreachable {}", crate::one_line(&error)),
+        Ok(()) => tracing::info!("Connected to metrics server {shown}"),
+        Err(error) => tracing::error!("Metrics server {shown} unreachable: {}", brief(&crate::one_line(&error))),
+    }
+}
+
+/// An address without user, password and query. A path is often what is wrong with it.
+fn without_secrets(address: &str) -> String {
+    let path = address.parse::<http::Uri>().map(|uri| uri.path().trim_end_matches('/').to_owned()).unwrap_or_default();
+    format!("{}{path}", HttpRequest::get(address.to_owned()).origin())
+}
+
+/// Characters of an error in a log line: a whole sentence of Prometheus, and no more than the head of a proxy's HTML page.
+const BRIEF: usize = 200;
+
+/// The beginning of a text, in one line.
+fn brief(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(BRIEF) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
     }
 }
 

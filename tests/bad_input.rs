@@ -2,6 +2,7 @@
 
 mod monitoring;
 mod objects;
+mod rights;
 mod targets;
 
 use std::time::Duration;

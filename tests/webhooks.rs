@@ -239,3 +239,32 @@ fn alerts_go_where_the_canary_says_with_the_default_severity() {
         assert!(world.get(&kinds::CANARY, "podinfo").is_some());
     });
 }
+
+/// A hook may take half an hour; the canary does not wait for it to see what matters.
+#[test]
+fn a_hook_that_does_not_answer_holds_up_no_newer_revision_and_no_shutdown() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let never = Arc::new(|_: HttpRequest| std::future::pending().boxed());
+        world.services = std::mem::take(&mut world.services).and("stuck.test", never);
+        start_with_hooks(&mut world, &Endpoint::default(), &[], |canary| {
+            canary["spec"]["analysis"]["webhooks"] =
+                json!([{"name": "slow", "type": "rollout", "url": "http://stuck.test/", "timeout": "30m"}]);
+        })
+        .await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_until("the first weight", || world.status("podinfo")["canaryWeight"] == 10).await;
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.status("podinfo")["canaryWeight"], 10, "the hook has not answered");
+
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.pass(Duration::from_millis(100)).await;
+        let restarted = "New revision detected! Restarting analysis for podinfo.test".to_owned();
+        assert!(world.events("podinfo").contains(&restarted), "{}", world.story());
+        assert_eq!(world.status("podinfo")["canaryWeight"], 0);
+
+        world.wait_until("the first weight again", || world.status("podinfo")["canaryWeight"] == 10).await;
+        world.pass(Duration::from_secs(60)).await;
+        assert!(world.stop().await, "nothing is in flight that must be finished");
+    });
+}

@@ -1,11 +1,12 @@
 //! Observed objects, fed by watches and by the answers to our own writes, and the wake-up calls that follow from them.
 //!
 //! **Guarantees.** An object is only ever replaced by a newer version, so a decision that follows a write sees that
-//! write, however late the watch is. A canary is woken for every change of every object that its last snapshot looked
+//! write, however late the watch is; and what was deleted does not come back with the late answer to a write. A canary is woken for every change of every object that its last snapshot looked
 //! up, whether it existed or not. Wake-ups collapse: a canary that has not yet looked is not called twice.
 //!
 //! Watches run on worker threads and actors on one arbiter, so this is the one structure they share.
 
+mod deletions;
 mod store;
 
 use std::cell::RefCell;
@@ -30,6 +31,28 @@ pub enum KindState {
     Synced,
     /// The API server does not serve it (its CRD is not installed).
     Unserved,
+    /// The API server does not let us list or watch it. What is held of it may be out of date.
+    Forbidden,
+}
+
+/// One kind in one namespace, or (`None`) in all.
+type ListScope = (&'static ObjectKind, Option<String>);
+
+/// A list of one kind that is coming in: what was held when it began, and what is in it.
+pub(crate) struct Listing {
+    held: BTreeMap<ObjectKey, u64>,
+    /// The newest version in the list. The list shows the cluster as it was then, or later.
+    newest: u64,
+}
+
+impl Listing {
+    /// Notes that an object is in the list.
+    pub(crate) fn note(&mut self, kind: &'static ObjectKind, object: &DynamicObject) {
+        self.newest = self.newest.max(version(object));
+        if let Some(key) = key_of(kind, object) {
+            self.held.remove(&key);
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -52,7 +75,7 @@ pub struct Cache {
     objects: Store,
     interests: DashMap<ObjectKey, Vec<CanaryId>>,
     inboxes: DashMap<CanaryId, Inbox>,
-    kinds: DashMap<&'static ObjectKind, KindState>,
+    kinds: DashMap<ListScope, KindState>,
 }
 
 impl Cache {
@@ -69,23 +92,33 @@ impl Cache {
     /// Removes an object unless a newer version is known. Wakes whoever looked at it.
     pub fn remove(&self, kind: &'static ObjectKind, object: &DynamicObject) {
         let Some(key) = key_of(kind, object) else { return };
-        if self.objects.remove(&key, Some(version(object))) {
+        if self.objects.remove(&key, version(object)) {
             self.wake(&key);
         }
     }
 
     /// Removes an object that the API server says does not exist.
     pub fn forget(&self, key: &ObjectKey) {
-        if self.objects.remove(key, None) {
+        if self.objects.forget(key) {
             self.wake(key);
         }
     }
 
-    /// After a complete list: removes objects of the kind (in the listed scope) that were not in it.
-    pub fn retain_listed(&self, kind: &'static ObjectKind, namespace: Option<&str>, listed: &BTreeSet<ObjectKey>) {
-        let in_scope = |key: &ObjectKey| namespace.is_none_or(|namespace| key.namespace == namespace);
-        let gone = self.objects.keys(kind).into_iter().filter(|key| in_scope(key) && !listed.contains(key));
-        gone.for_each(|key| self.forget(&key));
+    /// Begins a list of a kind, in one namespace or in all.
+    pub(crate) fn begin_list(&self, kind: &'static ObjectKind, namespace: Option<&str>) -> Listing {
+        Listing { held: self.objects.versions(kind, namespace), newest: 0 }
+    }
+
+    /// After a complete list: removes what was held when it began and is not in it. What was stored in the meantime stays,
+    /// unless it is older than something in the list: then it has been deleted since.
+    pub(crate) fn finish_list(&self, listing: Listing) {
+        let Listing { held, newest } = listing;
+        for (key, before) in held {
+            if self.objects.forget_if(&key, newest, |version| version == before || (version != 0 && version <= newest))
+            {
+                self.wake(&key);
+            }
+        }
     }
 
     /// The object, if it exists.
@@ -114,17 +147,27 @@ impl Cache {
         self.len() == 0
     }
 
-    /// Notes the state of a kind.
-    pub fn set_kind(&self, kind: &'static ObjectKind, state: KindState) {
-        self.kinds.insert(kind, state);
+    /// Notes the state of a kind, in one namespace or in all. Wakes all canaries there when it comes within reach or is
+    /// out of it from now on: no object need change with that.
+    pub fn set_kind(&self, kind: &'static ObjectKind, namespace: Option<&str>, state: KindState) {
+        let before = self.kinds.insert((kind, namespace.map(str::to_owned)), state);
+        let is_out_of_reach = |state| matches!(state, KindState::Unserved | KindState::Forbidden);
+        if before == Some(state) || !(is_out_of_reach(state) || before.is_some_and(is_out_of_reach)) {
+            return;
+        }
+        let concerned = self.inboxes.iter().filter(|entry| namespace.is_none_or(|name| entry.key().namespace == name));
+        // The guards are dropped before the messages are sent, as in `wake_canary`.
+        let inboxes: Vec<Inbox> = concerned.map(|entry| entry.value().clone()).collect();
+        inboxes.iter().for_each(Inbox::ring);
     }
 
-    /// The state of a kind; `None` for one that is not watched.
-    pub fn kind(&self, kind: &'static ObjectKind) -> Option<KindState> {
-        self.kinds.get(kind).map(|entry| *entry.value())
+    /// The state of a kind for the canaries of a namespace; `None` for one that is not watched there.
+    pub fn kind(&self, kind: &'static ObjectKind, namespace: &str) -> Option<KindState> {
+        let state = |scope: ListScope| self.kinds.get(&scope).map(|entry| *entry.value());
+        state((kind, None)).or_else(|| state((kind, Some(namespace.to_owned()))))
     }
 
-    /// Whether every watched kind was listed or is known not to be served.
+    /// Whether every watched kind was listed in each of its namespaces, or is known to be out of reach.
     pub fn is_synced(&self) -> bool {
         self.kinds.iter().all(|entry| *entry.value() != KindState::Syncing)
     }
@@ -259,12 +302,62 @@ mod tests {
         cache.apply(&kinds::CONFIG_MAP, object("x", "1"));
         cache.apply(&kinds::CONFIG_MAP, object("y", "2"));
         cache.apply(&kinds::SECRET, object("x", "3"));
-        let listed = BTreeSet::from([key_of(&kinds::CONFIG_MAP, &object("y", "2")).unwrap()]);
-        cache.retain_listed(&kinds::CONFIG_MAP, Some("b"), &listed);
+        let list = |namespace: Option<&str>| {
+            let mut listing = cache.begin_list(&kinds::CONFIG_MAP, namespace);
+            listing.note(&kinds::CONFIG_MAP, &object("y", "2"));
+            cache.finish_list(listing);
+        };
+        list(Some("b"));
         assert_eq!(cache.len(), 3);
-        cache.retain_listed(&kinds::CONFIG_MAP, None, &listed);
+        list(None);
         assert_eq!(cache.len(), 2);
         assert_eq!(held(&cache, "x"), None);
+    }
+
+    #[test]
+    fn a_list_keeps_what_was_stored_after_it_began() {
+        let cache = Cache::default();
+        cache.apply(&kinds::CONFIG_MAP, object("gone", "1"));
+        cache.apply(&kinds::CONFIG_MAP, object("written", "2"));
+        cache.apply(&kinds::CONFIG_MAP, object("outdated", "3"));
+        let mut listing = cache.begin_list(&kinds::CONFIG_MAP, None);
+        listing.note(&kinds::CONFIG_MAP, &object("listed", "10"));
+        cache.apply(&kinds::CONFIG_MAP, object("created", "11"));
+        cache.apply(&kinds::CONFIG_MAP, object("written", "12"));
+        // The late answer to a write before the list: had the object existed then, it would be in the list.
+        cache.apply(&kinds::CONFIG_MAP, object("outdated", "4"));
+        cache.finish_list(listing);
+        assert_eq!(held(&cache, "created").as_deref(), Some("11"));
+        assert_eq!(held(&cache, "written").as_deref(), Some("12"));
+        assert_eq!((held(&cache, "gone"), held(&cache, "outdated")), (None, None));
+    }
+
+    #[test]
+    fn the_late_answer_to_a_write_does_not_bring_a_deleted_object_back() {
+        let cache = Cache::default();
+        cache.apply(&kinds::CONFIG_MAP, object("x", "10"));
+        cache.remove(&kinds::CONFIG_MAP, &object("x", "12"));
+        cache.apply(&kinds::CONFIG_MAP, object("x", "11"));
+        assert_eq!(held(&cache, "x"), None);
+        cache.remove(&kinds::CONFIG_MAP, &object("never seen", "12"));
+        cache.apply(&kinds::CONFIG_MAP, object("never seen", "11"));
+        assert_eq!(held(&cache, "never seen"), None);
+        cache.apply(&kinds::CONFIG_MAP, object("x", "13"));
+        assert_eq!(held(&cache, "x").as_deref(), Some("13"), "created again");
+    }
+
+    #[test]
+    fn a_kind_is_synced_when_each_of_its_namespaces_is() {
+        let cache = Cache::default();
+        for namespace in ["a", "b"] {
+            cache.set_kind(&kinds::CONFIG_MAP, Some(namespace), KindState::Syncing);
+        }
+        cache.set_kind(&kinds::CONFIG_MAP, Some("a"), KindState::Synced);
+        assert!(!cache.is_synced());
+        let state = |namespace: &str| cache.kind(&kinds::CONFIG_MAP, namespace);
+        assert_eq!((state("a"), state("b"), state("c")), (Some(KindState::Synced), Some(KindState::Syncing), None));
+        cache.set_kind(&kinds::CONFIG_MAP, Some("b"), KindState::Forbidden);
+        assert!(cache.is_synced());
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct Query {
     pub grouped: Option<GroupMember>,
     /// How the provider of the metric is called in messages.
     pub observer: String,
+    /// Namespace of a canary that chooses the backend itself. What it chooses may fail without meaning that anybody
+    /// else's backend does, even if the address is the same. `None` for the controller's own metrics server.
+    pub tenant: Option<String>,
 }
 
 /// One canary's part of a grouped query.
@@ -88,6 +91,7 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
         text,
         grouped,
         observer: traffic.name().to_owned(),
+        tenant: (subject.metrics_server() != subject.settings.metrics_server).then(|| canary.key.namespace.clone()),
     };
     let builtin = |builtin: BuiltinMetric| {
         let text = render(traffic.builtin_query(builtin), &values);
@@ -113,8 +117,7 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
 }
 
 fn metrics_server(subject: &Subject) -> ProviderConfig {
-    let address = subject.canary.metrics_server.as_deref().unwrap_or(&subject.settings.metrics_server);
-    ProviderConfig::metrics_server(address)
+    ProviderConfig::metrics_server(subject.metrics_server())
 }
 
 fn query_values(canary: &ValidatedCanary, interval: &str) -> Scope {
@@ -151,7 +154,8 @@ fn from_template(key: &NamespacedName, values: &Scope, subject: &Subject) -> Res
     };
     let text = render(&template.spec.query, values).map_err(|error| failed("query render ", &error))?;
     let config = ProviderConfig::from_template(&template, secret);
-    Ok(Query { provider, config, text, grouped: None, observer: provider_type.to_owned() })
+    let tenant = Some(subject.namespace().to_owned());
+    Ok(Query { provider, config, text, grouped: None, observer: provider_type.to_owned(), tenant })
 }
 
 /// A sample from an answer.

@@ -1,18 +1,21 @@
 //! The courier: webhooks and alerts. Bounded per tenant, so that one team's slow endpoint delays nobody else.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Supervised};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::HookAnswer;
+use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::hooks::PreparedHook;
 use crate::lifetime::Lifetime;
 use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectOutcome, SendAlert, SendEvent};
 use crate::metrics::Metrics;
+use crate::supervision::panic_text;
 use crate::transport::{HttpResponse, Transport};
 
 /// Calls under way at once for one namespace. Hooks are mostly quick gates and load-test starts; sixteen let a busy team
@@ -27,6 +30,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// logged; Kubernetes has them.
 const EVENTS_PER_CANARY: usize = 256;
 
+/// The calls of one event, and the bound that they are made under. A canary without events holds none.
+type EventCalls = (Arc<Semaphore>, Vec<PreparedHook>);
+
 /// Sends webhooks and alerts.
 pub(crate) struct Courier {
     transport: Arc<dyn Transport>,
@@ -34,7 +40,7 @@ pub(crate) struct Courier {
     lifetime: Lifetime,
     tenants: HashMap<String, Arc<Semaphore>>,
     /// Event hooks, in order for each canary.
-    events: HashMap<CanaryId, mpsc::Sender<Vec<PreparedHook>>>,
+    events: HashMap<CanaryId, mpsc::Sender<EventCalls>>,
 }
 
 impl Courier {
@@ -153,26 +159,36 @@ impl Handler<SendEvent> for Courier {
     type Result = ();
 
     fn handle(&mut self, SendEvent { canary, hooks }: SendEvent, _: &mut Context<Self>) {
+        let bound = self.tenant(&canary.namespace);
         let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
         let queue = self.events.entry(canary.clone()).or_insert_with(|| {
-            let (sender, mut receiver) = mpsc::channel::<Vec<PreparedHook>>(EVENTS_PER_CANARY);
-            let canary = canary.clone();
-            self.lifetime.spawn(async move {
-                while let Some(hooks) = receiver.recv().await {
-                    for hook in hooks {
-                        let result = call(transport.as_ref(), &hook).await;
-                        let label = if result.is_ok() { "success" } else { "failure" };
-                        metrics.webhooks.with_label_values(&[WebhookType::Event.as_str(), label]).inc();
-                        if let Err(error) = result {
-                            tracing::error!(%canary, hook = hook.name, "error sending event to webhook: {error}");
-                        }
-                    }
-                }
-            });
+            let (sender, receiver) = mpsc::channel(EVENTS_PER_CANARY);
+            self.lifetime.spawn(send_events(canary.clone(), transport, metrics, receiver));
             sender
         });
-        if queue.try_send(hooks).is_err() {
+        if queue.try_send((bound, hooks)).is_err() {
             tracing::error!(%canary, "event hooks are too slow, an event was not sent to them");
+        }
+    }
+}
+
+async fn send_events(
+    canary: CanaryId,
+    transport: Arc<dyn Transport>,
+    metrics: Metrics,
+    mut receiver: mpsc::Receiver<EventCalls>,
+) {
+    while let Some((bound, hooks)) = receiver.recv().await {
+        let _permit = bound.acquire_owned().await;
+        for hook in hooks {
+            // One call that goes wrong must not silence the events that follow.
+            let result = AssertUnwindSafe(async { call(transport.as_ref(), &hook).await }).catch_unwind().await;
+            let result = result.unwrap_or_else(|payload| Err(format!("panic: {}", panic_text(payload.as_ref()))));
+            let label = if result.is_ok() { "success" } else { "failure" };
+            metrics.webhooks.with_label_values(&[WebhookType::Event.as_str(), label]).inc();
+            if let Err(error) = result {
+                tracing::error!(%canary, hook = hook.name, "error sending event to webhook: {error}");
+            }
         }
     }
 }
@@ -184,3 +200,6 @@ impl Handler<CanaryGone> for Courier {
         self.events.remove(&canary);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -149,7 +149,7 @@ pub struct CanaryView {
 pub enum CanariesChanged {
     /// This one.
     One(CanaryId),
-    /// A list of some kind was read, or the kind is not served.
+    /// A list of some kind was read, or the kind is not served, or we may not see it.
     Listed,
 }
 

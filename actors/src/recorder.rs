@@ -1,7 +1,6 @@
 //! The recorder: Kubernetes events and the metrics of canaries.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Duration;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ const REMEMBERED: usize = 2_000;
 
 /// Tries to record an event while the API server is away, and first and longest wait in between: a minute and a half in
 /// all, as long as the API server of a cluster without a spare one takes for an upgrade. (client-go: 12 tries as well.)
-const TRIES: usize = 12;
+const TRIES: u32 = 12;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// What a worker does.
@@ -69,7 +68,8 @@ impl Recorder {
         let workers = (0..WORKERS)
             .map(|_| {
                 let (sender, receiver) = mpsc::channel(QUEUE / WORKERS);
-                let worker = Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new(), created: 0 };
+                let worker =
+                    Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new(), created: 0 };
                 lifetime.spawn(worker.run(receiver));
                 sender
             })
@@ -136,12 +136,10 @@ impl Worker {
             };
             self.metrics.event_queue.dec();
             // Neither a panic nor an API server that never answers may end the events of an eighth of all canaries.
-            let writing = AssertUnwindSafe(self.write(record)).catch_unwind();
-            let problem = match tokio::time::timeout(TIMEOUT, writing).await {
-                Ok(Ok(Ok(()))) => continue,
-                Ok(Ok(Err(error))) => error.to_string(),
-                Ok(Err(_)) => "the write panicked".to_owned(),
-                Err(_) => format!("no answer from the API server within {TIMEOUT:?}"),
+            let problem = match AssertUnwindSafe(self.write_patiently(&record)).catch_unwind().await {
+                Ok(Ok(())) => continue,
+                Ok(Err(problem)) => problem,
+                Err(_) => "the write panicked".to_owned(),
             };
             self.metrics.events_dropped.inc();
             tracing::warn!(error = problem, "event was not recorded");
@@ -149,19 +147,22 @@ impl Worker {
     }
 
     /// Waits for an API server that is away: what happened meanwhile is what people will ask about.
-    async fn write_patiently(&mut self, record: &Record) -> kube::Result<()> {
+    async fn write_patiently(&mut self, record: &Record) -> Result<(), String> {
         self.created += 1;
         let name = event_name(record, self.created);
         let mut retry = Retry::new(RETRY.0, RETRY.1, &name);
-        for _ in 1..TRIES {
-            match self.write(record, &name).await {
-                Err(error) if is_away(&error) => tokio::time::sleep(retry.next_delay()).await,
+        let mut tries = 1;
+        loop {
+            match tokio::time::timeout(TIMEOUT, self.write(record, &name)).await {
+                Ok(Ok(())) => return Ok(()),
                 // An earlier try arrived after all.
-                Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
-                result => return result,
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 && tries > 1 => return Ok(()),
+                Ok(Err(error)) if is_away(&error) && tries < TRIES => tokio::time::sleep(retry.next_delay()).await,
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err(format!("no answer from the API server within {TIMEOUT:?}")),
             }
+            tries += 1;
         }
-        self.write(record, &name).await
     }
 
     async fn write(&mut self, record: &Record, name: &str) -> kube::Result<()> {
@@ -213,10 +214,11 @@ fn is_away(error: &kube::Error) -> bool {
     }
 }
 
-/// client-go's naming: the object and the time in hexadecimal nanoseconds.
+/// client-go's naming, the object and the time in hexadecimal nanoseconds; with our own name in between, because a
+/// workload of the canary's name has events of its own.
 fn event_name(record: &Record, number: u64) -> String {
     let nanoseconds = record.at.as_nanosecond().saturating_add(number.into());
-    format!("{}.{nanoseconds:x}", record.about.canary.name)
+    format!("{}.aviary.{nanoseconds:x}", record.about.canary.name)
 }
 
 fn is_repeat(recent: &Recent, at: Timestamp) -> bool {

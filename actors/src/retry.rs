@@ -58,20 +58,6 @@ fn hash(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-impl Iterator for Retry {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(self.next_delay())
-    }
-}
-
-impl kube::runtime::utils::Backoff for Retry {
-    fn reset(&mut self) {
-        Retry::reset(self);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

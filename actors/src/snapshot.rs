@@ -4,11 +4,12 @@ use aviary_crds::Phase;
 use aviary_crds::validated::ValidatedCanary;
 use aviary_providers::targets::{Target, TargetError};
 use aviary_providers::traffic::TrafficProvider;
-use aviary_providers::{Change, Subject, scalers, services};
+use aviary_providers::{Change, ObjectKind, Subject, kinds, scalers, services, takeover};
 use aviary_rollout::{Answers, Component, Effect, Pending, Plan, Snapshot, Split, State, TargetView};
 use jiff::Timestamp;
 
 use crate::cache::{Cache, KindState};
+use crate::watches::forbidden;
 
 /// A canary that is understood.
 pub(crate) struct Understood {
@@ -32,6 +33,8 @@ pub(crate) struct Circumstances<'a> {
     pub state: &'a State,
     /// Answers under the present state.
     pub answers: &'a Answers,
+    /// Whether repairs rest.
+    pub repairs_paused: bool,
 }
 
 /// Looks at everything around a canary.
@@ -40,6 +43,12 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
     let primary = understood.target.observe_primary(subject, around.now);
     let present = present(understood, subject, cache, around);
     let traffic = understood.traffic.observed(subject).map_err(|error| error.to_string());
+    // Users are not moved without a look at the routes and at the pods behind them.
+    let mut blinding = [&kinds::DEPLOYMENT].into_iter().chain(understood.traffic.watched().iter().copied());
+    let traffic = match blinding.find(|kind| is_forbidden(cache, subject, kind)) {
+        Some(kind) => Err(forbidden(kind)),
+        None => traffic,
+    };
     let (target, primary, pending) = match (present, primary) {
         (Ok((target, pending)), Ok(primary)) => (Ok(target), primary, pending),
         (Ok(_), Err(error)) => (Err(error.to_string()), None, Pending::default()),
@@ -51,6 +60,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         target,
         primary,
         pending,
+        repairs_paused: around.repairs_paused,
         traffic: Some(traffic),
         answers: around.answers.clone(),
     }
@@ -63,8 +73,12 @@ fn present(
     cache: &Cache,
     around: &Circumstances,
 ) -> Result<(TargetView, Pending), String> {
+    let mut needed = needed_kinds(understood, subject).into_iter();
+    if let Some(kind) = needed.find(|kind| is_forbidden(cache, subject, kind)) {
+        return Err(forbidden(kind));
+    }
     for kind in understood.traffic.watched() {
-        if cache.kind(kind) == Some(KindState::Unserved) {
+        if cache.kind(kind, subject.namespace()) == Some(KindState::Unserved) {
             return Err(format!(
                 "the API server does not serve {} ({}): install the CRDs of {}, or choose another spec.provider",
                 kind.kind,
@@ -76,12 +90,37 @@ fn present(
     let target = understood.target.observe(subject, around.now).map_err(|error| error.to_string())?;
     let split = Split::to_canary(around.state.canary_weight);
     let pending = Pending {
-        services: is_pending(services::reconcile_sides(subject))?,
+        services: is_pending(side_services(understood, subject))?,
         scaler: is_pending(scalers::reconcile_primary(subject, updates_scaler(around.state.phase)))?,
         apex: is_pending(services::reconcile_apex(subject))?,
         routes: is_pending(understood.traffic.reconcile(subject, split))?,
     };
     Ok((target, pending))
+}
+
+fn is_forbidden(cache: &Cache, subject: &Subject, kind: &'static ObjectKind) -> bool {
+    cache.kind(kind, subject.namespace()) == Some(KindState::Forbidden)
+}
+
+/// What a canary cannot do without. Of an object of such a kind that is not seen, nobody can tell whether it exists.
+fn needed_kinds(understood: &Understood, subject: &Subject) -> Vec<&'static ObjectKind> {
+    let mut needed = vec![&kinds::DEPLOYMENT, &kinds::SERVICE];
+    if subject.settings.config_tracking {
+        needed.extend([&kinds::CONFIG_MAP, &kinds::SECRET]);
+    }
+    if subject.canary.autoscaler.is_some() {
+        needed.push(&kinds::HORIZONTAL_POD_AUTOSCALER);
+    }
+    needed.extend(understood.traffic.watched());
+    needed
+}
+
+/// The services of the two sides. Before anything else, whatever the garbage collector would delete is taken over: it must
+/// not wait for anything, and whether the primary is in service can be told only when nothing of it is pending.
+fn side_services(understood: &Understood, subject: &Subject) -> Result<Vec<Change>, TargetError> {
+    let taken_over = takeover::take_over(subject, understood.traffic.watched());
+    // Nothing else is written to the same objects by the same look.
+    if taken_over.is_empty() { services::reconcile_sides(subject) } else { Ok(taken_over) }
 }
 
 fn is_pending<E: std::fmt::Display>(changes: Result<Vec<Change>, E>) -> Result<bool, String> {
@@ -119,7 +158,7 @@ pub(crate) fn changes(
 ) -> Option<Result<Vec<Change>, NoChanges>> {
     let obstacle = |error: &dyn std::fmt::Display| NoChanges::Obstacle(error.to_string());
     let changes = match effect {
-        Effect::Apply(Component::Services) => services::reconcile_sides(subject).map_err(NoChanges::from),
+        Effect::Apply(Component::Services) => side_services(understood, subject).map_err(NoChanges::from),
         Effect::Apply(Component::Primary) => understood.target.apply_primary(subject).map_err(NoChanges::from),
         Effect::Apply(Component::Scaler) => {
             scalers::reconcile_primary(subject, updates_scaler(phase)).map_err(|error| obstacle(&error))

@@ -205,6 +205,11 @@ fn references(template: &Value) -> BTreeMap<(ConfigKind, String), bool> {
     references
 }
 
+/// ConfigMaps and Secrets that a template names, tracked or not.
+pub(crate) fn referenced(template: &Value) -> impl Iterator<Item = (&'static ObjectKind, String)> {
+    references(template).into_keys().map(|(kind, name)| (kind.object_kind(), name))
+}
+
 /// See [`rewrite`].
 pub(crate) fn rewritten(template: &Value, configs: &[TrackedConfig]) -> Value {
     let mut template = template.clone();

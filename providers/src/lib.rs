@@ -19,6 +19,7 @@ pub mod object;
 mod ownership;
 pub mod scalers;
 pub mod services;
+pub mod takeover;
 pub mod targets;
 #[cfg(test)]
 mod testing;

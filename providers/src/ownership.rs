@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::Subject;
 use crate::object::ObjectKind;
 
-const CANARY_KIND: &str = "Canary";
+pub(crate) const CANARY_KIND: &str = "Canary";
 const TOOLKIT: &str = "toolkit.fluxcd.io";
 
 /// Labels or annotations.
@@ -30,7 +30,7 @@ pub(crate) fn owner_reference(canary: &CanaryKey) -> OwnerReference {
 }
 
 /// Whether the canary of this name is the object's controller. The uid is not compared, as in Flagger: a canary that
-/// was deleted and created again still owns what it made.
+/// was deleted and created again still owns what it made (and see [`crate::takeover`]).
 pub(crate) fn is_controlled_by(object: &DynamicObject, canary: &CanaryKey) -> bool {
     controller(object).is_some_and(|owner| owner.kind == CANARY_KIND && owner.name == canary.name)
 }

@@ -11,7 +11,7 @@ use aviary_crds::status::Phase;
 
 use crate::effect::{Component, Decision, Effect, HoldKind, Question, Scale};
 use crate::message::{Message, Notice};
-use crate::snapshot::{Readiness, Split};
+use crate::snapshot::{PrimaryView, Readiness, Split};
 use crate::step::Context;
 
 /// Says whether the metric providers answered (asked once, while bootstrapping).
@@ -40,7 +40,7 @@ pub(crate) fn decide(context: Context) -> Decision {
     }
     let primary = match &seen.primary {
         // The primary follows the target until the bootstrap is done, so that a broken first revision can be mended.
-        Some(primary) if primary.matches_target => primary,
+        Some(primary) if primary.matches_target || is_in_service(context, primary) => primary,
         _ => return apply(context, Component::Primary),
     };
     match &primary.readiness {
@@ -71,8 +71,9 @@ pub(crate) fn decide(context: Context) -> Decision {
         Err(decision) => return *decision,
     }
 
+    let known = primary.matches_target;
     let mut step = context.step();
-    if !target.scaled_to_zero {
+    if known && !target.scaled_to_zero {
         step = step.effect(Effect::ScaleTarget(Scale::Zero));
     }
     step.emit(Message::Initialized { canary: plan.canary_id() })
@@ -81,11 +82,23 @@ pub(crate) fn decide(context: Context) -> Decision {
             next.canary_weight = 0;
             next.failed_checks = 0;
             next.iterations = 0;
-            next.last_applied.clone_from(&target.revision);
-            next.last_promoted.clone_from(&target.revision);
-            next.tracked_configs.clone_from(&target.configs);
             next.last_step = None;
+            // Otherwise what the primary runs has no name, and the target holds a revision that was never analysed.
+            if known {
+                next.last_applied.clone_from(&target.revision);
+                next.last_promoted.clone_from(&target.revision);
+                next.tracked_configs.clone_from(&target.configs);
+            }
         })
+}
+
+/// A primary that serves behind routes of ours was promoted once, whatever became of the status: restored from a backup
+/// without it, wiped, or left behind by a canary of the same name. It must not be overwritten with a revision that nobody
+/// has analysed.
+fn is_in_service(context: Context, primary: &PrimaryView) -> bool {
+    let pending = &context.seen.pending;
+    let routed = context.seen.traffic.as_ref().is_none_or(Result::is_ok);
+    primary.available > 0 && routed && !pending.services && !pending.apex && !pending.routes
 }
 
 fn apply(context: Context, component: Component) -> Decision {

@@ -28,6 +28,10 @@ pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
     if plan.suspended {
         return context.hold(HoldKind::Suspended, Message::Suspended, Duration::ZERO, None);
     }
+    // Written by a machine whose clock is ahead: waiting for that time might take days.
+    if state.last_step.is_some_and(|at| at > context.interval_after(seen.now)) {
+        return context.step().write(state.phase, |next| next.last_step = Some(seen.now));
+    }
     if let Some(decision) = takeover::adopt(context) {
         return decision;
     }

@@ -68,7 +68,15 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
     require(
         decision.effects.iter().all(|effect| match effect {
             Effect::Promote { revision, .. } => *revision == state.last_applied && !revision.is_empty(),
-            _ => true,
+            Effect::Apply(_)
+            | Effect::SetTraffic(_)
+            | Effect::ScaleTarget(_)
+            | Effect::Ask(_)
+            | Effect::CallHooks(_)
+            | Effect::Emit(_)
+            | Effect::Alert(_)
+            | Effect::Count(_)
+            | Effect::WriteStatus => true,
         }),
         Violation::PromotedIsAnalysed,
     );

@@ -16,6 +16,8 @@
 //! - Traffic is never moved to a side that has no available pod.
 //! - Only the analysed revision is promoted.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod analysis;
 mod bootstrap;
 mod decide;

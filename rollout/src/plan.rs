@@ -45,7 +45,9 @@ pub struct Settings {
 
 /// A feature of the Canary API that this version does not serve. The canary is refused rather than run differently.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{path}: {feature} is not supported by this version of Aviary; remove it, or leave this canary to Flagger")]
+#[error(
+    "{path}: {feature} is not supported by this version of Aviary; remove it, or run this canary's namespace with Flagger and Aviary with --namespace for the others"
+)]
 pub struct Unsupported {
     /// Field that asks for it.
     pub path: &'static str,

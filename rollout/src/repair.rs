@@ -22,6 +22,9 @@ pub(crate) fn without_target(context: Context, text: &str) -> Decision {
 
 /// Missing or changed objects, one at a time.
 pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
+    if context.seen.repairs_paused {
+        return None;
+    }
     let pending = &context.seen.pending;
     let apply = |component| Some(context.step().effect(Effect::Apply(component)).done());
     if pending.services {
@@ -94,11 +97,21 @@ pub(crate) fn repair_weights(context: Context) -> Option<Decision> {
     if found == expected || is_half_done_step(context, found) || !context.is_served(found, expected) {
         return None;
     }
-    let message = match expected.canary == state.canary_weight {
-        true => Message::WeightsRepaired { canary: plan.canary_id(), found: found.canary, weight: expected.canary },
-        false => Message::CanaryUnavailable { canary: plan.canary_id() },
+    let protects_users = expected.canary != state.canary_weight;
+    if seen.repairs_paused && !protects_users {
+        return None;
+    }
+    let message = match protects_users {
+        true => Message::CanaryUnavailable { canary: plan.canary_id() },
+        false => Message::WeightsRepaired { canary: plan.canary_id(), found: found.canary, weight: expected.canary },
     };
-    Some(context.step().effect(Effect::SetTraffic(expected)).emit(message).done())
+    let step = context.step().effect(Effect::SetTraffic(expected)).emit(message);
+    let analysing = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
+    if analysing && expected.canary > found.canary {
+        // What the canary did not serve was not measured: a canary that comes and goes earns no step by it.
+        return Some(step.write(state.phase, |next| next.last_step = Some(seen.now)));
+    }
+    Some(step.done())
 }
 
 /// Whether `found` is where the step after the present one leads: the route was written, the status was not yet. The
@@ -121,6 +134,14 @@ fn is_half_done_step(context: Context, found: Split) -> bool {
                 && context.canary_serves()
                 && context.closed_gate().is_none()
         }
-        _ => false,
+        Phase::Uninitialized
+        | Phase::Initializing
+        | Phase::Initialized
+        | Phase::Waiting
+        | Phase::Finalising
+        | Phase::Succeeded
+        | Phase::Failed
+        | Phase::Terminating
+        | Phase::Terminated => false,
     }
 }

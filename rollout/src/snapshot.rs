@@ -154,6 +154,9 @@ pub struct Snapshot {
     pub primary: Option<PrimaryView>,
     /// Generated objects that need a write.
     pub pending: Pending,
+    /// Whether repairs have to rest: they are refused, or undone by another writer again and again. Everything else,
+    /// above all what keeps users off dead pods, goes on.
+    pub repairs_paused: bool,
     /// The split in force, or the text that says why it cannot be read. `None` where the provider routes nothing.
     pub traffic: Option<Result<Split, String>>,
     /// Answers to questions asked under the present state.

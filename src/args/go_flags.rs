@@ -22,6 +22,9 @@ const KLOG_FLAGS: [(&str, Takes); 13] = [
     ("vmodule", Takes::Value),
 ];
 
+/// The verb of a command line that has none.
+const RUN: &str = "run";
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Value,
@@ -29,43 +32,50 @@ enum Takes {
     Nothing,
 }
 
-/// Rewrites a command line of `flagger` or `aviary run` to the notation that clap reads, and leaves every other command
-/// line alone. `run` is the built command with the known flags.
+/// Rewrites a command line of `flagger`, `aviary run` or `aviary demo` to the notation that clap reads, and leaves every
+/// other command line alone. `root` is the built command with all its verbs.
 ///
 /// - A command line that begins with a flag, or that of a binary called `flagger`, is one of `run`.
 /// - A flag's value is joined to it, so that a value is never taken for a flag.
-pub(super) fn rewrite(argv: Vec<OsString>, run: &clap::Command) -> Vec<OsString> {
+pub(super) fn rewrite(argv: Vec<OsString>, root: &clap::Command) -> Vec<OsString> {
     let mut argv = argv.into_iter();
     let Some(program) = argv.next() else { return Vec::new() };
     let rest: Vec<OsString> = argv.collect();
     let is_flagger = Path::new(&program).file_stem() == Some(OsStr::new("flagger"));
     let mut rewritten = vec![program];
     match rest.first().and_then(|first| first.to_str()) {
-        None if is_flagger && rest.is_empty() => rewritten.push("run".into()),
-        Some("run") => {
-            rewritten.push("run".into());
-            rewrite_flags(rest.into_iter().skip(1), run, &mut rewritten);
+        None if is_flagger && rest.is_empty() => rewritten.push(RUN.into()),
+        Some(verb @ (RUN | "demo")) => {
+            rewritten.push(verb.into());
+            rewrite_flags(rest.iter().skip(1).cloned(), verb, root, &mut rewritten);
         }
         Some("-version") => rewritten.push("--version".into()),
         Some("-help" | "-h" | "--help") if !is_flagger => rewritten.push("--help".into()),
         Some("-V" | "--version") => rewritten.extend(rest),
         Some(first) if first.starts_with('-') => {
-            rewritten.push("run".into());
-            rewrite_flags(rest.into_iter(), run, &mut rewritten);
+            rewritten.push(RUN.into());
+            rewrite_flags(rest.into_iter(), RUN, root, &mut rewritten);
         }
         _ => rewritten.extend(rest),
     }
     rewritten
 }
 
-fn rewrite_flags(mut given: impl Iterator<Item = OsString>, run: &clap::Command, rewritten: &mut Vec<OsString>) {
-    let known = known_flags(run);
+fn rewrite_flags(
+    mut given: impl Iterator<Item = OsString>,
+    verb: &str,
+    root: &clap::Command,
+    rewritten: &mut Vec<OsString>,
+) {
+    let known = root.find_subcommand(verb).map(known_flags).unwrap_or_default();
+    // Only `run` stands in for Flagger.
+    let dropped: &[(&str, Takes)] = if verb == RUN { &KLOG_FLAGS } else { &[] };
     while let Some(argument) = given.next() {
         let Some((name, value)) = argument.to_str().and_then(split_flag) else {
             rewritten.push(argument);
             continue;
         };
-        let klog = KLOG_FLAGS.iter().find(|(klog, _)| *klog == name).map(|(_, takes)| *takes);
+        let klog = dropped.iter().find(|(klog, _)| *klog == name).map(|(_, takes)| *takes);
         let takes = known.get(name).copied().or(klog).unwrap_or(Takes::Nothing);
         let value = match value {
             Some(value) => Some(OsString::from(value)),
@@ -98,10 +108,10 @@ fn split_flag(argument: &str) -> Option<(&str, Option<&str>)> {
     })
 }
 
-fn known_flags(run: &clap::Command) -> BTreeMap<&str, Takes> {
+fn known_flags(verb: &clap::Command) -> BTreeMap<&str, Takes> {
     let takes = |argument: &clap::Arg| {
         let needs_value = argument.get_num_args().is_some_and(|count| count.min_values() > 0);
         if needs_value { Takes::Value } else { Takes::Nothing }
     };
-    run.get_arguments().filter_map(|argument| Some((argument.get_long()?, takes(argument)))).collect()
+    verb.get_arguments().filter_map(|argument| Some((argument.get_long()?, takes(argument)))).collect()
 }

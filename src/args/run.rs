@@ -38,14 +38,15 @@ Examples:
 #[derive(Args)]
 #[command(after_long_help = RUN_HELP, args_override_self = true)]
 pub struct RunArgs {
-    /// Path of a kubeconfig. Empty: the service account of the pod.
+    /// Path of a kubeconfig. Empty: the service account in a pod, and elsewhere KUBECONFIG or ~/.kube/config.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
     pub kubeconfig: String,
     /// Address of the API server; wins over the one in the kubeconfig.
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
     pub master: String,
     /// Calls to the API server per second, on average; 0 for no limit.
-    #[arg(long, value_name = "NUMBER", default_value = "100", help_heading = KUBERNETES)]
+    #[arg(long, value_name = "NUMBER", default_value = "100", value_parser = finite, allow_negative_numbers = true,
+        help_heading = KUBERNETES)]
     pub kubeconfig_qps: f64,
     /// Calls to the API server that may be made at once before --kubeconfig-qps holds them back.
     #[arg(long, value_name = "NUMBER", default_value = "250", help_heading = KUBERNETES)]
@@ -85,7 +86,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "URL", default_value = "http://prometheus:9090", help_heading = METRICS)]
     pub metrics_server: String,
     /// What a missing answer of a metrics backend does (connection refused, timeout, 5xx, 429).
-    #[arg(long, value_enum, default_value = "hold", help_heading = METRICS)]
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "hold", help_heading = METRICS)]
     pub metrics_errors: MetricsErrors,
     /// With --metrics-errors=hold: missing answers fail checks after the backend was away this long.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = go_duration, help_heading = METRICS)]
@@ -123,7 +124,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "LEVEL", default_value = "debug", help_heading = PROCESS)]
     pub log_level: String,
     /// Format of the log.
-    #[arg(long, value_enum, default_value = "json", help_heading = PROCESS)]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "json", help_heading = PROCESS)]
     pub zap_encoding: LogEncoding,
     /// Port of the HTTP endpoints.
     #[arg(long, value_name = "PORT", default_value = "8080", help_heading = PROCESS)]
@@ -231,15 +232,39 @@ impl RunArgs {
         }
     }
 
-    /// Refuses a mesh provider that nobody knows. Flagger takes it for `istio`; one that it has and Aviary has not yet
-    /// passes, since canaries may name another in `spec.provider`.
+    /// Refuses addresses that cannot be used, and a mesh provider that nobody knows. Flagger takes the latter for `istio`;
+    /// one that it has and Aviary has not yet passes, since canaries may name another in `spec.provider`.
     pub(super) fn check(&self) -> Result<(), String> {
+        self.check_addresses()?;
         match traffic::for_name(&self.mesh_provider) {
             Err(error @ UnknownProvider::Unknown { .. }) => {
                 Err(format!("invalid value '{}' for '--mesh-provider <NAME>': {error}", self.mesh_provider))
             }
             Ok(_) | Err(UnknownProvider::NotYet { .. }) => Ok(()),
         }
+    }
+
+    /// The values are not repeated: they may hold a password, and the address of a chat's webhook is one.
+    fn check_addresses(&self) -> Result<(), String> {
+        let addresses = [
+            ("--metrics-server", &self.metrics_server, "http://prometheus:9090"),
+            ("--slack-url (or SLACK_URL)", &self.slack_url, "https://hooks.slack.com/services/..."),
+            ("--slack-proxy-url (or SLACK_PROXY_URL)", &self.slack_proxy_url, "http://proxy:3128"),
+            ("--msteams-url (or MSTEAMS_URL)", &self.msteams_url, "https://example.webhook.office.com/..."),
+            ("--msteams-proxy-url (or MSTEAMS_PROXY_URL)", &self.msteams_proxy_url, "http://proxy:3128"),
+            ("--event-webhook (or EVENT_WEBHOOK_URL)", &self.event_webhook, "https://events.example.com/..."),
+        ];
+        for (flag, address, example) in addresses {
+            if !address.is_empty() && !is_http_url(address) {
+                return Err(format!("invalid value for {flag}: expected http:// or https://, for example {example}"));
+            }
+        }
+        if self.master.is_empty() || is_http_url(&self.master) {
+            return Ok(());
+        }
+        // Everything up to an `@` may be a password.
+        let shown = self.master.rsplit('@').next().unwrap_or_default();
+        Err(format!("--master={shown}: expected http:// or https://, for example https://10.0.0.1:6443"))
     }
 
     /// Namespaces to watch; empty for all.
@@ -288,6 +313,24 @@ impl RunArgs {
 /// Items between commas; none in an empty text. Not trimmed, as in Flagger.
 pub(crate) fn comma_list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').filter(|item| !item.is_empty())
+}
+
+/// Whether the text is an address with `http` or `https` and a host, for both clients: each lets something through that
+/// the other refuses.
+pub(crate) fn is_http_url(text: &str) -> bool {
+    if reqwest::Url::parse(text).is_err() {
+        return false;
+    }
+    let Ok(uri) = text.parse::<http::Uri>() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+}
+
+/// A number that one can count with; `nan` and `inf` are texts of a number, too.
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite())
+        .ok_or_else(|| "expected a number, for example 100".into())
 }
 
 /// The texts that Go takes for a boolean.

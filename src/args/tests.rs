@@ -143,17 +143,18 @@ fn the_arguments_of_flaggers_chart_are_accepted() {
 
 #[test]
 fn the_environment_wins_unless_it_is_empty() {
-    let line = ["flagger", "-slack-url=flag", "-slack-token=flag", "-msteams-url=flag"].map(OsString::from);
+    let line =
+        ["flagger", "-slack-url=http://flag", "-slack-token=flag", "-msteams-url=http://flag"].map(OsString::from);
     let environment = |name: &str| match name {
-        "SLACK_URL" => Some("environment".to_owned()),
+        "SLACK_URL" => Some("http://environment".to_owned()),
         "SLACK_TOKEN" => Some(String::new()),
         "EVENT_WEBHOOK_URL" => Some("http://hook".to_owned()),
         _ => None,
     };
     let Ok(Cli { command: Command::Run(run) }) = Cli::parse_from(line, environment) else { panic!("not `run`") };
-    assert_eq!(run.slack_url, "environment");
+    assert_eq!(run.slack_url, "http://environment");
     assert_eq!(run.slack_token, "flag");
-    assert_eq!(run.msteams_url, "flag");
+    assert_eq!(run.msteams_url, "http://flag");
     assert_eq!(run.event_webhook, "http://hook");
 }
 
@@ -175,6 +176,9 @@ fn refusals_name_flag_value_and_what_is_allowed() {
         (&["aviary", "run", "-metrics-outage-limit=10"], &["--metrics-outage-limit", "'10'", "unit (ms, s, m or h)"]),
         (&["aviary", "run", "-enable-config-tracking=yes"], &["--enable-config-tracking", "'yes'", "true or false"]),
         (&["aviary", "run", "-mesh-provider=isto"], &["--mesh-provider", "'isto'", "supported: istio"]),
+        (&["aviary", "run", "-kubeconfig-qps=nan"], &["--kubeconfig-qps", "'nan'", "a number"]),
+        (&["flagger", "-master=foo"], &["--master=foo: expected http:// or https://"]),
+        (&["flagger", "-metrics-server=prometheus:9090"], &["--metrics-server", "http://prometheus:9090"]),
         (&["flagger", "-port=http"], &["--port", "'http'"]),
         (&["flagger", "-mesh-provder=istio"], &["'--mesh-provder'", "'--mesh-provider'"]),
         (&["aviary", "demo", "--speed=0"], &["--speed", "'0'", "max"]),
@@ -183,6 +187,31 @@ fn refusals_name_flag_value_and_what_is_allowed() {
         let refusal = refusal(line);
         assert!(parts.iter().all(|part| refusal.contains(part)), "{line:?}: {refusal}");
     }
+}
+
+/// Addresses of chats are passwords, and others hold one.
+#[test]
+fn refused_addresses_are_not_repeated() {
+    for flag in [
+        "metrics-server",
+        "slack-url",
+        "slack-proxy-url",
+        "msteams-url",
+        "msteams-proxy-url",
+        "event-webhook",
+        "master",
+    ] {
+        for address in ["user:s3cr3t@host:9090", "ftp://user:s3cr3t@host", "http://user:s3cr3t@host:x/"] {
+            let error = parse(&["flagger", &format!("-{flag}={address}")]).err().expect("refused");
+            let text = error.to_string();
+            assert!(text.contains(&format!("--{flag}")) && text.contains("expected http://"), "{text}");
+            assert!(!text.contains("s3cr3t"), "{text}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+    let environment = |name: &str| (name == "MSTEAMS_URL").then(|| "s3cr3t".to_owned());
+    let error = Cli::parse_from(["flagger".into()], environment).err().expect("refused").to_string();
+    assert!(error.contains("MSTEAMS_URL") && !error.contains("s3cr3t"), "{error}");
 }
 
 #[test]
@@ -200,12 +229,20 @@ fn help_and_version_are_found_in_every_notation() {
 }
 
 #[test]
-fn other_verbs_are_left_alone() {
+fn other_verbs_are_no_flagger() {
     let Ok(Cli { command: Command::Demo(demo) }) = parse(&["aviary", "demo", "--speed", "max", "--plain"]) else {
         panic!("not `demo`")
     };
     assert_eq!(demo.speed, Speed::Max);
     assert!(demo.plain && demo.bad_error_rate == 0.1 && demo.good_error_rate == 0.0);
+    let Ok(Cli { command: Command::Demo(demo) }) =
+        parse(&["aviary", "demo", "-speed", "2", "-plain", "-bad-error-rate=0.5"])
+    else {
+        panic!("not `demo`")
+    };
+    assert_eq!((demo.speed, demo.plain, demo.bad_error_rate), (Speed::Times(2.0), true, 0.5));
+    assert!(refusal(&["aviary", "demo", "-v"]).contains("'-v'"), "only `run` drops Go's logging flags");
+    assert!(matches!(parse(&["aviary", "version", "-o", "json"]), Ok(Cli { command: Command::Version(_) })));
     assert!(matches!(parse(&["flagger", "crds"]), Ok(Cli { command: Command::Crds })));
 }
 

@@ -19,6 +19,8 @@ pub struct Release {
     pub phase: Phase,
     /// The message of the `Promoted` condition at the end.
     pub message: String,
+    /// Events of checks that failed, oldest first.
+    pub halts: Vec<String>,
     /// From the change of the image to the verdict, on the cluster's clock.
     pub cluster_time: Duration,
     /// The same on the wall.
@@ -31,6 +33,16 @@ pub struct Release {
     pub event_writes: u64,
     /// Reads of the operator; watches are none.
     pub reads: u64,
+}
+
+impl Release {
+    /// How it ended, and what its events say about why it was rolled back.
+    fn explanation(&self) -> String {
+        let Some(last) = self.halts.last().filter(|_| self.phase == Phase::Failed) else { return self.message.clone() };
+        let why = last.split_once(" advancement ").map_or(last.as_str(), |(_, why)| why);
+        let checks = if self.halts.len() == 1 { "check" } else { "checks" };
+        format!("{} {} {checks} failed, the last one because of {why}.", self.message, self.halts.len())
+    }
 }
 
 /// Requests of users during a release, by the workload that answered.
@@ -74,6 +86,16 @@ impl Report {
         phases == [Phase::Succeeded, Phase::Failed]
     }
 
+    /// What went otherwise than it should have, in one line.
+    pub fn surprise(&self) -> Option<String> {
+        let expected = [Phase::Succeeded, Phase::Failed];
+        let (release, expected) =
+            self.releases.iter().zip(expected).find(|(release, expected)| release.phase != *expected)?;
+        let in_words = |phase| if phase == Phase::Succeeded { "promoted" } else { "rolled back" };
+        let (expected, found) = (in_words(expected), in_words(release.phase));
+        Some(format!("expected {} to be {expected}, but it was {found}", release.version))
+    }
+
     pub(super) fn print(&self, screen: &mut Screen) -> io::Result<()> {
         let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
         let mut row = |name, cell: fn(&Release) -> String| rows.push((name, self.releases.iter().map(cell).collect()));
@@ -104,7 +126,11 @@ impl Report {
         }
         screen.line("")?;
         for release in &self.releases {
-            screen.line(&format!("{}: {}", release.version, release.message))?;
+            screen.line(&format!("{}: {}", release.version, release.explanation()))?;
+        }
+        if let Some(surprise) = self.surprise() {
+            let surprise = screen.verdict(&surprise, false);
+            screen.line(&format!("\n{surprise}"))?;
         }
         Ok(())
     }

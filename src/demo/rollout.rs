@@ -1,7 +1,7 @@
 //! The rollout as the API shows it: the Canary and its Events, watched as `kubectl get --watch` would.
 
 use aviary_crds::{Canary, Phase};
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, PollNext};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
@@ -20,6 +20,13 @@ pub(super) struct Line {
     pub(super) message: String,
     /// How often the event was seen.
     pub(super) count: i32,
+}
+
+impl Line {
+    /// Whether it tells of a check that failed.
+    pub(super) fn is_halt(&self) -> bool {
+        self.kind == "Warning" && self.message.starts_with("Halt ") && self.message.contains(" advancement ")
+    }
 }
 
 enum News {
@@ -48,7 +55,10 @@ impl Rollout {
         let canaries = applied(Api::namespaced(kubectl.clone(), NAMESPACE), named);
         let events = events.map_ok(|event| News::Event(Box::new(event)));
         let canaries = canaries.map_ok(|canary| News::Canary(Box::new(canary)));
-        Rollout { news: stream::select(events, canaries).boxed(), canary: Canary::default() }
+        Rollout {
+            news: stream::select_with_strategy(canaries, events, phases_first).boxed(),
+            canary: Canary::default(),
+        }
     }
 
     /// Waits for news, and returns what is worth a line.
@@ -116,6 +126,11 @@ impl Rollout {
         });
         checks.collect()
     }
+}
+
+/// Of news that arrive together the phase comes first, however often somebody looks: two runs then read alike.
+fn phases_first(_: &mut ()) -> PollNext {
+    PollNext::Left
 }
 
 /// Objects as they are created and changed.

@@ -115,22 +115,27 @@ impl<'a> Screen<'a> {
             _ => CYAN,
         };
         let (failed, threshold) = rollout.failed_checks();
-        let mut picture = vec![
-            String::new(),
-            format!(
-                "{}  {}  failed checks {failed} of {threshold}  {}",
-                self.paint(BOLD, &format!("{NAME}.{NAMESPACE}")),
-                self.paint(phase_color, &format!("{:<16}", phase.to_string())),
-                self.paint(DIM, &now.strftime("%H:%M:%S cluster time").to_string()),
-            ),
-            self.bar("primary", 100 - rollout.weight(), GREEN),
-            self.bar("canary", rollout.weight(), YELLOW),
+        let columns = terminal_size::terminal_size().map_or(usize::MAX, |(width, _)| usize::from(width.0));
+        let header = [
+            (BOLD, format!("{NAME}.{NAMESPACE}")),
+            (phase_color, format!("  {:<16}", phase.to_string())),
+            ("", format!("  failed checks {failed} of {threshold}")),
         ];
-        let checks = rollout.checks();
-        picture.extend(checks.iter().map(|check| {
+        let clock = (DIM, now.strftime("  %H:%M:%S cluster time").to_string());
+        let width: usize = header.iter().chain([&clock]).map(|(_, text)| text.chars().count()).sum();
+        let clock = Some(clock).filter(|_| width <= columns);
+        let header: Vec<_> = header.into_iter().chain(clock).collect();
+        let mut lines = vec![
+            Vec::new(),
+            header,
+            bar("primary", 100 - rollout.weight(), GREEN),
+            bar("canary", rollout.weight(), YELLOW),
+        ];
+        lines.extend(rollout.checks().into_iter().map(|check| {
             let value = last_value(metrics, &check.name).unwrap_or_else(|| "-".to_owned());
-            format!("  {:<22}{value:>8}   {}", check.name, self.paint(DIM, &check.limit))
+            vec![("", format!("  {:<22}{value:>8}   ", check.name)), (DIM, check.limit)]
         }));
+        let picture: Vec<String> = lines.iter().map(|line| self.fit(line, columns)).collect();
         self.erase_picture()?;
         // Without wrapping, a picture has as many lines in a narrow terminal as in a wide one.
         write!(self.out, "\x1b[?7l{}\n\x1b[?7h", picture.join("\n"))?;
@@ -146,11 +151,20 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    fn bar(&self, name: &str, percent: u32, color: &str) -> String {
-        let filled = (percent * BAR_WIDTH).div_ceil(100);
-        let full = "█".repeat(filled as usize);
-        let empty = "░".repeat((BAR_WIDTH - filled) as usize);
-        format!("  {name:<8}{}{} {percent:>3} %", self.paint(color, &full), self.paint(DIM, &empty))
+    /// A line in colour, cut where the terminal ends.
+    fn fit(&self, line: &[(&str, String)], columns: usize) -> String {
+        let mut room = columns;
+        let mut fitted = String::new();
+        for (color, text) in line {
+            let text: String = text.chars().take(room).collect();
+            room -= text.chars().count();
+            if color.is_empty() || text.is_empty() {
+                fitted.push_str(&text);
+            } else {
+                fitted.push_str(&self.paint(color, &text));
+            }
+        }
+        fitted
     }
 
     pub(super) fn verdict(&self, text: &str, is_good: bool) -> String {
@@ -164,6 +178,16 @@ impl<'a> Screen<'a> {
     fn paint(&self, color: &str, text: &str) -> String {
         if self.options.color { format!("{color}{text}{RESET}") } else { text.to_owned() }
     }
+}
+
+fn bar(name: &str, percent: u32, color: &'static str) -> Vec<(&'static str, String)> {
+    let filled = (percent * BAR_WIDTH).div_ceil(100);
+    vec![
+        ("", format!("  {name:<8}")),
+        (color, "█".repeat(filled as usize)),
+        (DIM, "░".repeat((BAR_WIDTH - filled) as usize)),
+        ("", format!(" {percent:>3} %")),
+    ]
 }
 
 /// The value that the operator measured last, from its metric `flagger_canary_metric_analysis`, in the unit of the limit.
@@ -182,4 +206,19 @@ fn last_value(metrics: &Metrics, check: &str) -> Option<String> {
         _ => write!(text, "{value:.2}"),
     };
     written.ok().map(|()| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_end_where_the_terminal_ends() {
+        let mut out = Vec::new();
+        let options = Options { speed: Speed::Max, good_error_rate: 0.0, bad_error_rate: 0.0, live: true, color: true };
+        let screen = Screen::new(&mut out, &options);
+        let line = [("", "a ".to_owned()), (RED, "███".to_owned()), (DIM, "x".to_owned())];
+        assert_eq!(screen.fit(&line, 4), "a \x1b[31m██\x1b[0m");
+        assert_eq!(screen.fit(&line, 80), "a \x1b[31m███\x1b[0m\x1b[2mx\x1b[0m");
+    }
 }

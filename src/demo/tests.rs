@@ -47,6 +47,22 @@ fn the_good_release_is_promoted_and_the_bad_one_rolled_back() {
     assert_eq!(lines(&text, "Promotion completed!"), ["Promotion completed! Scaling down podinfo.test"]);
     assert_eq!(lines(&text, "Rolling back"), ["Rolling back podinfo.test failed checks threshold reached 3"]);
     assert!(!text.contains('\x1b'), "plain output has no escapes");
+
+    assert_eq!(report.surprise(), None);
+    assert_eq!(bad.halts.len(), 3, "{text}");
+    let end = text.lines().rev().find(|line| !line.is_empty()).unwrap_or_default();
+    assert!(
+        end.starts_with("6.0.2: ") && end.contains("3 checks failed, the last one because of success rate 9"),
+        "{end}"
+    );
+
+    // The picture changes nothing of what stands above it.
+    let (_, live) = play(0.0, 0.1, true);
+    let in_order = |text: &str| -> Vec<String> {
+        let news = text.lines().filter_map(|line| line.split_once("canary/podinfo  ")).map(|(_, line)| line);
+        news.map(|line| line.trim_end_matches("\x1b[0m").to_owned()).collect()
+    };
+    assert_eq!(in_order(&live), in_order(&text));
 }
 
 #[test]
@@ -58,6 +74,7 @@ fn a_good_version_that_fails_requests_is_rolled_back() {
         "{text}"
     );
     assert!(!report.is_as_expected());
+    assert!(text.ends_with("expected 6.0.1 to be promoted, but it was rolled back\n"), "{text}");
     assert!(lines(&text, "Promotion completed!").is_empty());
 }
 
@@ -70,5 +87,6 @@ fn a_bad_version_without_failures_is_promoted() {
         "{text}"
     );
     assert!(!report.is_as_expected());
+    assert_eq!(report.surprise().as_deref(), Some("expected 6.0.2 to be rolled back, but it was promoted"));
     assert!(text.contains("\x1b[") && text.contains("canary  ") && text.contains("100.00 %"), "{text}");
 }

@@ -112,8 +112,42 @@ fn an_operator_that_cannot_reach_the_cluster_fails_with_one_line() {
         let args = args(&["-master=http://127.0.0.1:1"]);
         let error = serve(&args, admin::bind(0).await.unwrap(), &mut stops).await.expect_err("refused");
         let error = crate::one_line(&error);
-        assert!(error.starts_with("connect to the Kubernetes API: ") && error.lines().count() == 1, "{error}");
+        let expected = "cannot reach http://127.0.0.1:1 (from --master): Connection refused";
+        assert!(error.starts_with(expected) && error.lines().count() == 1, "{error}");
     });
+}
+
+/// The kubelet asks for `/healthz` while the API server is silent, and a signal ends the wait.
+#[test]
+fn a_silent_api_server_is_waited_for_with_an_open_port() {
+    in_a_process(async {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let args = args(&[&format!("-master=http://{}", silent.local_addr().unwrap())]);
+        let (stop, mut stops) = mpsc::channel(1);
+        let listener = admin::bind(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let user = async {
+            let _accepted = silent.accept().await.unwrap();
+            let ask = |path: &str| reqwest::get(format!("http://127.0.0.1:{port}{path}"));
+            assert_eq!(ask("/healthz").await.unwrap().status(), 200);
+            assert_eq!(ask("/readyz").await.unwrap().status(), 503);
+            assert_eq!(ask("/debug/canaries").await.unwrap().text().await.unwrap(), "[]");
+            let metrics = ask("/metrics").await.unwrap().text().await.unwrap();
+            let start = metrics.lines().find_map(|line| line.strip_prefix("aviary_process_start_time_seconds "));
+            assert!(start.unwrap().parse::<f64>().unwrap() > 1.7e9, "{metrics}");
+            stop.send(()).await.unwrap();
+        };
+        let (code, ()) = tokio::join!(serve(&args, listener, &mut stops), user);
+        assert_eq!(code.unwrap(), ExitCode::SUCCESS);
+    });
+}
+
+#[test]
+fn errors_of_the_metrics_server_are_short_and_without_secrets() {
+    assert_eq!(without_secrets("http://me:s3cr3t@p:9090/prom/?token=x"), "http://p:9090/prom");
+    assert_eq!(without_secrets("http://p:9090"), "http://p:9090");
+    assert_eq!(brief("404: <html>\n  <body>no</body>"), "404: <html> <body>no</body>");
+    assert_eq!(brief(&"ä".repeat(300)), format!("{}…", "ä".repeat(200)));
 }
 
 #[test]

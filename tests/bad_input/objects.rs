@@ -127,7 +127,7 @@ fn iterations(canary: &mut Value) {
 fn blue_green() {
     refused(
         iterations,
-        &["spec.analysis.iterations", "blue/green is not supported", "leave this canary to Flagger"],
+        &["spec.analysis.iterations", "blue/green is not supported", "with --namespace"],
         json!({"analysis": {"iterations": null, "stepWeight": 10}}),
     );
 }

@@ -6,7 +6,7 @@ use aviary_sim::calls::Verb;
 use aviary_sim::faults::{Action, Rule};
 use aviary_sim::store::kinds;
 
-use super::{assert_no_request_lost, released_to, undisturbed};
+use super::{assert_no_request_lost, released_to, served, undisturbed};
 use crate::support::checks::{Watchman, assert_same_end, final_state};
 use crate::support::{AGENT, World, in_virtual_time};
 
@@ -153,5 +153,45 @@ fn a_deletion_that_no_watch_saw_is_found_out() {
         world.cluster.faults().remove(blind);
         world.wait_until("it is made again", || world.get(&kinds::SERVICE, "podinfo-canary").is_some()).await;
         world.wait_for_phase("podinfo", "Succeeded").await;
+    });
+}
+
+/// The news of an outage is what people look for after it.
+#[test]
+fn events_wait_for_the_api_server() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let outage = world.cluster.faults().add(Rule::new(Action::error(503)).client(AGENT).writes());
+        world.pass(Duration::from_secs(30)).await;
+        assert_eq!(world.count_events("podinfo", "updating VirtualService podinfo.test failed"), 0);
+        world.cluster.faults().remove(outage);
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(30)).await;
+        assert_eq!(
+            world.count_events("podinfo", "updating VirtualService podinfo.test failed"),
+            1,
+            "{}",
+            world.story()
+        );
+        assert_eq!(world.count_events("podinfo", "Advance podinfo.test canary weight 30"), 1, "{}", world.story());
+        assert_eq!(world.metric("aviary_events_dropped_total"), Some(0.0));
+    });
+}
+
+/// An API server that was started anew answers every old watch with 410: what changed meanwhile is seen with the first
+/// watch that it accepts, and not after the wait that follows an error.
+#[test]
+fn an_expired_watch_is_followed_by_a_list_at_once() {
+    in_virtual_time(async {
+        let world = served().await;
+        let outage = world.cluster.faults().add(Rule::new(Action::error(503)).client(AGENT));
+        world.cluster.faults().drop_watches(None);
+        world.pass(Duration::from_secs(14)).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.cluster.faults().compact();
+        world.cluster.faults().remove(outage);
+        // Tried again after 0.8, 1.6, 3.2, 6.4 and 12.8 seconds, ±20 %: at the latest 29.8 s after the beginning.
+        world.pass(Duration::from_secs(16)).await;
+        assert_eq!(world.phase("podinfo"), "Progressing", "{}", world.story());
     });
 }

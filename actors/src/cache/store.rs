@@ -4,7 +4,7 @@
 //! held as JSON, and only those in use are decoded as well. That is what a controller of thousands of canaries, of which
 //! nearly all are idle, is made of.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aviary_providers::{ObjectKey, ObjectKind};
@@ -12,11 +12,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use kube::core::DynamicObject;
 
+use super::deletions::Deletions;
 use super::version;
 
-/// Objects that are held decoded. A canary looks at about ten, so four hundred canaries can be in the middle of a
-/// release before objects are decoded more than once, in some ten microseconds each; at about 10 KB each they take 40 MB.
-const DECODED: usize = 4_000;
+/// Objects that are held decoded. A canary looks at about ten, so a hundred canaries can be in the middle of a release
+/// before an object is decoded more than once, in some ten microseconds; at about 10 KB each they take 10 MB.
+const DECODED: usize = 1_000;
 
 struct Held {
     version: u64,
@@ -29,12 +30,14 @@ struct Held {
 #[derive(Default)]
 pub(super) struct Store {
     held: DashMap<ObjectKey, Held>,
+    /// Asked and told while the entry of the object in `held` is locked, never the other way round.
+    deletions: Deletions,
     /// Keys of the decoded ones, in the order in which they were decoded.
     decoded: Mutex<VecDeque<ObjectKey>>,
 }
 
 impl Store {
-    /// Stores an object unless a newer version is known. Returns whether it was stored.
+    /// Stores an object unless a newer version is known, or the deletion of this one. Returns whether it was stored.
     pub(super) fn put(&self, key: &ObjectKey, object: DynamicObject) -> bool {
         let version = version(&object);
         // The answer to a write comes once more as a watch event; it is not worth encoding.
@@ -53,6 +56,8 @@ impl Store {
         let was_decoded = match self.held.entry(key.clone()) {
             // Somebody else was faster.
             Entry::Occupied(known) if !is_newer(version, known.get().version) => return false,
+            // The answer to a write that comes after the news of the object's deletion.
+            Entry::Occupied(_) | Entry::Vacant(_) if self.deletions.cover(key, version) => return false,
             Entry::Occupied(mut known) => known.insert(held).decoded.is_some(),
             Entry::Vacant(vacant) => {
                 vacant.insert(held);
@@ -103,14 +108,43 @@ impl Store {
         self.held.get(key).map(|held| held.version)
     }
 
-    /// Removes an object; with a version, unless a newer one is known. Returns whether it was there.
-    pub(super) fn remove(&self, key: &ObjectKey, at_most: Option<u64>) -> bool {
-        self.held.remove_if(key, |_, held| at_most.is_none_or(|version| held.version <= version)).is_some()
+    /// Removes an object that was deleted in this version, unless a newer one is known. Returns whether it was there.
+    pub(super) fn remove(&self, key: &ObjectKey, deleted: u64) -> bool {
+        // Also if it is not held: the answer to the write that made it may be on its way.
+        self.deletions.record(key, deleted);
+        self.held.remove_if(key, |_, held| held.version <= deleted).is_some()
+    }
+
+    /// Removes an object that does not exist in the version held. Returns whether it was there.
+    pub(super) fn forget(&self, key: &ObjectKey) -> bool {
+        self.forget_if(key, 0, |_| true)
+    }
+
+    /// Removes an object if its version is a certain one. Versions up to `newest` are known to be gone with it. Returns
+    /// whether it was removed.
+    pub(super) fn forget_if(&self, key: &ObjectKey, newest: u64, is_gone: impl Fn(u64) -> bool) -> bool {
+        let removed = self.held.remove_if(key, |_, held| {
+            let gone = is_gone(held.version);
+            if gone {
+                self.deletions.record(key, held.version.max(newest));
+            }
+            gone
+        });
+        removed.is_some()
     }
 
     /// Keys of all objects of a kind.
     pub(super) fn keys(&self, kind: &'static ObjectKind) -> Vec<ObjectKey> {
         self.held.iter().filter(|entry| entry.key().kind == kind).map(|entry| entry.key().clone()).collect()
+    }
+
+    /// Keys and versions of all objects of a kind, in one namespace or in all.
+    pub(super) fn versions(&self, kind: &'static ObjectKind, namespace: Option<&str>) -> BTreeMap<ObjectKey, u64> {
+        let entries = self.held.iter().filter(|entry| {
+            let key = entry.key();
+            key.kind == kind && namespace.is_none_or(|namespace| key.namespace == namespace)
+        });
+        entries.map(|entry| (entry.key().clone(), entry.version)).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -184,11 +218,11 @@ mod tests {
         let (key, object) = config_map(5);
         assert!(store.put(&key, object.clone()));
         assert!(!store.put(&key, object), "the same version");
-        assert!(!store.remove(&key, Some(5)) && store.remove(&key, Some(6)));
+        assert!(!store.remove(&key, 5) && store.remove(&key, 6));
         assert!(store.get(&key).is_none() && !store.contains(&key));
-        let (_, mut older) = config_map(1);
-        older.metadata.name = Some("config-5".into());
-        assert!(store.put(&key, older.clone()));
-        assert_eq!(*store.get(&key).unwrap(), older);
+        let (_, mut newer) = config_map(9);
+        newer.metadata.name = Some("config-5".into());
+        assert!(store.put(&key, newer.clone()));
+        assert_eq!(*store.get(&key).unwrap(), newer);
     }
 }

@@ -3,8 +3,10 @@
 //! It owns its timer and its state and nothing else. Everything it knows comes from the caches and can be rebuilt from
 //! them at any time; that is what a restart does.
 
+mod ask;
 mod knowledge;
 mod run;
+mod upkeep;
 
 pub(crate) use run::with_complaint;
 
@@ -17,7 +19,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Spaw
 use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_providers::{ObjectKey, Subject, kinds};
-use aviary_rollout::{Answers, Decision, Hold, Message as Note, Wake, decide, invariants};
+use aviary_rollout::{Answers, Decision, Effect, Hold, Message as Note, Wake, decide, invariants};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 
@@ -30,15 +32,23 @@ use crate::messages::{
 };
 use crate::retry::Retry;
 use crate::snapshot::{Circumstances, look};
+use ask::Asking;
 use knowledge::Knowledge;
-use run::Run;
+use run::{Run, is_upkeep};
+use upkeep::Upkeep;
 
 /// First and longest wait after a write that failed. The first is short because most failures are a hiccup; the longest
 /// is what a person who has just repaired something is ready to wait.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Steps in a row that change nothing that can be seen. Bootstrap applies five components one after the other; twice
-/// that in a row means that an effect does not do what the core expects of it.
-const MAX_SPINS: u32 = 12;
+/// Steps and questions in a row, without a moment in which there is nothing to do. The longest row is a bootstrap or a
+/// promotion whose pods are ready at once, about ten; twice that means that an effect does not take hold.
+const MAX_SPINS: u32 = 20;
+
+/// What is told when an actor that was asked died over it.
+const LOST: &str = "a part of the controller failed; see its log";
+/// What is told when another writer undoes every repair.
+const FOUGHT_OVER: &str =
+    "objects of this canary are changed by another writer again and again; repairing them once a minute";
 
 /// Why nothing is done, since when, and whether it was told.
 struct HoldEpisode {
@@ -70,11 +80,15 @@ pub(crate) struct CanaryActor {
     answers: Answers,
     epoch: Epoch,
     run: Option<Run>,
+    asking: Option<Asking>,
+    upkeep: Upkeep,
     timer: Option<SpawnHandle>,
     next_wake: Option<Timestamp>,
     hold: Option<HoldEpisode>,
     retry: Retry,
     retry_at: Option<Timestamp>,
+    /// A change of something looked at ends the wait for `retry_at` from then on.
+    hurry_from: Option<Timestamp>,
     last_failure: Option<String>,
     spins: u32,
     after_restart: bool,
@@ -95,10 +109,13 @@ impl CanaryActor {
             answers: Answers::default(),
             epoch: Epoch::default(),
             run: None,
+            asking: None,
+            upkeep: Upkeep::default(),
             timer: None,
             next_wake: None,
             hold: None,
             retry_at: None,
+            hurry_from: None,
             last_failure: None,
             spins: 0,
             after_restart: false,
@@ -143,12 +160,12 @@ impl CanaryActor {
         let started = std::time::Instant::now();
         let deps = self.deps.clone();
         if self.knowledge.is_about_another(object) {
-            self.answers = Answers::default();
+            self.void_answers();
             self.hold = None;
         }
         let answers_are_void = self.knowledge.learn(object, &deps.settings, &deps.metrics);
         if answers_are_void {
-            self.answers = Answers::default();
+            self.void_answers();
         }
         let lookups = Lookups::new(&deps.cache);
         let decision = match self.knowledge.understood() {
@@ -161,6 +178,7 @@ impl CanaryActor {
                     deleting: object.metadata.deletion_timestamp.is_some(),
                     state,
                     answers: &self.answers,
+                    repairs_paused: self.upkeep.is_paused(now),
                 };
                 let seen = look(understood, &subject, &deps.cache, &around);
                 let decision = decide(&understood.plan, state, &seen);
@@ -168,7 +186,6 @@ impl CanaryActor {
                     deps.metrics.violations.with_label_values(&[violation.name()]).inc();
                     tracing::error!(canary = %self.id, invariant = violation.name(), ?decision, "decision breaks an invariant");
                 }
-                // What the checks look up is looked at only when a round is due, but a change of it must not wake.
                 let weights = seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok());
                 deps.recorder.do_send(Observed {
                     canary: self.id.clone(),
@@ -193,6 +210,7 @@ impl CanaryActor {
         if decision.effects.is_empty() {
             self.spins = 0;
             let wake = self.note_hold(decision.hold, decision.wake, object, now);
+            let wake = wake.or_at(self.upkeep.paused_until(now));
             if let Wake::At(at) = wake {
                 self.arm(at, now, context);
             }
@@ -202,6 +220,16 @@ impl CanaryActor {
         if self.spins > MAX_SPINS {
             tracing::error!(canary = %self.id, effects = ?decision.effects, "the same step again and again");
             self.fail("an effect does not take hold; see the log of the controller".to_owned(), object, now, context);
+            // It is its own changes that wake it.
+            self.hurry_from = None;
+            return;
+        }
+        if let [Effect::Ask(question)] = decision.effects[..] {
+            self.ask(question, context);
+            return;
+        }
+        if is_upkeep(&decision) && !self.upkeep.may_repair(now) {
+            self.rest_repairs(FOUGHT_OVER.to_owned(), object, now, context);
             return;
         }
         self.start_run(Run::new(decision), context);
@@ -252,16 +280,31 @@ impl CanaryActor {
 
     /// Something failed: tell it once, and try again later.
     fn fail(&mut self, text: String, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
-        self.run = None;
+        if self.run.take().is_some_and(|run| run.is_upkeep) {
+            return self.rest_repairs(text, object, now, context);
+        }
         self.spins = 0;
         let wait = self.retry.next_delay();
         let at = now.checked_add(wait).unwrap_or(Timestamp::MAX);
         self.retry_at = Some(at);
+        self.hurry_from = now.checked_add(RETRY.0).ok();
+        self.tell_failure(text, object, now);
+        self.arm(at, now, context);
+    }
+
+    /// A repair was refused, or is undone again and again. It rests for a while; what keeps users safe goes on.
+    fn rest_repairs(&mut self, text: String, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
+        let rest = self.retry.next_delay().max(upkeep::SHORTEST_REST);
+        self.upkeep.rest_until(now.checked_add(rest).unwrap_or(Timestamp::MAX));
+        self.tell_failure(text, object, now);
+        context.notify(Nudge);
+    }
+
+    fn tell_failure(&mut self, text: String, object: &DynamicObject, now: Timestamp) {
         if self.last_failure.as_ref() != Some(&text) {
             self.emit(Note::Obstacle(text.clone()), object, now);
             self.last_failure = Some(text);
         }
-        self.arm(at, now, context);
     }
 
     fn update_interests(&mut self, mut seen: Seen, object: &DynamicObject) {
@@ -352,6 +395,9 @@ impl Handler<Nudge> for CanaryActor {
     type Result = ();
 
     fn handle(&mut self, _: Nudge, context: &mut Context<Self>) {
+        if let (Some(at), Some(earliest)) = (self.retry_at, self.hurry_from) {
+            self.retry_at = Some(at.min(earliest));
+        }
         self.step(context);
     }
 }
@@ -360,8 +406,10 @@ impl Handler<EffectDone> for CanaryActor {
     type Result = ();
 
     fn handle(&mut self, done: EffectDone, context: &mut Context<Self>) {
-        if done.epoch == self.epoch && self.run.is_some() {
+        if self.run.as_ref().is_some_and(|run| run.epoch == done.epoch) {
             self.effect_done(done.outcome, context);
+        } else if self.asking.as_ref().is_some_and(|asking| asking.epoch == done.epoch) {
+            self.answered(done.outcome, context);
         }
     }
 }
@@ -391,7 +439,7 @@ impl Handler<Describe> for CanaryActor {
             canary_weight,
             failed_checks,
             epoch: self.epoch,
-            busy: self.run.is_some(),
+            busy: self.run.is_some() || self.asking.is_some(),
             waiting_for: failure.or(hold),
             next_wake: self.next_wake,
             refused: self.knowledge.understood().err().map(ToOwned::to_owned),

@@ -4,25 +4,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use actix::{AsyncContext, Context};
+use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_providers::Subject;
-use aviary_rollout::{
-    ACCEPTED, Answer, Answers, Decision, Effect, HookAnswer, Message as Note, Notice, Question, RoundAnswer, State,
-    providers_message,
-};
+use aviary_rollout::{ACCEPTED, Decision, Effect, HookAnswer, Message as Note, Notice, State};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-use super::CanaryActor;
 use super::knowledge::status_of;
+use super::{CanaryActor, LOST};
 use crate::cache::Lookups;
-use crate::checks;
 use crate::hooks;
-use crate::messages::{
-    CallHooks, EffectOutcome, Epoch, ProbeBackends, Reply, RunEnded, SendAlert, TakeSamples, Write, WriteError,
-    WriteOrder,
-};
+use crate::messages::{CallHooks, EffectOutcome, Epoch, Reply, RunEnded, SendAlert, Write, WriteError, WriteOrder};
 use crate::router::lane_for;
 use crate::snapshot::{NoChanges, changes};
 
@@ -32,6 +26,9 @@ const STATUS_CONFLICTS: u32 = 3;
 
 /// The effects of one step.
 pub(super) struct Run {
+    pub(super) epoch: Epoch,
+    /// Whether it only puts right what somebody else changed.
+    pub(super) is_upkeep: bool,
     tasks: VecDeque<Task>,
     next: State,
     /// The status as sent.
@@ -47,8 +44,9 @@ enum Task {
 
 impl Run {
     pub(super) fn new(decision: Decision) -> Run {
+        let is_upkeep = is_upkeep(&decision);
         let tasks = decision.effects.into_iter().map(Task::Do).collect();
-        Run { tasks, next: decision.next, written: Value::Null, conflicts: 0 }
+        Run { epoch: Epoch::default(), is_upkeep, tasks, next: decision.next, written: Value::Null, conflicts: 0 }
     }
 
     /// The weights are in force as of now: a soak that the step starts, starts now and not when it was decided.
@@ -63,6 +61,8 @@ impl Run {
 
     fn complaint(status: Value) -> Run {
         Run {
+            epoch: Epoch::default(),
+            is_upkeep: false,
             tasks: VecDeque::from([Task::Complain(status)]),
             next: State::default(),
             written: Value::Null,
@@ -74,17 +74,18 @@ impl Run {
 impl CanaryActor {
     pub(super) fn start_run(&mut self, run: Run, context: &mut Context<Self>) {
         self.epoch = Epoch(self.epoch.0 + 1);
-        self.run = Some(run);
+        self.run = Some(Run { epoch: self.epoch, ..run });
         self.run_next(context);
     }
 
     /// The object that the run is about; not another one that has its name by now.
-    fn present_object(&self) -> Option<Arc<DynamicObject>> {
+    pub(super) fn present_object(&self) -> Option<Arc<DynamicObject>> {
         self.deps.cache.get(&self.key()).filter(|object| !self.knowledge.is_about_another(object))
     }
 
     fn reply(&self, context: &mut Context<Self>) -> Reply {
-        Reply::new(self.epoch, context.address().recipient())
+        let epoch = self.run.as_ref().map_or(self.epoch, |run| run.epoch);
+        Reply::new(epoch, context.address().recipient())
     }
 
     /// Goes on with the run until an effect has to be waited for.
@@ -115,10 +116,11 @@ impl CanaryActor {
                 Effect::Emit(note) => self.emit(note, &object, now),
                 Effect::Alert(notice) => self.alert(notice),
                 Effect::Count(outcome) => self.count(outcome),
-                Effect::Ask(question) => return self.ask(question, context),
+                // Asked beside the runs, see `ask`.
+                Effect::Ask(_) => {}
                 Effect::CallHooks(kind) => {
-                    let phase = run.next.phase.to_string();
-                    return self.call_hooks(kind, &phase, context);
+                    let (phase, reply) = (run.next.phase.to_string(), self.reply(context));
+                    return self.call_hooks(kind, &phase, reply);
                 }
                 Effect::WriteStatus => {
                     let status = self.next_status(&object);
@@ -157,34 +159,16 @@ impl CanaryActor {
             return self.step(context);
         };
         match outcome {
-            EffectOutcome::Lost => {
-                let text = "a part of the controller failed; see its log".to_owned();
-                return self.fail(text, &object, now, context);
-            }
-            EffectOutcome::Written(result) => return self.written(result, &object, now, context),
-            EffectOutcome::Providers(result) => {
-                self.emit(providers_message(&result), &object, now);
-                self.answers.providers = Some(Answer { at: now, value: result });
-            }
-            EffectOutcome::Round(round) => self.answers.round = Some(Answer { at: now, value: round }),
+            EffectOutcome::Lost => self.fail(LOST.to_owned(), &object, now, context),
+            EffectOutcome::Written(result) => self.written(result, &object, now, context),
             EffectOutcome::Hooks(kind, answers) => {
-                if self.is_calling(kind) {
-                    self.tell_hooks(kind, answers, &object, now);
-                } else if kind == WebhookType::Rollout {
-                    return self.after_rollout_hooks(answers, context);
-                } else {
-                    self.answers.hooks.insert(kind, Answer { at: now, value: answers });
-                }
+                self.tell_hooks(kind, answers, &object, now);
+                self.pop();
+                self.run_next(context);
             }
+            // Answers to questions, which are no part of a run.
+            EffectOutcome::Providers(_) | EffectOutcome::Round(_) => {}
         }
-        self.spins = 0;
-        self.pop();
-        self.run_next(context);
-    }
-
-    fn is_calling(&self, kind: WebhookType) -> bool {
-        let task = self.run.as_ref().and_then(|run| run.tasks.front());
-        matches!(task, Some(Task::Do(Effect::CallHooks(called))) if *called == kind)
     }
 
     fn tell_hooks(&self, kind: WebhookType, answers: Vec<HookAnswer>, object: &DynamicObject, now: Timestamp) {
@@ -213,8 +197,7 @@ impl CanaryActor {
                 self.last_failure = None;
                 if is_status {
                     self.knowledge.wrote(object, &run.written, run.next.clone());
-                    self.answers = Answers::default();
-                    self.spins = 0;
+                    self.void_answers();
                 } else if matches!(task, Some(Task::Do(Effect::SetTraffic(_)))) {
                     run.start_soak(self.knowledge.state(), now);
                 }
@@ -236,66 +219,14 @@ impl CanaryActor {
         }
     }
 
-    fn ask(&mut self, question: Question, context: &mut Context<Self>) {
-        match question {
-            Question::Providers => {
-                let checks = self.prepare_checks();
-                self.deps.observer.do_send(ProbeBackends { checks, reply: self.reply(context) });
-            }
-            Question::Round => {
-                let has_hooks =
-                    self.knowledge.understood().is_ok_and(|(known, _)| known.plan.has_hooks(WebhookType::Rollout));
-                match has_hooks {
-                    true => self.ask_hooks(WebhookType::Rollout, context),
-                    false => self.take_samples(Vec::new(), context),
-                }
-            }
-            Question::Hooks(kind) => self.ask_hooks(kind, context),
-        }
-    }
-
-    /// Hooks come before metrics, and the first failure ends the round.
-    fn after_rollout_hooks(&mut self, hooks: Vec<HookAnswer>, context: &mut Context<Self>) {
-        if hooks.iter().all(|hook| hook.result.is_ok()) {
-            return self.take_samples(hooks, context);
-        }
-        let round = RoundAnswer { hooks, samples: Vec::new() };
-        self.effect_done(EffectOutcome::Round(round), context);
-    }
-
-    fn take_samples(&mut self, hooks: Vec<HookAnswer>, context: &mut Context<Self>) {
-        let order =
-            TakeSamples { canary: self.id.clone(), checks: self.prepare_checks(), hooks, reply: self.reply(context) };
-        self.deps.observer.do_send(order);
-    }
-
-    /// Templates and secrets are looked up without becoming wake-up reasons: a change of them counts from the next
-    /// round on.
-    fn prepare_checks(&self) -> Vec<checks::PreparedCheck> {
-        let lookups = Lookups::new(&self.deps.cache);
-        match self.knowledge.understood() {
-            Err(_) => Vec::new(),
-            Ok((known, _)) => {
-                let settings = &self.deps.settings.providers;
-                let subject = Subject { canary: &known.canary, settings, objects: &lookups };
-                checks::prepare(&known.plan, &subject, known.traffic)
-            }
-        }
-    }
-
-    fn ask_hooks(&self, kind: WebhookType, context: &mut Context<Self>) {
-        let phase = self.knowledge.state().map(|state| state.phase.to_string()).unwrap_or_default();
-        self.call_hooks(kind, &phase, context);
-    }
-
-    fn call_hooks(&self, kind: WebhookType, phase: &str, context: &mut Context<Self>) {
+    pub(super) fn call_hooks(&self, kind: WebhookType, phase: &str, reply: Reply) {
         let Ok((known, state)) = self.knowledge.understood() else { return };
         let checksum = hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied);
         self.deps.courier.do_send(CallHooks {
             canary: self.id.clone(),
             kind,
             hooks: hooks::prepare(&known.canary, kind, phase, &checksum),
-            reply: self.reply(context),
+            reply,
         });
     }
 
@@ -374,6 +305,15 @@ impl CanaryActor {
         self.emit(Note::Obstacle(refusal.to_owned()), object, now);
         self.start_run(Run::complaint(status), context);
     }
+}
+
+/// Whether a decision only puts right what somebody else changed. While bootstrapping, applying objects is the work
+/// itself.
+pub(super) fn is_upkeep(decision: &Decision) -> bool {
+    let writes = |effect: &Effect| matches!(effect, Effect::Apply(_) | Effect::SetTraffic(_));
+    decision.next.phase != Phase::Initializing
+        && decision.effects.iter().any(writes)
+        && !decision.effects.contains(&Effect::WriteStatus)
 }
 
 enum Started {

@@ -1,4 +1,4 @@
-//! Circuit breakers, one for each backend.
+//! Circuit breakers, one for each backend and, where tenants choose the backend, for each of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +12,16 @@ const FAILURES: u32 = 5;
 /// interval, so that no canary waits a round longer than it must.
 const OPEN_FOR: Duration = Duration::from_secs(5);
 
+/// Circuits that are remembered before those are forgotten that have been quiet for longest; addresses are chosen by
+/// tenants. More backends than this are hardly down at once.
+const CIRCUITS: usize = 1_000;
+
+/// Origin of a backend, and the tenant whose failures count; `None` for all together.
+pub(super) type CircuitKey = (String, Option<String>);
+
 #[derive(Debug)]
 struct Circuit {
+    last_failure: Instant,
     failures: u32,
     last_error: String,
     open_until: Option<Instant>,
@@ -21,11 +29,11 @@ struct Circuit {
 
 /// Remembers which backends do not answer.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Breaker(Arc<Mutex<HashMap<String, Circuit>>>);
+pub(super) struct Breaker(Arc<Mutex<HashMap<CircuitKey, Circuit>>>);
 
 impl Breaker {
     /// The last error of a backend whose circuit is open. One caller is let through when its time is up.
-    pub(super) fn is_open(&self, backend: &str) -> Option<String> {
+    pub(super) fn is_open(&self, backend: &CircuitKey) -> Option<String> {
         let mut circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let circuit = circuits.get_mut(backend)?;
         let until = circuit.open_until?;
@@ -37,21 +45,31 @@ impl Breaker {
     }
 
     /// Records how a request went.
-    pub(super) fn record(&self, backend: &str, error: Option<String>) {
+    pub(super) fn record(&self, backend: CircuitKey, error: Option<String>) {
         let mut circuits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = error else {
-            circuits.remove(backend);
+            circuits.remove(&backend);
             return;
         };
-        let circuit = circuits.entry(backend.to_owned()).or_insert_with(|| Circuit {
+        let now = Instant::now();
+        if circuits.len() >= CIRCUITS
+            && !circuits.contains_key(&backend)
+            && let Some(oldest) = circuits.iter().min_by_key(|(_, circuit)| circuit.last_failure)
+        {
+            let oldest = oldest.0.clone();
+            circuits.remove(&oldest);
+        }
+        let circuit = circuits.entry(backend).or_insert_with(|| Circuit {
+            last_failure: now,
             failures: 0,
             last_error: String::new(),
             open_until: None,
         });
+        circuit.last_failure = now;
         circuit.failures += 1;
         circuit.last_error = error;
         if circuit.failures >= FAILURES {
-            circuit.open_until = Some(Instant::now() + OPEN_FOR);
+            circuit.open_until = Some(now + OPEN_FOR);
         }
     }
 }
@@ -63,16 +81,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn opens_after_failures_in_a_row_and_lets_one_through_again() {
         let breaker = Breaker::default();
+        let key = |origin: &str, tenant: Option<&str>| (origin.to_owned(), tenant.map(str::to_owned));
+        let (a, b) = (key("a", None), key("b", None));
         for _ in 0..FAILURES {
-            assert_eq!(breaker.is_open("a"), None);
-            breaker.record("a", Some("refused".into()));
+            assert_eq!(breaker.is_open(&a), None);
+            breaker.record(a.clone(), Some("refused".into()));
         }
-        assert_eq!(breaker.is_open("a").as_deref(), Some("refused"));
-        assert_eq!(breaker.is_open("b"), None, "another backend is not concerned");
+        assert_eq!(breaker.is_open(&a).as_deref(), Some("refused"));
+        assert_eq!(breaker.is_open(&b), None, "another backend is not concerned");
+        assert_eq!(breaker.is_open(&key("a", Some("x"))), None, "nor is a tenant who chose it");
         tokio::time::advance(OPEN_FOR).await;
-        assert_eq!(breaker.is_open("a"), None);
-        assert!(breaker.is_open("a").is_some(), "only one is let through");
-        breaker.record("a", None);
-        assert_eq!(breaker.is_open("a"), None);
+        assert_eq!(breaker.is_open(&a), None);
+        assert!(breaker.is_open(&a).is_some(), "only one is let through");
+        breaker.record(a.clone(), None);
+        assert_eq!(breaker.is_open(&a), None);
     }
 }

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
 use aviary_providers::HttpRequest;
-use aviary_providers::metrics::{BuiltinMetric, MetricError, MetricsProvider, Prometheus, ProviderConfig, grouped};
+use aviary_providers::metrics::{BuiltinMetric, MetricError, Prometheus, ProviderConfig, grouped};
 use aviary_rollout::{CheckKind, RoundAnswer};
-use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, join_all};
+use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ use crate::lifetime::Lifetime;
 use crate::messages::{EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
-use crate::transport::{HttpResponse, NoAnswer, Transport};
+use crate::transport::{BODY_LIMIT, HttpResponse, NoAnswer, Transport};
 use breaker::Breaker;
 
 /// An answer serves equal queries for this long. Far below the shortest analysis interval (10 s), so no check round
@@ -34,8 +34,11 @@ const SHARE: Duration = Duration::from_secs(1);
 /// Built-in checks that come in within this time are asked together. Unnoticeable at an interval of 10 s, and long
 /// enough to gather what one watch event or one restart sets off.
 const GATHER: Duration = Duration::from_millis(20);
-/// Workloads in one grouped query. Keeps the expression below 64 KB, which Prometheus and proxies take in a URL.
-const GROUP_LIMIT: usize = 500;
+/// Workloads in one grouped query. Their names are in it twice: 25 KB at names of usual length, which Prometheus parses in
+/// a millisecond; and what one failing query has to be asked again for stays few.
+const GROUP_LIMIT: usize = 100;
+/// Members of a failed grouped query that ask for themselves at a time: few enough for a backend that has trouble.
+const ALONE_AT_ONCE: usize = 10;
 
 type Answer = Result<f64, MetricError>;
 type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
@@ -59,11 +62,12 @@ struct GroupKey {
     address: String,
     metric: BuiltinMetric,
     interval: String,
+    tenant: Option<String>,
 }
 
 struct Gathering {
     config: ProviderConfig,
-    members: BTreeMap<GroupMember, Vec<(Query, oneshot::Sender<Answer>)>>,
+    members: Members,
 }
 
 #[derive(Message)]
@@ -127,6 +131,7 @@ impl Observer {
             address: query.config.address.clone(),
             metric: member.metric,
             interval: member.interval.clone(),
+            tenant: query.tenant.clone(),
         };
         let (sender, receiver) = oneshot::channel();
         let gathering = self.gathering.entry(key.clone()).or_insert_with(|| {
@@ -143,38 +148,55 @@ impl Observer {
 
     fn flush(&mut self, key: &GroupKey) {
         let Some(Gathering { config, members }) = self.gathering.remove(key) else { return };
-        let asker = self.asker.clone();
-        let (metric, interval) = (key.metric, key.interval.clone());
-        self.lifetime.spawn(async move {
-            // Alone, a check asks exactly the query that Flagger would.
-            if members.len() == 1 {
-                for (query, sender) in members.into_values().flatten() {
-                    let _ = sender.send(asker.ask(&query).await);
-                }
-                return;
-            }
-            let keys: Vec<(&str, &str)> =
-                members.keys().map(|member| (member.namespace.as_str(), member.workload.as_str())).collect();
-            let values = asker.ask_grouped(&config, &grouped::grouped_builtin(metric, &keys, &interval)).await;
-            for (member, waiting) in members {
-                let value = match &values {
-                    Ok(values) => {
-                        let value = values.get(&(member.namespace.clone(), member.workload.clone()));
-                        value.copied().filter(|value| !value.is_nan()).ok_or(MetricError::NoValues)
-                    }
-                    Err(error) => Err(error.clone()),
-                };
-                for (_, sender) in waiting {
-                    let _ = sender.send(value.clone());
-                }
-            }
-        });
+        let group = ask_group(self.asker.clone(), config, key.clone(), members);
+        self.lifetime.spawn(group);
     }
 }
 
-/// What makes two queries equal: backend, credentials and text.
+type Members = BTreeMap<GroupMember, Vec<(Query, oneshot::Sender<Answer>)>>;
+
+/// Asks for all members at once, and tells each its part of the answer.
+async fn ask_group(asker: Asker, config: ProviderConfig, key: GroupKey, members: Members) {
+    // Alone, a check asks exactly the query that Flagger would.
+    if members.len() == 1 {
+        return ask_alone(&asker, members).await;
+    }
+    let values = match asker.ask_grouped(&config, &key, members.keys()).await {
+        Ok(values) => values,
+        Err(error @ MetricError::Unavailable(_)) => {
+            for (_, sender) in members.into_values().flatten() {
+                let _ = sender.send(Err(error.clone()));
+            }
+            return;
+        }
+        // It may be one member's fault, or a limit that the group exceeds. Nobody is judged by it.
+        Err(error) => {
+            tracing::warn!(members = members.len(), "grouped query failed, asking for each by itself: {error}");
+            return ask_alone(&asker, members).await;
+        }
+    };
+    for (member, waiting) in members {
+        let value = values.get(&(member.namespace, member.workload));
+        let value = value.copied().filter(|value| !value.is_nan()).ok_or(MetricError::NoValues);
+        for (_, sender) in waiting {
+            let _ = sender.send(value.clone());
+        }
+    }
+}
+
+async fn ask_alone(asker: &Asker, members: Members) {
+    let waiting = futures::stream::iter(members.into_values().flatten());
+    waiting
+        .for_each_concurrent(ALONE_AT_ONCE, |(query, sender)| async move {
+            let _ = sender.send(asker.ask(&query).await);
+        })
+        .await;
+}
+
+/// What makes two queries equal: backend, credentials and text; and who is concerned if the backend fails.
 fn identity(query: &Query) -> String {
     let request = query.provider.request(&query.config, &query.text, jiff::Timestamp::UNIX_EPOCH);
+    let tenant = query.tenant.as_deref().unwrap_or_default();
     match request {
         Ok(request) => {
             let headers: Vec<String> = request
@@ -182,9 +204,9 @@ fn identity(query: &Query) -> String {
                 .iter()
                 .map(|(name, value)| format!("{name}:{}", String::from_utf8_lossy(value.as_bytes())))
                 .collect();
-            format!("{} {} {}", query.provider.name(), request.url, headers.join("\n"))
+            format!("{tenant} {} {} {}", query.provider.name(), request.url, headers.join("\n"))
         }
-        Err(_) => format!("{} {} {}", query.provider.name(), query.config.address, query.text),
+        Err(_) => format!("{tenant} {} {} {}", query.provider.name(), query.config.address, query.text),
     }
 }
 
@@ -199,34 +221,43 @@ struct Asker {
 impl Asker {
     async fn ask(&self, query: &Query) -> Answer {
         let request = query.provider.request(&query.config, &query.text, self.clock.now())?;
-        let response = self.send(request).await?;
+        let response = self.send(request, query.tenant.as_deref()).await?;
         query.provider.parse(response.status, &response.body)
     }
 
     async fn ask_grouped(
         &self,
         config: &ProviderConfig,
-        text: &str,
+        key: &GroupKey,
+        members: impl Iterator<Item = &GroupMember>,
     ) -> Result<BTreeMap<(String, String), f64>, MetricError> {
-        let request = Prometheus.request(config, text, self.clock.now())?;
-        let response = self.send(request).await?;
+        let members: Vec<(&str, &str)> =
+            members.map(|member| (member.namespace.as_str(), member.workload.as_str())).collect();
+        let text = grouped::grouped_builtin(key.metric, &members, &key.interval);
+        let request = Prometheus.form_request(config, &text)?;
+        let response = self.send(request, key.tenant.as_deref()).await?;
         grouped::parse_grouped(response.status, &response.body)
     }
 
     async fn probe(&self, query: &Query) -> Result<(), MetricError> {
         let request = query.provider.probe(&query.config, self.clock.now())?;
-        let response = self.send(request).await?;
+        let response = self.send(request, query.tenant.as_deref()).await?;
         query.provider.check_probe(response.status, &response.body)
     }
 
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, MetricError> {
+    async fn send(&self, request: HttpRequest, tenant: Option<&str>) -> Result<HttpResponse, MetricError> {
         let backend = request.origin();
-        if let Some(reason) = self.breaker.is_open(&backend) {
+        let circuit = (backend.clone(), tenant.map(str::to_owned));
+        if let Some(reason) = self.breaker.is_open(&circuit) {
             return Err(MetricError::Unavailable(reason));
         }
         let started = Instant::now();
         let limit = request.timeout;
         let answer = match tokio::time::timeout(limit, self.transport.send(request)).await {
+            // What is missing is not known to be missing: half an answer would be taken for a whole one.
+            Ok(Ok(response)) if response.body.len() >= BODY_LIMIT => {
+                Err(NoAnswer(format!("the answer is longer than {} MiB", BODY_LIMIT >> 20)))
+            }
             Ok(answer) => answer,
             Err(_) => Err(NoAnswer(format!("no answer within {limit:?}"))),
         };
@@ -244,7 +275,7 @@ impl Asker {
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        self.breaker.record(&backend, error);
+        self.breaker.record(circuit, error);
         answer.map_err(|error| MetricError::Unavailable(error.to_string()))
     }
 }
@@ -326,3 +357,6 @@ impl Handler<ProbeBackends> for Observer {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

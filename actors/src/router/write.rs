@@ -47,7 +47,13 @@ async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Re
     let Change { key, verb } = change;
     let api = api(client, &key);
     let field_manager = Some(FIELD_MANAGER.to_owned());
-    tracing::debug!(kind = key.kind.kind, namespace = key.namespace, name = key.name, patch = loggable_patch(&key, &verb), "{what}");
+    tracing::debug!(
+        kind = key.kind.kind,
+        namespace = key.namespace,
+        name = key.name,
+        patch = loggable_patch(&key, &verb),
+        "{what}"
+    );
     let answer = match &verb {
         Verb::Create(object) => {
             let params = PostParams { field_manager, ..PostParams::default() };
@@ -149,4 +155,21 @@ fn failed(what: &str, error: &kube::Error) -> WriteError {
         other => with_sources(other),
     };
     WriteError::Failed(format!("{what} failed: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn contents_of_secrets_and_configs_are_not_logged() {
+        let logged = |kind| {
+            let key = ObjectKey { kind, namespace: "test".into(), name: "a".into() };
+            loggable_patch(&key, &Verb::Patch(json!({"data": {"password": "x"}})))
+        };
+        assert_eq!(logged(&kinds::SECRET), None);
+        assert_eq!(logged(&kinds::CONFIG_MAP), None);
+        assert_eq!(logged(&kinds::VIRTUAL_SERVICE).as_deref(), Some(r#"{"data":{"password":"x"}}"#));
+    }
 }

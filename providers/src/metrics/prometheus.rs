@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::Method;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use serde::Deserialize;
@@ -26,23 +27,8 @@ impl MetricsProvider for Prometheus {
     }
 
     fn request(&self, config: &ProviderConfig, query: &str, _now: Timestamp) -> Result<HttpRequest, MetricError> {
-        let mut request = HttpRequest::get(query_url(&config.address, query)?);
-        request.insecure_skip_verify = config.insecure_skip_verify;
-        for (name, values) in &config.headers {
-            let name = HeaderName::try_from(name.as_str())
-                .map_err(|_| MetricError::Invalid(format!("header name {name:?} is not valid")))?;
-            for value in values {
-                let mut value = HeaderValue::try_from(value.as_str())
-                    .map_err(|_| MetricError::Invalid(format!("value of header {name} is not valid")))?;
-                // Tenants keep API keys in custom headers.
-                value.set_sensitive(true);
-                request.headers.append(name.clone(), value);
-            }
-        }
-        if let Some(secret) = &config.secret {
-            request.headers.insert(AUTHORIZATION, authorization(secret)?);
-        }
-        Ok(request)
+        let url = format!("{}?{}", query_url(&config.address)?, query_parameter(query));
+        authorized(HttpRequest::get(url), config)
     }
 
     fn parse(&self, status: u16, body: &[u8]) -> Result<f64, MetricError> {
@@ -64,6 +50,41 @@ impl MetricsProvider for Prometheus {
         }
         Err(MetricError::Invalid(format!("{PROBE} returned {value}, expected 1")))
     }
+}
+
+impl Prometheus {
+    /// The same question as a form, for queries that are too long for an address: proxies refuse those from 8 KB on.
+    ///
+    /// # Errors
+    /// [`MetricError::Invalid`] if the configuration cannot be used.
+    pub fn form_request(&self, config: &ProviderConfig, query: &str) -> Result<HttpRequest, MetricError> {
+        let mut request = HttpRequest::get(query_url(&config.address)?);
+        request.method = Method::POST;
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        request.headers.insert(CONTENT_TYPE, form);
+        request.body = query_parameter(query).into_bytes();
+        authorized(request, config)
+    }
+}
+
+/// With the headers and credentials of the backend.
+fn authorized(mut request: HttpRequest, config: &ProviderConfig) -> Result<HttpRequest, MetricError> {
+    request.insecure_skip_verify = config.insecure_skip_verify;
+    for (name, values) in &config.headers {
+        let name = HeaderName::try_from(name.as_str())
+            .map_err(|_| MetricError::Invalid(format!("header name {name:?} is not valid")))?;
+        for value in values {
+            let mut value = HeaderValue::try_from(value.as_str())
+                .map_err(|_| MetricError::Invalid(format!("value of header {name} is not valid")))?;
+            // Tenants keep API keys in custom headers.
+            value.set_sensitive(true);
+            request.headers.append(name.clone(), value);
+        }
+    }
+    if let Some(secret) = &config.secret {
+        request.headers.insert(AUTHORIZATION, authorization(secret)?);
+    }
+    Ok(request)
 }
 
 /// One sample of an instant vector.
@@ -125,7 +146,7 @@ fn series(entry: Entry) -> Result<Series, MetricError> {
     Ok(Series { labels: entry.metric, value })
 }
 
-fn query_url(address: &str, query: &str) -> Result<String, MetricError> {
+fn query_url(address: &str) -> Result<String, MetricError> {
     let invalid = |cause: &str| MetricError::Invalid(format!("address {:?} {cause}", without_userinfo(address)));
     if address.is_empty() {
         return Err(MetricError::Invalid("address is empty".into()));
@@ -135,8 +156,12 @@ fn query_url(address: &str, query: &str) -> Result<String, MetricError> {
         return Err(invalid("is not an http or https URL"));
     };
     let path = uri.path().trim_end_matches('/');
+    Ok(format!("{scheme}://{authority}{path}/api/v1/query"))
+}
+
+fn query_parameter(query: &str) -> String {
     let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
-    Ok(format!("{scheme}://{authority}{path}/api/v1/query?query={}", percent_encode(&query)))
+    format!("query={}", percent_encode(&query))
 }
 
 fn without_userinfo(address: &str) -> String {

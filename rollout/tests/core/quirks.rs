@@ -364,3 +364,72 @@ fn nothing_is_routed_to_a_primary_without_pods() {
     assert_eq!(run.held().unwrap(), "podinfo-primary.default not ready: no available pods");
     assert!(!run.effects.contains(&Effect::ScaleTarget(Scale::Zero)));
 }
+
+/// The status is gone in mid-analysis (restored without it, wiped by hand): what the primary serves stays.
+fn wiped_status() -> Run {
+    let mut run = release(plan());
+    run.run_until(run.world.now + seconds(25));
+    assert_eq!(run.state().phase, Phase::Progressing);
+    run.world.status = CanaryStatus::default();
+    run.apply(Event::Kill);
+    run
+}
+
+#[test]
+fn a_lost_status_brings_no_unanalysed_revision_into_a_serving_primary() {
+    let mut run = wiped_status();
+    run.world.bad.insert("b".into());
+    run.settle();
+    assert_eq!(run.world.primary.as_ref().unwrap().revision, "a");
+    assert_eq!(run.phases.last().unwrap().0, Phase::Failed);
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+}
+
+#[test]
+fn a_lost_status_does_not_stop_a_good_revision() {
+    let mut run = wiped_status();
+    run.settle();
+    assert_eq!(run.world.primary.as_ref().unwrap().revision, "b");
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+}
+
+#[test]
+fn a_time_from_the_future_delays_nothing_for_longer_than_an_interval() {
+    let mut run = release(plan());
+    run.run_until(run.world.now + seconds(25));
+    let weight = run.state().canary_weight;
+    run.world.status.last_step_time = Some(run.world.now + seconds(86_400));
+    run.apply(Event::Kill);
+    let before = run.world.now;
+    run.run_until(before + seconds(11));
+    assert!(run.state().canary_weight > weight, "{:?}", run.state());
+}
+
+#[test]
+fn repairs_that_rest_hold_up_no_check() {
+    let mut run = release(plan());
+    run.run_until(run.world.now + seconds(25));
+    let mut seen = run.snapshot();
+    seen.pending.services = true;
+    assert!(matches!(decide(&run.plan, run.state(), &seen).effects[..], [Effect::Apply(_)]));
+    seen.repairs_paused = true;
+    seen.now = seen.now + seconds(60);
+    assert!(matches!(decide(&run.plan, run.state(), &seen).effects[..], [Effect::Ask(_)]));
+}
+
+/// A canary that comes and goes serves only while it is well; that earns it no step.
+#[test]
+fn a_canary_that_gets_its_weight_back_soaks_anew() {
+    let mut run = release(plan());
+    run.run_until(run.world.now + seconds(25));
+    let weight = run.state().canary_weight;
+    run.apply(Event::Crash(Side::Target));
+    run.run_until(run.world.now + seconds(3));
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+    run.apply(Event::Recover(Side::Target));
+    run.run_until(run.world.now + seconds(1));
+    let back = run.world.now;
+    assert_eq!(run.world.routes, Some(Split::to_canary(weight)));
+    run.run_until(back + seconds(8));
+    assert_eq!(run.state().canary_weight, weight, "an interval has not passed since");
+}

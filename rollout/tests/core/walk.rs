@@ -116,6 +116,7 @@ fn walk(phases: &[Phase]) {
         target: Err(String::new()),
         primary: None,
         pending: Pending::default(),
+        repairs_paused: false,
         traffic: None,
         answers: Answers::default(),
     };

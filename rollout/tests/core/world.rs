@@ -155,6 +155,7 @@ impl World {
             target: target.ok_or_else(|| format!("deployment {} get query error: not found", plan.target_id())),
             primary,
             pending: Pending { routes: self.routed && self.routes.is_none(), ..self.pending },
+            repairs_paused: false,
             traffic: self.routed.then_some(routes),
             answers: answers.clone(),
         }

@@ -1,0 +1,49 @@
+//! How often repairs may be made.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// Repairs within [`WINDOW`] before they rest. A person who tidies up by hand undoes one or two; a controller that owns
+/// the same field undoes every one, at the speed of watches.
+const BURST: usize = 5;
+/// See [`BURST`].
+const WINDOW: Duration = Duration::from_secs(60);
+/// Repairs rest at least this long: rare enough to be harmless, often enough to be put right soon.
+pub(super) const SHORTEST_REST: Duration = Duration::from_secs(60);
+
+/// Repairs made lately, and until when none are made.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    recent: VecDeque<Timestamp>,
+    rests_until: Option<Timestamp>,
+}
+
+impl Upkeep {
+    /// Counts a repair; `false` when there were too many lately.
+    pub(super) fn may_repair(&mut self, now: Timestamp) -> bool {
+        self.recent.retain(|at| now.duration_since(*at).unsigned_abs() < WINDOW);
+        if self.recent.len() >= BURST {
+            self.recent.clear();
+            return false;
+        }
+        self.recent.push_back(now);
+        true
+    }
+
+    /// No repairs until then.
+    pub(super) fn rest_until(&mut self, at: Timestamp) {
+        self.rests_until = Some(at);
+    }
+
+    /// Whether repairs rest.
+    pub(super) fn is_paused(&self, now: Timestamp) -> bool {
+        self.paused_until(now).is_some()
+    }
+
+    /// When the rest ends, if it has not.
+    pub(super) fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rests_until.filter(|until| now < *until)
+    }
+}

@@ -1,0 +1,198 @@
+//! One kind in one scope: its list and its watch, for as long as the controller lives.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Recipient;
+use aviary_providers::{ObjectKind, kinds};
+use futures::{FutureExt, Stream, StreamExt, pin_mut};
+use kube::core::DynamicObject;
+use kube::runtime::watcher;
+use tokio::time::Instant;
+
+use super::forbidden;
+use crate::cache::{Cache, KindState, Listing};
+use crate::messages::{CanariesChanged, CanaryId};
+use crate::retry::Retry;
+use crate::supervision::panic_text;
+
+/// A kind that is refused is asked for again this often: CRDs are installed and rights are granted by a person, who can
+/// wait a minute.
+const REFUSED_RETRY: Duration = Duration::from_secs(60);
+
+/// First and longest wait before a watch is opened again after an error, those of client-go.
+const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+
+type Event = watcher::Result<watcher::Event<DynamicObject>>;
+
+/// Feeds the cache with the objects of one kind, in one namespace or in all.
+pub(super) struct Feed {
+    pub(super) cache: Arc<Cache>,
+    pub(super) kind: &'static ObjectKind,
+    pub(super) namespace: Option<String>,
+    pub(super) supervisor: Recipient<CanariesChanged>,
+}
+
+/// What one stream of events leaves to the next.
+struct History {
+    retry: Retry,
+    listed_anew: Option<Instant>,
+    /// Told once, not each minute.
+    told: Option<KindState>,
+}
+
+impl Feed {
+    /// Follows one stream of events after the other, and does not end.
+    pub(super) async fn run<S: Stream<Item = Event>>(self, open: impl Fn() -> S) {
+        let mut history =
+            History { retry: Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind), listed_anew: None, told: None };
+        loop {
+            // Without it, a panic would silence this kind for good, and nobody would know.
+            match AssertUnwindSafe(self.follow(open(), &mut history)).catch_unwind().await {
+                Ok(()) => {}
+                Err(payload) => {
+                    let reason = panic_text(payload.as_ref());
+                    tracing::error!(kind = self.kind.kind, "watch panicked, starting it again: {reason}");
+                    tokio::time::sleep(history.retry.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    /// Follows a stream of events until it has to be replaced. Returns when it is time for the next one.
+    async fn follow(&self, events: impl Stream<Item = Event>, history: &mut History) {
+        pin_mut!(events);
+        let mut listing = None;
+        loop {
+            match events.next().await {
+                Some(Ok(event)) => {
+                    match &event {
+                        // A list that is tried once more is no success.
+                        watcher::Event::Init => {}
+                        _ => history.retry.reset(),
+                    }
+                    if matches!(event, watcher::Event::InitDone) {
+                        history.told = None;
+                    }
+                    self.take(event, &mut listing);
+                }
+                None => {
+                    tracing::warn!(kind = self.kind.kind, "watch ended, starting it again");
+                    tokio::time::sleep(history.retry.next_delay()).await;
+                    return;
+                }
+                Some(Err(error)) => {
+                    if let Some(state) = refusal(&error) {
+                        self.note_refusal(state, &error, history);
+                        tokio::time::sleep(REFUSED_RETRY).await;
+                        // Only a new list tells that the refusal is over: a watch may have nothing to tell.
+                        return;
+                    }
+                    // An API server that was started anew does not remember what was before, and nothing is seen until
+                    // the next list. It is away no longer, so nobody waits; but an API server that says so again and
+                    // again is not asked for list upon list.
+                    if is_expired(&error) && history.listed_anew.is_none_or(|last| last.elapsed() > WATCH_RETRY.1) {
+                        tracing::info!(kind = self.kind.kind, "watch expired, listing anew");
+                        history.listed_anew = Some(Instant::now());
+                        continue;
+                    }
+                    // The stream comes back when it is asked again.
+                    tracing::warn!(kind = self.kind.kind, %error, "watch failed, retrying");
+                    tokio::time::sleep(history.retry.next_delay()).await;
+                }
+            }
+        }
+    }
+
+    fn note_refusal(&self, state: KindState, error: &watcher::Error, history: &mut History) {
+        if history.told != Some(state) {
+            history.told = Some(state);
+            let namespace = self.namespace.as_deref();
+            match state {
+                KindState::Forbidden => tracing::error!(namespace, %error, "{}", forbidden(self.kind)),
+                KindState::Unserved | KindState::Syncing | KindState::Synced => {
+                    tracing::warn!(
+                        kind = self.kind.kind,
+                        group = self.kind.group,
+                        "kind is not served by the API server"
+                    );
+                }
+            }
+        }
+        self.cache.set_kind(self.kind, self.namespace.as_deref(), state);
+        self.supervisor.do_send(CanariesChanged::Listed);
+    }
+
+    fn take(&self, event: watcher::Event<DynamicObject>, listing: &mut Option<Listing>) {
+        match event {
+            watcher::Event::Init => *listing = Some(self.cache.begin_list(self.kind, self.namespace.as_deref())),
+            watcher::Event::InitApply(object) => {
+                if let Some(listing) = listing {
+                    listing.note(self.kind, &object);
+                }
+                self.apply(object);
+            }
+            watcher::Event::InitDone => {
+                if let Some(listing) = listing.take() {
+                    self.cache.finish_list(listing);
+                }
+                self.cache.set_kind(self.kind, self.namespace.as_deref(), KindState::Synced);
+                self.supervisor.do_send(CanariesChanged::Listed);
+            }
+            watcher::Event::Apply(object) => self.apply(object),
+            watcher::Event::Delete(object) => {
+                let id = id_of(&object);
+                self.cache.remove(self.kind, &object);
+                self.tell(id);
+            }
+        }
+    }
+
+    fn apply(&self, object: DynamicObject) {
+        let id = id_of(&object);
+        self.cache.apply(self.kind, object);
+        self.tell(id);
+    }
+
+    fn tell(&self, id: CanaryId) {
+        if *self.kind == kinds::CANARY {
+            self.supervisor.do_send(CanariesChanged::One(id));
+        }
+    }
+}
+
+fn id_of(object: &DynamicObject) -> CanaryId {
+    CanaryId {
+        namespace: object.metadata.namespace.clone().unwrap_or_default(),
+        name: object.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+/// The status of an answer of the API server.
+fn status(error: &watcher::Error) -> Option<u16> {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status) => Some(status.code),
+        InitialListFailed(_) | WatchStartFailed(_) | WatchFailed(_) | NoResourceVersion => None,
+    }
+}
+
+/// What it means for the kind when the API server refuses it, rather than being unable to answer.
+fn refusal(error: &watcher::Error) -> Option<KindState> {
+    match status(error)? {
+        401 | 403 => Some(KindState::Forbidden),
+        404 => Some(KindState::Unserved),
+        _ => None,
+    }
+}
+
+fn is_expired(error: &watcher::Error) -> bool {
+    !matches!(error, watcher::Error::InitialListFailed(_)) && status(error) == Some(410)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use actix::{Actor, Context, Handler};
+use futures::stream::{self, BoxStream};
+use kube::core::Status;
+use serde_json::json;
+
+use super::*;
+use crate::cache::key_of;
+
+struct Nobody;
+impl Actor for Nobody {
+    type Context = Context<Self>;
+}
+impl Handler<CanariesChanged> for Nobody {
+    type Result = ();
+    fn handle(&mut self, _: CanariesChanged, _: &mut Context<Self>) {}
+}
+
+fn config_map(version: &str) -> DynamicObject {
+    let metadata = json!({"namespace": "a", "name": "x", "resourceVersion": version});
+    serde_json::from_value(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})).unwrap()
+}
+
+fn list() -> Vec<Event> {
+    use watcher::Event::{Init, InitApply, InitDone};
+    vec![Ok(Init), Ok(InitApply(config_map("5"))), Ok(InitDone)]
+}
+
+fn refused(code: u16) -> Vec<Event> {
+    let status = Status { code, ..Status::default() };
+    vec![Ok(watcher::Event::Init), Err(watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status))))]
+}
+
+/// A feed of ConfigMaps; its first stream is `first`, the later ones are lists.
+fn start(first: impl Fn() -> BoxStream<'static, Event> + 'static) -> (Arc<Cache>, Arc<AtomicUsize>) {
+    let cache = Arc::new(Cache::default());
+    let opened = Arc::new(AtomicUsize::new(0));
+    let supervisor = Nobody.start().recipient();
+    let feed = Feed { cache: cache.clone(), kind: &kinds::CONFIG_MAP, namespace: Some("a".into()), supervisor };
+    let count = opened.clone();
+    actix_rt::spawn(feed.run(move || match count.fetch_add(1, Ordering::Relaxed) {
+        0 => first(),
+        _ => stream::iter(list()).chain(stream::pending()).boxed(),
+    }));
+    (cache, opened)
+}
+
+async fn assert_back(cache: &Cache, opened: &AtomicUsize, within: Duration) {
+    tokio::time::sleep(within).await;
+    assert_eq!(opened.load(Ordering::Relaxed), 2);
+    assert_eq!(cache.kind(&kinds::CONFIG_MAP, "a"), Some(KindState::Synced));
+    assert!(cache.contains(&key_of(&kinds::CONFIG_MAP, &config_map("5")).unwrap()));
+}
+
+/// actix' own test macro cannot pause the clock.
+fn in_virtual_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let _entered = runtime.enter();
+    tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn a_watch_that_panics_is_started_again() {
+    in_virtual_time(async {
+        let (cache, opened) = start(|| stream::once(async { panic!("a bad object") }).boxed());
+        assert_back(&cache, &opened, Duration::from_secs(2)).await;
+    });
+}
+
+#[test]
+fn a_watch_that_ends_is_started_again_but_not_at_once() {
+    in_virtual_time(async {
+        let (cache, opened) = start(|| stream::empty().boxed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
+        assert_back(&cache, &opened, Duration::from_secs(2)).await;
+    });
+}
+
+#[test]
+fn a_forbidden_kind_holds_nobody_up_and_is_asked_for_again_each_minute() {
+    for (code, state) in [(401, KindState::Forbidden), (403, KindState::Forbidden), (404, KindState::Unserved)] {
+        in_virtual_time(async move {
+            let (cache, opened) = start(move || stream::iter(refused(code)).chain(stream::pending()).boxed());
+            cache.set_kind(&kinds::CONFIG_MAP, Some("a"), KindState::Syncing);
+            assert!(!cache.is_synced());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(cache.kind(&kinds::CONFIG_MAP, "a"), Some(state));
+            assert!(cache.is_synced());
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            assert_eq!(opened.load(Ordering::Relaxed), 1);
+            assert_back(&cache, &opened, Duration::from_secs(10)).await;
+        });
+    }
+}
+
+#[test]
+fn a_right_that_is_taken_away_is_noticed_and_its_return_too() {
+    in_virtual_time(async {
+        let (cache, opened) = start(|| {
+            let status = Status { code: 403, ..Status::default() };
+            let revoked = Err(watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status))));
+            stream::iter(list()).chain(stream::iter([revoked])).chain(stream::pending()).boxed()
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(cache.kind(&kinds::CONFIG_MAP, "a"), Some(KindState::Forbidden));
+        assert_back(&cache, &opened, Duration::from_secs(60)).await;
+    });
+}
