@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! `aviary run` takes Flagger's flags, in Go's notation too (see [`go_flags`]), so that its manifests and its chart work
+//! `aviary run` takes Flagger's flags, in Go's notation too (see `go_flags`), so that its manifests and its chart work
 //! unchanged. Whatever reads a flag reads it from here; defaults are written down once.
 
 mod go_flags;
@@ -172,7 +172,10 @@ impl Cli {
         let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
         if let Command::Run(run) = &mut cli.command {
             run.take_environment(environment);
-            run.check().map_err(|problem| command.error(clap::error::ErrorKind::InvalidValue, problem))?;
+            run.check().map_err(|problem| {
+                let mut verb = command.find_subcommand("run").cloned().unwrap_or(command);
+                verb.error(clap::error::ErrorKind::InvalidValue, problem)
+            })?;
         }
         Ok(cli)
     }

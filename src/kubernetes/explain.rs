@@ -15,6 +15,7 @@ use crate::one_line;
 pub(super) fn kubeconfig(error: KubeconfigError) -> String {
     match error {
         KubeconfigError::Parse(error) => yaml(&error),
+        KubeconfigError::ReadConfig(error, _) => error.to_string(),
         error => one_line(&error.into()),
     }
 }
@@ -32,7 +33,7 @@ fn yaml(error: &serde_saphyr::Error) -> String {
         Yaml::DuplicateMappingKey { .. } => "a key stands there twice".to_owned(),
         Yaml::Eof { .. } => "the file ends too early".to_owned(),
         Yaml::Message { msg, .. } => without_quotes(msg),
-        _ => "it is not YAML of a kubeconfig".to_owned(),
+        _ => "not valid YAML, or not that of a kubeconfig".to_owned(),
     };
     match error.location() {
         Some(place) => format!("line {}, column {}: {reason}", place.line(), place.column()),

@@ -127,7 +127,7 @@ fn a_silent_api_server_is_waited_for_with_an_open_port() {
         let listener = admin::bind(0).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let user = async {
-            let _accepted = silent.accept().await.unwrap();
+            let accepted = silent.accept().await.unwrap();
             let ask = |path: &str| reqwest::get(format!("http://127.0.0.1:{port}{path}"));
             assert_eq!(ask("/healthz").await.unwrap().status(), 200);
             assert_eq!(ask("/readyz").await.unwrap().status(), 503);
@@ -136,8 +136,10 @@ fn a_silent_api_server_is_waited_for_with_an_open_port() {
             let start = metrics.lines().find_map(|line| line.strip_prefix("aviary_process_start_time_seconds "));
             assert!(start.unwrap().parse::<f64>().unwrap() > 1.7e9, "{metrics}");
             stop.send(()).await.unwrap();
+            // Open until the operator has stopped.
+            accepted
         };
-        let (code, ()) = tokio::join!(serve(&args, listener, &mut stops), user);
+        let (code, _accepted) = tokio::join!(serve(&args, listener, &mut stops), user);
         assert_eq!(code.unwrap(), ExitCode::SUCCESS);
     });
 }

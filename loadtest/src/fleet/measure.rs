@@ -88,13 +88,13 @@ impl Counts {
 
 fn rounds(metrics: &Metrics) -> u64 {
     let families = metrics.canary_duration.collect();
-    let series = families.iter().flat_map(|family| family.get_metric());
+    let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
     series.map(|metric| metric.get_histogram().get_sample_count()).sum()
 }
 
 fn sum(counter: &prometheus::IntCounterVec) -> u64 {
     let families = counter.collect();
-    let series = families.iter().flat_map(|family| family.get_metric());
+    let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
     // Counts of a test are far below 2^53.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     series.map(|metric| metric.get_counter().get_value() as u64).sum()

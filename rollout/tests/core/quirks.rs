@@ -413,7 +413,7 @@ fn repairs_that_rest_hold_up_no_check() {
     seen.pending.services = true;
     assert!(matches!(decide(&run.plan, run.state(), &seen).effects[..], [Effect::Apply(_)]));
     seen.repairs_paused = true;
-    seen.now = seen.now + seconds(60);
+    seen.now += seconds(60);
     assert!(matches!(decide(&run.plan, run.state(), &seen).effects[..], [Effect::Ask(_)]));
 }
 
