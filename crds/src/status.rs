@@ -22,7 +22,7 @@ pub struct CanaryStatus {
     /// Failed checks of the current analysis, cumulative.
     #[serde(default, deserialize_with = "whole_or_zero")]
     pub failed_checks: i64,
-    /// Percentage of traffic that the canary gets. Informational: the routes decide.
+    /// Percentage of traffic that the canary gets. Decides: routes that say something else are put right.
     #[serde(default, deserialize_with = "whole_or_zero")]
     pub canary_weight: i64,
     /// Iterations done in the current analysis (A/B and blue/green). Flagger may leave -1 here.
@@ -63,7 +63,7 @@ pub struct CanaryStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub observed_generation: Option<i64>,
-    /// At most one, of type `Promoted`.
+    /// `Promoted` always; `MetricsAvailable`, `Accepted` and `Degraded` while there is something to say.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<CanaryCondition>,
     /// Fields that this version does not know. Kept, so that a status write takes nothing away.
