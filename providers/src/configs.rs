@@ -56,33 +56,8 @@ impl TrackedConfig {
     }
 }
 
-/// Checksums of what the template uses, keyed `configmap/NAME` or `secret/NAME`, comparable with those that Flagger
-/// left in `status.trackedConfigs`. Empty with `--enable-config-tracking=false`.
-///
-/// # Errors
-/// [`TargetError::MissingConfig`] if something does not exist that is not marked optional.
-pub fn tracked(subject: &Subject, template: &Value) -> Result<BTreeMap<String, String>, TargetError> {
-    Ok(checksums(&tracked_configs(subject, template)?))
-}
-
-/// Creates the primary's copies, or brings them to their originals as they are.
-///
-/// # Errors
-/// As [`tracked`].
-pub fn copies(subject: &Subject, template: &Value) -> Result<Vec<Change>, TargetError> {
-    let configs = tracked_configs(subject, template)?;
-    Ok(copy_changes(subject, &configs))
-}
-
-/// The template with the names of everything tracked replaced by those of the copies.
-///
-/// # Errors
-/// As [`tracked`].
-pub fn rewrite(subject: &Subject, template: &Value) -> Result<Value, TargetError> {
-    let configs = tracked_configs(subject, template)?;
-    Ok(rewritten(template, &configs))
-}
-
+/// Checksums, keyed `configmap/NAME` or `secret/NAME`, comparable with those that Flagger left in
+/// `status.trackedConfigs`.
 pub(crate) fn checksums(configs: &[TrackedConfig]) -> BTreeMap<String, String> {
     configs.iter().map(|config| (format!("{}/{}", config.kind.name(), config.name), checksum(&config.object))).collect()
 }

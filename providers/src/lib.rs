@@ -11,7 +11,7 @@
 
 mod canonical;
 pub mod change;
-pub mod configs;
+mod configs;
 pub mod http_request;
 pub mod metrics;
 pub mod notify;

@@ -19,7 +19,7 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Spaw
 use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_providers::{ObjectKey, Subject, kinds};
-use aviary_rollout::{Answers, Decision, Effect, Hold, Message as Note, Wake, decide, invariants};
+use aviary_rollout::{Answers, Decision, Effect, Hold, HoldKind, Message as Note, Wake, decide, invariants};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 
@@ -167,6 +167,9 @@ impl CanaryActor {
         if answers_are_void {
             self.void_answers();
         }
+        let phase = self.knowledge.state().map_or("", |state| state.phase.as_str());
+        let CanaryId { namespace, name } = &self.id;
+        let _step = tracing::info_span!("canary.step", namespace, name, phase, epoch = self.epoch.0).entered();
         let lookups = Lookups::new(&deps.cache);
         let decision = match self.knowledge.understood() {
             Err(refusal) => Err(refusal.to_owned()),
@@ -242,7 +245,7 @@ impl CanaryActor {
             return wake;
         };
         let episode = match self.hold.take() {
-            Some(episode) if episode.hold.kind == hold.kind => HoldEpisode { hold, ..episode },
+            Some(episode) if is_same_episode(&episode.hold, &hold) => HoldEpisode { hold, ..episode },
             _ => HoldEpisode { hold, since: now, announced: false },
         };
         let episode = self.hold.insert(episode);
@@ -359,6 +362,13 @@ fn status_gauge(phase: Phase) -> i64 {
         | Phase::Terminating
         | Phase::Terminated => 1,
     }
+}
+
+/// One obstacle may be followed by another of its kind (the next missing ConfigMap), which is news. Pods that start are
+/// one episode, however many are ready by now.
+fn is_same_episode(before: &Hold, now: &Hold) -> bool {
+    let is_named = matches!(now.kind, HoldKind::Target | HoldKind::Routes);
+    before.kind == now.kind && (!is_named || before.message == now.message)
 }
 
 fn event_subject(id: &CanaryId, object: &DynamicObject) -> EventSubject {

@@ -59,11 +59,15 @@ impl Run {
         }
     }
 
-    fn complaint(status: Value) -> Run {
+    /// Tells on the object, and then in an event, why it is refused.
+    fn complaint(status: Value, refusal: &str) -> Run {
         Run {
             epoch: Epoch::default(),
             is_upkeep: false,
-            tasks: VecDeque::from([Task::Complain(status)]),
+            tasks: VecDeque::from([
+                Task::Complain(status),
+                Task::Do(Effect::Emit(Note::Obstacle(refusal.to_owned()))),
+            ]),
             next: State::default(),
             written: Value::Null,
             conflicts: 0,
@@ -302,8 +306,7 @@ impl CanaryActor {
     ) {
         self.hold = None;
         let Some(status) = with_complaint(object, ACCEPTED, "False", "Invalid", refusal, now) else { return };
-        self.emit(Note::Obstacle(refusal.to_owned()), object, now);
-        self.start_run(Run::complaint(status), context);
+        self.start_run(Run::complaint(status, refusal), context);
     }
 }
 

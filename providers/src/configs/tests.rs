@@ -11,6 +11,18 @@ fn sum(object: Value) -> String {
     checksum(&serde_json::from_value(object).unwrap())
 }
 
+fn tracked(subject: &Subject, template: &Value) -> Result<BTreeMap<String, String>, TargetError> {
+    Ok(checksums(&tracked_configs(subject, template)?))
+}
+
+fn copies(subject: &Subject, template: &Value) -> Result<Vec<Change>, TargetError> {
+    Ok(copy_changes(subject, &tracked_configs(subject, template)?))
+}
+
+fn rewrite(subject: &Subject, template: &Value) -> Result<Value, TargetError> {
+    Ok(rewritten(template, &tracked_configs(subject, template)?))
+}
+
 #[test]
 fn checksums_are_flaggers() {
     for (data, expected) in [
