@@ -111,3 +111,25 @@ fn a_missing_config_map() {
         world.assert_recovers(&told).await;
     });
 }
+
+/// The next obstacle of the same kind is news.
+#[test]
+fn one_missing_config_map_after_the_other() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
+        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+            json!([{"configMapRef": {"name": "first"}}, {"configMapRef": {"name": "second"}}]);
+        world.create(target).await;
+        world.create(canary("test", "podinfo")).await;
+        world.start();
+        let told = |name: &str| world.events("podinfo").iter().filter(|event| event.contains(name)).count();
+        for name in ["first", "second"] {
+            world.pass(Duration::from_secs(60)).await;
+            assert_eq!(told(&format!("configmap {name}.test")), 1, "{}", world.story());
+            let metadata = json!({"namespace": "test", "name": name});
+            world.create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})).await;
+        }
+        world.wait_for_phase("podinfo", "Initialized").await;
+    });
+}

@@ -64,10 +64,7 @@ impl Run {
         Run {
             epoch: Epoch::default(),
             is_upkeep: false,
-            tasks: VecDeque::from([
-                Task::Complain(status),
-                Task::Do(Effect::Emit(Note::Obstacle(refusal.to_owned()))),
-            ]),
+            tasks: VecDeque::from([Task::Complain(status), Task::Do(Effect::Emit(Note::Obstacle(refusal.to_owned())))]),
             next: State::default(),
             written: Value::Null,
             conflicts: 0,
