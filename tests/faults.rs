@@ -1,9 +1,9 @@
 //! Releases on a cluster where things go wrong.
 
 mod api_server;
+mod chaos;
 mod foreign_writers;
 mod monitoring;
-mod random;
 mod shutdown;
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ fn undisturbed(image: &'static str, phase: &'static str) -> BTreeMap<String, Str
         world.set_image("podinfo", image);
         world.wait_for_phase("podinfo", phase).await;
         world.pass(Duration::from_secs(120)).await;
-        final_state(&world)
+        final_state(&world.cluster)
     })
 }
 

@@ -62,7 +62,7 @@ impl Run {
     async fn of(scenario: Scenario, deaths: Deaths) -> End {
         let world = World::new(11);
         world.load_heavily();
-        let watchman = Watchman::new(&world);
+        let watchman = Watchman::new(&world.cluster);
         let before = world.cluster.calls().snapshot();
         let mut run = Run { world, watchman, deaths, killed: 0, before };
         run.prepare(scenario).await;
@@ -200,7 +200,7 @@ impl Run {
             assert!(report.failures() < 1e-6, "{context}: {report:?}");
         }
         End {
-            cluster: final_state(&self.world),
+            cluster: final_state(&self.world.cluster),
             writes: self.world.cluster.calls().since(&self.before).writes(),
             killed: self.killed,
         }

@@ -1,7 +1,14 @@
 //! Load tests for controllers of progressive delivery.
 //!
 //! [`fleet`] runs thousands of canaries through releases on an embedded cluster, in virtual time, and reports what that
-//! cost and whether every release ended as it should.
+//! cost and whether every release ended as it should. [`chaos`] runs releases under faults that a seed decides, and
+//! compares how they end with how they would have ended.
 
+pub mod chaos;
+pub mod checks;
+mod ending;
 pub mod fleet;
+mod ledger;
+mod objects;
 mod process;
+mod random;

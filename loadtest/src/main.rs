@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use aviary_crds::duration::parse_go_duration;
-use aviary_loadtest::fleet;
+use aviary_loadtest::{chaos, fleet};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Load tests for controllers of progressive delivery.
@@ -23,10 +23,30 @@ enum Command {
     ///
     /// Exits with 1 if a release did not end as it should.
     Fleet(FleetArgs),
+    /// Play releases under faults that a seed decides, and compare how they end with how they end without faults.
+    ///
+    /// Exits with 1 if one ends otherwise or an invariant breaks, and prints the command that plays it again.
+    Chaos(ChaosArgs),
     /// Serve an embedded cluster over HTTP on which a fleet of canaries is initialized and idle.
     ///
     /// To measure a controller in a process of its own: aviary run --master=http://127.0.0.1:8001
     Cluster(ClusterArgs),
+}
+
+#[derive(Args)]
+struct ChaosArgs {
+    /// Releases to play at least
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    rollouts: u64,
+    /// Seed of the first world; the others' follow
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Worlds that are played side by side; default: one per core
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Form of the report
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
 #[derive(Args)]
@@ -92,6 +112,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .init();
     match Cli::parse().command {
         Command::Fleet(args) => run_fleet(&args),
+        Command::Chaos(args) => run_chaos(&args),
         Command::Cluster(args) => serve_cluster(&args),
     }
 }
@@ -104,6 +125,26 @@ fn serve_cluster(args: &ClusterArgs) -> anyhow::Result<ExitCode> {
         let _ = writeln!(io::stdout(), "{canaries} canaries at http://{address}");
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_chaos(args: &ChaosArgs) -> anyhow::Result<ExitCode> {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let options =
+        chaos::Options { rollouts: args.rollouts, seed: args.seed, threads: args.threads.unwrap_or_else(cores) };
+    let told = std::sync::atomic::AtomicU64::new(0);
+    let report = chaos::run(&options, |ended| {
+        let percent = (ended * 100 / args.rollouts.max(1)).min(100);
+        if percent / 5 > told.fetch_max(percent / 5, std::sync::atomic::Ordering::Relaxed) {
+            // Nobody may be reading.
+            let _ = writeln!(io::stderr(), "{percent} %: {ended} rollouts");
+        }
+    })?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        Output::Table => write!(out, "{report}")?,
+        Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+    }
+    Ok(if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run_fleet(args: &FleetArgs) -> anyhow::Result<ExitCode> {

@@ -14,14 +14,14 @@ async fn end_of(world: &World, watchman: &mut Watchman) -> std::collections::BTr
     world.wait_for_phase("podinfo", "Succeeded").await;
     world.pass(Duration::from_secs(120)).await;
     assert_no_request_lost(world, watchman);
-    final_state(world)
+    final_state(&world.cluster)
 }
 
 #[test]
 fn a_refusing_api_server_is_waited_for_without_haste() {
     let end = in_virtual_time(async {
         let world = released_to(20).await;
-        let mut watchman = Watchman::new(&world);
+        let mut watchman = Watchman::new(&world.cluster);
         let before = world.cluster.calls().snapshot();
         let outage = world.cluster.faults().add(Rule::new(Action::error(503)).client(AGENT));
         world.cluster.faults().drop_watches(None);
@@ -47,7 +47,7 @@ fn an_answer_that_is_lost_changes_nothing() {
     for nth in 1..=8 {
         let end = in_virtual_time(async {
             let world = released_to(20).await;
-            let mut watchman = Watchman::new(&world);
+            let mut watchman = Watchman::new(&world.cluster);
             let lost = Rule::new(Action::LoseResponse).client(AGENT).writes().nth(nth);
             world.cluster.faults().add(lost);
             end_of(&world, &mut watchman).await
@@ -60,7 +60,7 @@ fn an_answer_that_is_lost_changes_nothing() {
 fn an_answer_that_never_comes_is_given_up() {
     let end = in_virtual_time(async {
         let world = released_to(20).await;
-        let mut watchman = Watchman::new(&world);
+        let mut watchman = Watchman::new(&world.cluster);
         let hanging = Rule::new(Action::Hang).client(AGENT).verbs(&[Verb::Patch]).resource("virtualservices").nth(1);
         world.cluster.faults().add(hanging);
         let start = world.cluster.clock().now();
@@ -77,7 +77,7 @@ fn an_answer_that_never_comes_is_given_up() {
 fn watches_that_end_or_fall_behind_lose_no_change() {
     in_virtual_time(async {
         let world = released_to(20).await;
-        let mut watchman = Watchman::new(&world);
+        let mut watchman = Watchman::new(&world.cluster);
         // Deployments cannot be watched while the target gets its next revision, and the history is gone afterwards.
         let blind =
             Rule::new(Action::error(500)).client(AGENT).resource("deployments").verbs(&[Verb::Watch, Verb::List]);

@@ -51,7 +51,7 @@ fn edited_weights_are_put_right_and_told_once() {
             let told = if primary + canary == 100 { 1 } else { 0 };
             assert_eq!(world.count_events("podinfo", "instead of 20"), told, "{primary} {canary}\n{}", world.story());
             promoted(&world).await;
-            checks::final_state(&world)
+            checks::final_state(&world.cluster)
         });
         assert_same_end(
             &undisturbed("podinfo:6.0.1", "Succeeded"),
@@ -106,7 +106,7 @@ fn deleted_objects_come_back_as_they_were() {
             assert!(world.get(kind, name).is_some(), "{name}");
             assert_eq!(weights(&world), split(80, 20), "{kind} {name}");
             promoted(&world).await;
-            checks::final_state(&world)
+            checks::final_state(&world.cluster)
         });
         assert_same_end(&expected, &end, &format!("{kind} {name} deleted"));
     }
@@ -124,7 +124,7 @@ fn an_edited_status_is_followed() {
             let expected = if weight == 0 { 10 } else { weight };
             assert_eq!(weights(&world), split(100 - expected, expected), "{}", world.story());
             promoted(&world).await;
-            checks::final_state(&world)
+            checks::final_state(&world.cluster)
         });
         assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, &format!("status set to weight {weight}"));
     }

@@ -19,7 +19,7 @@ const OUTAGE_TOLD: &str = "metrics are unavailable";
 fn a_minute_of(fault: PrometheusFault) {
     let end = in_virtual_time(async {
         let world = released_to(20).await;
-        let mut watchman = Watchman::new(&world);
+        let mut watchman = Watchman::new(&world.cluster);
         world.prometheus.set_fault(Some(fault));
         world.pass(Duration::from_secs(60)).await;
         let status = world.status("podinfo");
@@ -39,7 +39,7 @@ fn a_minute_of(fault: PrometheusFault) {
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(120)).await;
         assert_no_request_lost(&world, &mut watchman);
-        final_state(&world)
+        final_state(&world.cluster)
     });
     assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, &format!("{fault:?}"));
 }

@@ -14,7 +14,7 @@ fn a_step_in_flight_is_finished_and_the_next_controller_goes_on() {
     for resource in ["virtualservices", "canaries"] {
         let end = in_virtual_time(async {
             let mut world = released_to(20).await;
-            let mut watchman = Watchman::new(&world);
+            let mut watchman = Watchman::new(&world.cluster);
             let slow =
                 Rule::new(Action::Delay(Duration::from_secs(3))).client(AGENT).writes().resource(resource).nth(1);
             world.cluster.faults().add(slow);
@@ -45,7 +45,7 @@ fn a_step_in_flight_is_finished_and_the_next_controller_goes_on() {
             world.wait_for_phase("podinfo", "Succeeded").await;
             world.pass(Duration::from_secs(120)).await;
             assert_no_request_lost(&world, &mut watchman);
-            final_state(&world)
+            final_state(&world.cluster)
         });
         assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, resource);
     }

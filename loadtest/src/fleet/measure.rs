@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use prometheus::core::{Collector, Metric};
 use serde_json::Value;
 
-use super::objects::{self, Name};
 use super::schedule::Release;
 use super::{CONTROLLER, Options};
+use crate::objects::{self, Name};
 use crate::process;
 
 /// Calls of one release, of the controller and of users, are some thirty; three times that, and the watches that are

@@ -4,9 +4,7 @@
 //! workloads are released at random times. The controller is wired as `aviary run` wires it and reaches the cluster
 //! only through the API; only the API server, the workload controllers and Prometheus are embedded ones.
 
-mod ledger;
 mod measure;
-mod objects;
 mod report;
 mod schedule;
 mod verdict;
@@ -21,16 +19,15 @@ use aviary_sim::cluster::{Cluster, ClusterOptions};
 use aviary_sim::controllers::{ControllerOptions, PodDetail};
 use aviary_sim::traffic::Behaviour;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::ledger::Ledger;
+use crate::objects::{self, Name, api, create};
 use crate::process;
-use ledger::Ledger;
 use measure::Reading;
-use objects::Name;
 pub use report::{Calls, Decisions, Memory, Queries, Releases, Report, Stretch};
 use schedule::Release;
 
@@ -161,11 +158,11 @@ impl Fleet {
         let user = cluster.client(USER);
         let fleet = Fleet { options: options.clone(), cluster, ledger, user };
         for index in 0..options.namespaces.max(1) {
-            fleet.create(&objects::namespace(&format!("team-{index}"))).await?;
+            create(&fleet.user, &objects::namespace(&format!("team-{index}"))).await?;
         }
         for name in fleet.names() {
-            fleet.create(&objects::deployment(&name)).await?;
-            fleet.create(&objects::canary(&name, options.interval)).await?;
+            create(&fleet.user, &objects::deployment(&name)).await?;
+            create(&fleet.user, &objects::canary(&name, options.interval)).await?;
         }
         // Pods start.
         tokio::time::sleep(Duration::from_secs(60)).await;
@@ -207,25 +204,6 @@ impl Fleet {
         }
         tokio::time::sleep_until(start + self.options.time).await;
         Ok(())
-    }
-
-    async fn create(&self, object: &Value) -> anyhow::Result<()> {
-        let object: DynamicObject = serde_json::from_value(object.clone())?;
-        let types = object.types.clone().unwrap_or_default();
-        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
-        let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
-        let api = api(&self.user, group, version, &types.kind, namespace);
-        let created = api.create(&PostParams::default(), &object).await;
-        created.with_context(|| format!("create {} {:?}", types.kind, object.metadata.name))?;
-        Ok(())
-    }
-}
-
-fn api(client: &Client, group: &str, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    match namespace {
-        "" => Api::all_with(client.clone(), &resource),
-        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::Options;
+use crate::objects;
+use crate::random::Random;
 
 /// A new revision of one canary's workload.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +44,7 @@ pub(super) fn releases(options: &Options) -> anyhow::Result<Vec<Release>> {
     let Some(spread) = round.checked_sub(run) else {
         anyhow::bail!("{} releases of {} canaries need {run:?} each", options.releases, options.canaries);
     };
-    let mut random = Random(options.seed);
+    let mut random = Random::new(options.seed);
     let mut fates: Vec<bool> = (0..options.releases).map(|index| index < failing(options)).collect();
     random.shuffle(&mut fates);
     let mut releases = Vec::new();
@@ -51,7 +53,7 @@ pub(super) fn releases(options: &Options) -> anyhow::Result<Vec<Release>> {
         random.shuffle(&mut canaries);
         for (canary, fails) in canaries.into_iter().zip(fates) {
             let at = round * number + spread.mul_f64(random.unit());
-            let image = super::objects::image(number + 1, *fails);
+            let image = objects::image(number + 1, if *fails { objects::BROKEN } else { "" });
             releases.push(Release { canary, at, fails: *fails, image });
         }
     }
@@ -63,34 +65,6 @@ pub(super) fn releases(options: &Options) -> anyhow::Result<Vec<Release>> {
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn failing(options: &Options) -> usize {
     (options.releases as f64 * options.failing.clamp(0.0, 1.0)).round() as usize
-}
-
-/// `SplitMix64` (Steele, Lea, Flood 2014): small, and the same on every platform.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number in `[0, 1)`.
-    #[allow(clippy::cast_precision_loss)]
-    fn unit(&mut self) -> f64 {
-        // 53 bits fill the mantissa of a double exactly.
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// Fisher and Yates.
-    fn shuffle<T>(&mut self, items: &mut [T]) {
-        for end in (1..items.len()).rev() {
-            let other = usize::try_from(self.next() % (end as u64 + 1)).unwrap_or(0);
-            items.swap(end, other);
-        }
-    }
 }
 
 #[cfg(test)]

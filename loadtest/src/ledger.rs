@@ -9,15 +9,15 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::objects::Name;
+use crate::objects::Name;
 
 /// The end of one release.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ending {
+pub(crate) struct Ending {
     /// `Succeeded` or `Failed`.
-    pub(super) phase: String,
+    pub(crate) phase: String,
     /// Virtual time from the change of the Deployment on.
-    pub(super) took: Duration,
+    pub(crate) took: Duration,
 }
 
 #[derive(Default)]
@@ -30,14 +30,14 @@ struct Book {
 
 /// A record of phases, kept by a task of its own. A cheap handle.
 #[derive(Clone)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     book: Arc<Mutex<Book>>,
     changed: watch::Receiver<()>,
 }
 
 impl Ledger {
     /// Follows the cluster's canaries from now on.
-    pub(super) fn follow(store: &Store) -> Ledger {
+    pub(crate) fn follow(store: &Store) -> Ledger {
         let mut changes = store.subscribe();
         let (sender, changed) = watch::channel(());
         let ledger = Ledger { book: Arc::default(), changed };
@@ -53,12 +53,12 @@ impl Ledger {
     }
 
     /// A release of this canary begins now.
-    pub(super) fn expect(&self, name: &Name) {
+    pub(crate) fn expect(&self, name: &Name) {
         lock(&self.book).released.insert(name.clone(), Instant::now());
     }
 
     /// Waits until so many canaries are in a phase.
-    pub(super) async fn wait_for_phase(&self, phase: &str, count: usize) {
+    pub(crate) async fn wait_for_phase(&self, phase: &str, count: usize) {
         let mut changed = self.changed.clone();
         while lock(&self.book).counts.get(phase).copied().unwrap_or(0) < count {
             if changed.changed().await.is_err() {
@@ -67,13 +67,37 @@ impl Ledger {
         }
     }
 
+    /// Waits until a canary is in a phase.
+    pub(crate) async fn wait_for(&self, name: &Name, phase: &str) {
+        let mut changed = self.changed.clone();
+        while lock(&self.book).phases.get(name).is_none_or(|present| present != phase) {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until so many releases of a canary have ended, and says how the last of them did.
+    pub(crate) async fn wait_for_ending(&self, name: &Name, count: usize) -> String {
+        let mut changed = self.changed.clone();
+        loop {
+            let endings = self.endings(name);
+            if let Some(ending) = count.checked_sub(1).and_then(|index| endings.get(index)) {
+                return ending.phase.clone();
+            }
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// How many canaries are in which phase, for people.
-    pub(super) fn phases(&self) -> String {
+    pub(crate) fn phases(&self) -> String {
         format!("{:?}", lock(&self.book).counts)
     }
 
     /// How this canary's releases ended, in order.
-    pub(super) fn endings(&self, name: &Name) -> Vec<Ending> {
+    pub(crate) fn endings(&self, name: &Name) -> Vec<Ending> {
         lock(&self.book).endings.get(name).cloned().unwrap_or_default()
     }
 }

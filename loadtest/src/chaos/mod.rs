@@ -1,0 +1,137 @@
+//! Releases under faults, by seed: every request of the controller may fail, be delayed or lose its answer; watches drop, the
+//! API server restarts, Prometheus goes away, the controller is killed.
+//!
+//! A seed makes a world: eight canaries of random shape, their releases, and what goes wrong meanwhile. The same world is
+//! played without any trouble first, and must end the same. After every write, [`crate::checks`] must hold.
+
+mod report;
+mod story;
+#[cfg(test)]
+mod tests;
+mod troubles;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::Context;
+
+pub use report::{Failure, Report};
+use world::End;
+
+/// The controller's user agent; faults hit its requests.
+const CONTROLLER: &str = "aviary";
+/// That of the users.
+const USER: &str = "kubectl";
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Worlds are played until so many releases have ended, the last world to its end.
+    pub rollouts: u64,
+    /// The first world's seed; the others' follow it.
+    pub seed: u64,
+    /// Worlds that are played side by side, each on a thread of its own; at least one.
+    pub threads: usize,
+}
+
+/// Plays worlds until there were enough rollouts, or one fails. `progress` is told from time to time how many rollouts
+/// have ended.
+///
+/// # Errors
+/// A thread cannot be started. A world that goes wrong is no error; the report tells.
+pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> anyhow::Result<Report> {
+    let started = Instant::now();
+    let shared = Shared {
+        next_seed: AtomicU64::new(options.seed),
+        rollouts: AtomicU64::new(0),
+        faults: AtomicU64::new(0),
+        deaths: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+    };
+    let failures = thread::scope(|scope| -> anyhow::Result<Vec<Failure>> {
+        let workers: Vec<_> = (0..options.threads.max(1))
+            .map(|index| {
+                let worker = || shared.work(options.rollouts, &progress);
+                thread::Builder::new().name(format!("world-{index}")).spawn_scoped(scope, worker)
+            })
+            .collect::<Result<_, _>>()
+            .context("start a thread")?;
+        // A worker catches what panics in its worlds.
+        Ok(workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect())
+    })?;
+    Ok(Report {
+        first_seed: options.seed,
+        worlds: shared.next_seed.load(Ordering::Relaxed) - options.seed,
+        rollouts: shared.rollouts.load(Ordering::Relaxed),
+        faults: shared.faults.load(Ordering::Relaxed),
+        deaths: shared.deaths.load(Ordering::Relaxed),
+        seconds: started.elapsed().as_secs_f64(),
+        failures,
+    })
+}
+
+/// What the threads share.
+struct Shared {
+    next_seed: AtomicU64,
+    rollouts: AtomicU64,
+    faults: AtomicU64,
+    deaths: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn work(&self, rollouts: u64, progress: &(impl Fn(u64) + Sync)) -> Option<Failure> {
+        while self.rollouts.load(Ordering::Relaxed) < rollouts && !self.stop.load(Ordering::Relaxed) {
+            let seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
+            let played = catch_unwind(AssertUnwindSafe(|| play(seed)));
+            let problem = match played {
+                Ok(Ok(outcome)) => {
+                    self.faults.fetch_add(outcome.faults, Ordering::Relaxed);
+                    self.deaths.fetch_add(outcome.deaths, Ordering::Relaxed);
+                    let before = self.rollouts.fetch_add(outcome.rollouts, Ordering::Relaxed);
+                    progress(before + outcome.rollouts);
+                    outcome.problems
+                }
+                Ok(Err(error)) => vec![format!("{error:#}")],
+                Err(_) => vec!["it panicked; the message is on standard error".to_owned()],
+            };
+            if !problem.is_empty() {
+                self.stop.store(true, Ordering::Relaxed);
+                return Some(Failure { seed, problems: problem });
+            }
+        }
+        None
+    }
+}
+
+/// What came of one world.
+struct Outcome {
+    rollouts: u64,
+    faults: u64,
+    deaths: u64,
+    problems: Vec<String>,
+}
+
+/// Plays the world of a seed without trouble and with it, and compares.
+fn play(seed: u64) -> anyhow::Result<Outcome> {
+    let calm = world::play(seed, false)?;
+    if !calm.problems.is_empty() {
+        let mut problems = vec!["it goes wrong without any trouble:".to_owned()];
+        problems.extend(calm.problems);
+        problems.push(calm.story);
+        return Ok(Outcome { rollouts: calm.rollouts, faults: 0, deaths: 0, problems });
+    }
+    let End { rollouts, faults, deaths, mut problems, end, story } = world::play(seed, true)?;
+    let differences = crate::checks::differences(&calm.end, &end);
+    if problems.is_empty() && !differences.is_empty() {
+        problems.push(format!("ended otherwise than without trouble:\n{differences}"));
+        problems.push(format!("without trouble:\n{}\nwith trouble:", calm.story));
+    }
+    if !problems.is_empty() {
+        problems.push(story);
+    }
+    Ok(Outcome { rollouts, faults, deaths, problems })
+}

@@ -1,0 +1,252 @@
+//! What must hold at every instant, and what two ends of a story must have in common.
+
+use std::collections::BTreeMap;
+
+use aviary_crds::Phase;
+use aviary_rollout::is_legal;
+use aviary_sim::cluster::Cluster;
+use aviary_sim::store::{ChangeType, GroupKind, StoreEvent, kinds};
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// Follows every change of the store, in its order, and knows what must hold after each.
+pub struct Watchman {
+    changes: UnboundedReceiver<StoreEvent>,
+    deployments: BTreeMap<Key, Workload>,
+    /// Weights of a VirtualService by host.
+    weights: BTreeMap<Key, BTreeMap<String, i64>>,
+    phases: BTreeMap<Key, Phase>,
+    forbidden_images: Vec<String>,
+}
+
+/// What counts of a Deployment.
+#[derive(Clone, Copy, Default)]
+struct Workload {
+    available: i64,
+    replicas: i64,
+}
+
+impl Watchman {
+    /// Follows the cluster from now on. Objects that exist are taken as they are.
+    #[must_use]
+    pub fn new(cluster: &Cluster) -> Watchman {
+        let store = cluster.store();
+        let mut watchman = Watchman {
+            changes: store.subscribe(),
+            deployments: BTreeMap::new(),
+            weights: BTreeMap::new(),
+            phases: BTreeMap::new(),
+            forbidden_images: Vec::new(),
+        };
+        for deployment in store.list(&kinds::DEPLOYMENT, None) {
+            watchman.deployments.insert(key_of(&deployment), workload(&deployment));
+        }
+        for routes in store.list(&kinds::VIRTUAL_SERVICE, None) {
+            let weights = rules(&routes).into_iter().flatten().collect();
+            watchman.weights.insert(key_of(&routes), weights);
+        }
+        watchman
+    }
+
+    /// A primary must never run an image that has one of these in its name.
+    #[must_use]
+    pub fn forbidding(mut self, images: &[&str]) -> Watchman {
+        self.forbidden_images = images.iter().map(|image| (*image).to_owned()).collect();
+        self
+    }
+
+    /// What was wrong after any of the changes since the last call.
+    pub fn violations(&mut self) -> Vec<String> {
+        let mut violations = Vec::new();
+        while let Ok(event) = self.changes.try_recv() {
+            let key = key_of(&event.object);
+            let found = match &event.kind {
+                kind if *kind == kinds::DEPLOYMENT => self.check_workload(&key, &event),
+                kind if *kind == kinds::VIRTUAL_SERVICE => self.check_routes(&key, &event),
+                kind if *kind == kinds::CANARY => self.check_phase(&key, &event),
+                _ => continue,
+            };
+            let (namespace, name) = key;
+            let version = event.resource_version;
+            violations.extend(found.into_iter().map(|text| format!("version {version}: {namespace}/{name}: {text}")));
+        }
+        violations
+    }
+
+    fn check_workload(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
+        let mut violations = Vec::new();
+        let now = workload(&event.object);
+        let before = self.deployments.insert(key.clone(), now).unwrap_or_default();
+        let (namespace, name) = key;
+        if let Some(routed) = name.strip_suffix("-primary").or(Some(name))
+            && now.replicas == 0
+            && before.replicas > 0
+        {
+            let host = if routed == name { format!("{name}-canary") } else { name.clone() };
+            let routes = self.weights.get(&(namespace.clone(), routed.to_owned()));
+            let weight = routes.and_then(|weights| weights.get(&host)).copied().unwrap_or(0);
+            if weight > 0 {
+                violations.push(format!("scaled to zero while {host} has {weight} %"));
+            }
+        }
+        let image = event.object["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+        if name.ends_with("-primary") && self.forbidden_images.iter().any(|part| image.contains(part)) {
+            violations.push(format!("runs {image}"));
+        }
+        violations
+    }
+
+    fn check_routes(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
+        let mut violations = Vec::new();
+        let mut weights = BTreeMap::new();
+        for rule in rules(&event.object) {
+            let sum: i64 = rule.iter().map(|(_, weight)| weight).sum();
+            if sum != 100 {
+                violations.push(format!("weights sum to {sum}"));
+            }
+            weights.extend(rule);
+        }
+        let before = self.weights.insert(key.clone(), weights.clone()).unwrap_or_default();
+        let failed = self.phases.get(key) == Some(&Phase::Failed);
+        for (host, weight) in weights {
+            if weight <= before.get(&host).copied().unwrap_or(0) {
+                continue;
+            }
+            // The canary service selects the pods of the target itself.
+            let workload = host.strip_suffix("-canary").unwrap_or(&host).to_owned();
+            let available = self.deployments.get(&(key.0.clone(), workload.clone())).map_or(0, |now| now.available);
+            if available == 0 {
+                violations.push(format!("{host} got {weight} %, but {workload} has no available pod"));
+            }
+            if failed && host.ends_with("-canary") {
+                violations.push(format!("{host} got {weight} % after it has failed"));
+            }
+        }
+        violations
+    }
+
+    fn check_phase(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
+        if event.change == ChangeType::Deleted {
+            self.phases.remove(key);
+            return Vec::new();
+        }
+        let Ok(phase) = serde_json::from_value::<Phase>(event.object["status"]["phase"].clone()) else {
+            return Vec::new();
+        };
+        match self.phases.insert(key.clone(), phase) {
+            Some(before) if !is_legal(before, phase) => vec![format!("went from {before:?} to {phase:?}")],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn key_of(object: &Value) -> Key {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    (text("namespace"), text("name"))
+}
+
+fn workload(deployment: &Value) -> Workload {
+    let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    Workload { available: number("/status/availableReplicas"), replicas: number("/spec/replicas") }
+}
+
+/// Hosts and weights of each HTTP rule.
+fn rules(routes: &Value) -> Vec<Vec<(String, i64)>> {
+    let rules = routes["spec"]["http"].as_array().cloned().unwrap_or_default();
+    let of_rule = |rule: &Value| {
+        let routes = rule["route"].as_array().cloned().unwrap_or_default();
+        let only = routes.len() == 1;
+        let weight = |route: &Value| route["weight"].as_i64().unwrap_or(if only { 100 } else { 0 });
+        let host = |route: &Value| route["destination"]["host"].as_str().unwrap_or_default().to_owned();
+        routes.iter().map(|route| (host(route), weight(route))).collect()
+    };
+    rules.iter().map(of_rule).collect()
+}
+
+/// Kinds whose objects tell how a story ended.
+const COMPARED: [GroupKind; 11] = [
+    kinds::CANARY,
+    kinds::DEPLOYMENT,
+    kinds::REPLICA_SET,
+    kinds::SERVICE,
+    kinds::VIRTUAL_SERVICE,
+    kinds::DESTINATION_RULE,
+    kinds::HPA,
+    kinds::CONFIG_MAP,
+    kinds::SECRET,
+    kinds::METRIC_TEMPLATE,
+    kinds::NAMESPACE,
+];
+
+/// Fields that say when or in how many tries a state was reached, and nothing about the state.
+const NOISE: [&str; 13] = [
+    "resourceVersion",
+    "uid",
+    "creationTimestamp",
+    "managedFields",
+    "generation",
+    "observedGeneration",
+    "lastTransitionTime",
+    "lastUpdateTime",
+    "lastProbeTime",
+    "lastStepTime",
+    "lastScaleTime",
+    "clusterIP",
+    "clusterIPs",
+];
+
+/// The cluster without what must differ between two runs, by object: the same texts mean the same end.
+#[must_use]
+pub fn final_state(cluster: &Cluster) -> BTreeMap<String, String> {
+    let mut objects = BTreeMap::new();
+    for kind in &COMPARED {
+        for object in cluster.store().list(kind, None) {
+            let id = format!("{} {}/{}", kind.kind, object["metadata"]["namespace"], object["metadata"]["name"]);
+            let mut object = (*object).clone();
+            remove_noise(&mut object);
+            objects.insert(id, format!("{object:#}"));
+        }
+    }
+    objects
+}
+
+/// Which objects differ between two ends, and how; empty if none does.
+#[must_use]
+pub fn differences(expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>) -> String {
+    let mut differences = String::new();
+    for id in expected.keys().chain(found.keys().filter(|id| !expected.contains_key(*id))) {
+        let (expected, found) = (expected.get(id), found.get(id));
+        if expected == found {
+            continue;
+        }
+        let lines = |text: Option<&String>| -> Vec<String> {
+            text.map_or_else(Vec::new, |text| text.lines().map(str::to_owned).collect())
+        };
+        let (expected, found) = (lines(expected), lines(found));
+        let of = |sign: char, these: &[String], others: &[String]| -> String {
+            these.iter().filter(|line| !others.contains(line)).map(|line| format!("  {sign} {line}\n")).collect()
+        };
+        let changed = of('-', &expected, &found) + &of('+', &found, &expected);
+        let changed = if changed.is_empty() { "  the same lines in another order\n" } else { &changed };
+        differences.push_str(&format!("{id}:\n{changed}"));
+    }
+    differences
+}
+
+fn remove_noise(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|key, _| !NOISE.contains(&key.as_str()));
+            // A map by type, in the order in which they came to be.
+            if let Some(conditions) = fields.get_mut("conditions").and_then(Value::as_array_mut) {
+                conditions.sort_by_key(|condition| condition["type"].to_string());
+            }
+            fields.values_mut().for_each(remove_noise);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_noise),
+        _ => {}
+    }
+}
