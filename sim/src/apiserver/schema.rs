@@ -29,7 +29,8 @@ pub struct Schema {
     additional_properties: AdditionalProperties,
     required: Vec<String>,
     items: Option<Box<Schema>>,
-    list_type: ListType,
+    list_type: ListKind,
+    atomic_map: bool,
     allowed_values: Vec<Value>,
     pattern: Option<Regex>,
     minimum: Option<Bound>,
@@ -54,11 +55,22 @@ enum AdditionalProperties {
 }
 
 #[derive(Debug, Default)]
-enum ListType {
+enum ListKind {
     #[default]
     Atomic,
     Set,
     Map(Vec<String>),
+}
+
+/// How the items of a list are told apart (`x-kubernetes-list-type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListType<'a> {
+    /// The list has one owner and is replaced as a whole.
+    Atomic,
+    /// Scalars; each value at most once.
+    Set,
+    /// Objects, told apart by the values of these fields.
+    Map(&'a [String]),
 }
 
 #[derive(Debug)]
@@ -93,6 +105,49 @@ impl Schema {
             problems.push(FieldError::invalid(format!("{path}.type"), &declared["type"], "must be object at the root"));
         }
         if problems.is_empty() { Ok(schema) } else { Err(problems) }
+    }
+
+    /// The schema of a declared field of an object. Fields of a map have [`Schema::additional`] instead.
+    pub(crate) fn property(&self, name: &str) -> Option<&Schema> {
+        self.properties.get(name)
+    }
+
+    /// The schema of a list's items.
+    pub(crate) fn items(&self) -> Option<&Schema> {
+        self.items.as_deref()
+    }
+
+    /// The schema of a map's values.
+    pub(crate) fn additional(&self) -> Option<&Schema> {
+        match &self.additional_properties {
+            AdditionalProperties::Schema(schema) => Some(schema),
+            AdditionalProperties::Any | AdditionalProperties::Unset => None,
+        }
+    }
+
+    /// How the items of a list are told apart; a list that says nothing is atomic.
+    pub(crate) fn list_type(&self) -> ListType<'_> {
+        match &self.list_type {
+            ListKind::Atomic => ListType::Atomic,
+            ListKind::Set => ListType::Set,
+            ListKind::Map(keys) => ListType::Map(keys),
+        }
+    }
+
+    /// Whether an object or map has one owner and is replaced as a whole (`x-kubernetes-map-type: atomic`). Objects that say
+    /// nothing are granular.
+    pub(crate) fn is_atomic_map(&self) -> bool {
+        self.atomic_map
+    }
+
+    /// The value that an absent field has, such as `TCP` for a port's protocol.
+    pub(crate) fn default(&self) -> Option<&Value> {
+        self.default.as_ref()
+    }
+
+    /// Whether fields are kept that the schema does not name (`x-kubernetes-preserve-unknown-fields`).
+    pub(crate) fn preserves_unknown_fields(&self) -> bool {
+        self.preserve_unknown_fields || matches!(self.additional_properties, AdditionalProperties::Any)
     }
 
     /// Drops unknown fields and nulls that mean nothing, and fills defaults.
@@ -160,10 +215,11 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
         required: strings(&declared["required"]),
         items,
         list_type: match declared["x-kubernetes-list-type"].as_str() {
-            Some("set") => ListType::Set,
-            Some("map") => ListType::Map(strings(&declared["x-kubernetes-list-map-keys"])),
-            _ => ListType::Atomic,
+            Some("set") => ListKind::Set,
+            Some("map") => ListKind::Map(strings(&declared["x-kubernetes-list-map-keys"])),
+            _ => ListKind::Atomic,
         },
+        atomic_map: declared["x-kubernetes-map-type"] == "atomic",
         allowed_values: declared["enum"].as_array().cloned().unwrap_or_default(),
         pattern: compile_pattern(declared, path, problems),
         minimum: bound(declared, "minimum", "exclusiveMinimum"),

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{AdditionalProperties, Bound, ListType, Schema, child_path};
+use super::{AdditionalProperties, Bound, ListKind, Schema, child_path};
 use crate::store::{FieldError, FieldReason};
 
 /// Composite errors (oneOf, anyOf, allOf, not) carry no path: the API server prints Go's nil path.
@@ -351,9 +351,9 @@ pub(super) fn duplicates(schema: &Schema, value: &Value, path: &str, problems: &
         }
         Value::Array(items) => {
             let identities: Vec<Value> = match &schema.list_type {
-                ListType::Atomic => Vec::new(),
-                ListType::Set => items.clone(),
-                ListType::Map(keys) => items.iter().map(|item| map_key(item, keys)).collect(),
+                ListKind::Atomic => Vec::new(),
+                ListKind::Set => items.clone(),
+                ListKind::Map(keys) => items.iter().map(|item| map_key(item, keys)).collect(),
             };
             for (index, identity) in identities.iter().enumerate() {
                 if identities[..index].contains(identity) {
