@@ -4,6 +4,7 @@
 //! controllers use it directly, without defaulting, validation or call counting.
 
 mod builtin;
+mod decoded;
 mod deletion;
 mod error;
 pub mod kinds;
@@ -108,7 +109,7 @@ impl Store {
     /// The object's present state.
     #[must_use]
     pub fn get(&self, kind: &GroupKind, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.record(kind, namespace, name).map(|record| Arc::clone(&record.value))
+        self.shared.state.lock().record_in_use(kind, namespace, name).map(|record| record.value())
     }
 
     /// All objects of a kind, of one namespace or of all, sorted by namespace and name.
@@ -118,7 +119,9 @@ impl Store {
         let Some(table) = state.tables.get(kind) else {
             return Vec::new();
         };
-        table.records(namespace).into_iter().map(|record| Arc::clone(&record.value)).collect()
+        let records = table.records(namespace);
+        drop(state);
+        records.into_iter().map(|record| record.value()).collect()
     }
 
     /// Creates an object: fills name (from `generateName`), uid, creationTimestamp, generation, resourceVersion, and
@@ -138,7 +141,7 @@ impl Store {
         } else {
             String::new()
         };
-        self.insert(&resource, &namespace, object, |_, _| Ok(())).map(|record| Arc::clone(&record.value))
+        self.insert(&resource, &namespace, object, |_, _| Ok(())).map(|record| record.value())
     }
 
     /// Reads, changes and writes an object under the lock.
@@ -158,15 +161,16 @@ impl Store {
     ) -> Result<Arc<Value>, StatusError> {
         let resource = self.resource_type(kind)?;
         self.modify(&resource, namespace, name, |_, present| {
-            let mut value = (*present.value).clone();
+            let present = present.value();
+            let mut value = (*present).clone();
             change(&mut value);
-            restore_identity(&mut value, &present.value);
-            if resource.tracks_generation && differs_outside_metadata(&value, &present.value, true) {
-                raise_generation(&mut value, &present.value);
+            restore_identity(&mut value, &present);
+            if resource.tracks_generation && differs_outside_metadata(&value, &present, true) {
+                raise_generation(&mut value, &present);
             }
             Ok(value)
         })
-        .map(|(record, _)| Arc::clone(&record.value))
+        .map(|(record, _)| record.value())
     }
 
     /// Deletes an object. With finalizers it only gets a `deletionTimestamp`; else it is gone at once, and so is what it owned.
@@ -253,7 +257,7 @@ impl Store {
         let name = pick_name(&mut state, resource, namespace, &value)?;
         value["metadata"]["name"] = Value::String(name.clone());
         prepare(&mut state, &mut value)?;
-        let key = ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.to_owned(), name };
+        let key = ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.into(), name: name.into() };
         if state.record_of(&key).is_some() {
             return Err(StatusError::already_exists(resource, &key.name));
         }
@@ -269,20 +273,19 @@ impl Store {
         change: impl FnOnce(&mut State, &Arc<Record>) -> Result<Value, StatusError>,
     ) -> Result<(Arc<Record>, bool), StatusError> {
         let mut state = self.shared.state.lock();
-        let key =
-            ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.to_owned(), name: name.to_owned() };
-        let Some(present) = state.record_of(&key).cloned() else {
+        let Some(present) = state.record_in_use(&resource.group_kind, namespace, name) else {
             return Err(StatusError::not_found(resource, name));
         };
         let mut value = change(&mut state, &present)?;
-        value["metadata"]["resourceVersion"] = present.metadata("resourceVersion").cloned().unwrap_or_default();
-        if value == *present.value {
+        value["metadata"]["resourceVersion"] = Value::String(present.resource_version.to_string());
+        if value == *present.value() {
             return Ok((present, false));
         }
+        let key = ObjectKey::of(&resource.group_kind, &present);
         let record = state.put(&self.shared, &key, value);
         if record.is_deleting() && record.finalizers().is_empty() && !present.finalizers().is_empty() {
             state.remove(&self.shared, &key);
-        } else if record.owner_uids() != present.owner_uids() {
+        } else if !record.has_owners_of(&present) {
             state.collect_if_orphaned(&self.shared, &key);
         }
         Ok((record, true))
@@ -297,11 +300,10 @@ impl Store {
         delete: impl FnOnce(&mut State, &ObjectKey, &Arc<Record>) -> Result<Option<Deletion>, StatusError>,
     ) -> Result<Deletion, StatusError> {
         let mut state = self.shared.state.lock();
-        let key =
-            ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.to_owned(), name: name.to_owned() };
-        let Some(present) = state.record_of(&key).cloned() else {
+        let Some(present) = state.record_in_use(&resource.group_kind, namespace, name) else {
             return Err(StatusError::not_found(resource, name));
         };
+        let key = ObjectKey::of(&resource.group_kind, &present);
         delete(&mut state, &key, &present)?.ok_or_else(|| StatusError::not_found(resource, name))
     }
 

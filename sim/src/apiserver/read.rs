@@ -49,7 +49,7 @@ impl ApiServer {
         let mut selected: Vec<Arc<Record>> = records
             .into_iter()
             .filter(|record| after.is_none_or(|after| position(record).as_str() > after))
-            .filter(|record| selectors.is_empty() || selectors.matches(&record.value))
+            .filter(|record| selectors.is_empty() || selectors.selects(record))
             .collect();
         let mut metadata = json!({"resourceVersion": version.to_string()});
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -225,13 +225,16 @@ fn position(record: &Record) -> String {
 fn list_body(target: &Target, encoder: &Encoder, metadata: &Value, records: &[Arc<Record>]) -> Bytes {
     let (api_version, kind) = encoder.list_kind(&target.resource.list_kind);
     let mut body =
+        Vec::with_capacity(256 + records.iter().map(|record| record.size() + 1).sum::<usize>());
+    body.extend_from_slice(
         format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
-            .into_bytes();
+            .as_bytes(),
+    );
     for (index, record) in records.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        body.extend_from_slice(&encoder.item(record));
+        encoder.write_item(record, &mut body);
     }
     body.extend_from_slice(b"]}");
     Bytes::from(body)

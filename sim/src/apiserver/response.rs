@@ -126,23 +126,36 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn object(&self, record: &Record) -> Bytes {
-        if self.metadata_only {
-            return to_bytes(&serde_json::json!({
-                "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-                "metadata": record.value["metadata"],
-            }));
-        }
-        if self.api_version == self.storage_api_version {
+        if !self.metadata_only && self.api_version == self.storage_api_version {
             return record.json();
         }
-        self.converted(record)
+        let mut body = Vec::new();
+        self.write_object(record, &mut body);
+        Bytes::from(body)
     }
 
-    pub(crate) fn item(&self, record: &Record) -> Bytes {
-        if self.bare_items && !self.metadata_only {
-            return record.item_json();
+    /// Appends the object. Versions differ in `apiVersion` alone (conversion strategy None).
+    pub(crate) fn write_object(&self, record: &Record, body: &mut Vec<u8>) {
+        if self.metadata_only {
+            body.extend_from_slice(
+                b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
+            );
+            body.extend_from_slice(record.metadata_json());
+            body.push(b'}');
+        } else if self.api_version == self.storage_api_version {
+            body.extend_from_slice(record.json_slice());
+        } else {
+            record.json_as(&self.api_version, &self.kind, body);
         }
-        self.object(record)
+    }
+
+    /// Appends the object as an item of a list.
+    pub(crate) fn write_item(&self, record: &Record, body: &mut Vec<u8>) {
+        if self.bare_items && !self.metadata_only {
+            record.write_item(body);
+        } else {
+            self.write_object(record, body);
+        }
     }
 
     pub(crate) fn list_kind(&self, list_kind: &str) -> (String, String) {
@@ -151,20 +164,6 @@ impl Encoder {
         } else {
             (self.api_version.clone(), list_kind.to_owned())
         }
-    }
-
-    /// Versions differ in `apiVersion` alone (conversion strategy None), which sorts first in the serialised object.
-    fn converted(&self, record: &Record) -> Bytes {
-        let json = record.json();
-        let stored = format!("{{\"apiVersion\":\"{}\"", self.storage_api_version);
-        if let Some(rest) = json.strip_prefix(stored.as_bytes()) {
-            let mut bytes = format!("{{\"apiVersion\":\"{}\"", self.api_version).into_bytes();
-            bytes.extend_from_slice(rest);
-            return Bytes::from(bytes);
-        }
-        let mut value = (*record.value).clone();
-        value["apiVersion"] = Value::String(self.api_version.clone());
-        to_bytes(&value)
     }
 
     /// The body of a bookmark at a version.

@@ -7,7 +7,7 @@ use super::response::Answer;
 use crate::store::{FieldError, Record, ScalePaths, StatusError, to_bytes};
 
 pub(super) fn answer(target: &Target, record: &Record, code: u16) -> Result<Answer, StatusError> {
-    let scale = read(paths(target)?, &record.value);
+    let scale = read(paths(target)?, &record.value());
     Ok(Answer::json(code, to_bytes(&scale)))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::store::{ResourceType, StatusError};
+use crate::store::{Record, ResourceType, StatusError};
 
 /// The conditions of a list, a watch or a collection delete.
 #[derive(Clone, Debug, Default)]
@@ -54,12 +54,34 @@ impl Selectors {
         self.fields.iter().find(|field| field.equal && field.path == "metadata.name").map(|field| field.value.as_str())
     }
 
-    pub(crate) fn matches(&self, object: &Value) -> bool {
-        self.labels.iter().all(|requirement| label_matches(requirement, &object["metadata"]["labels"]))
-            && self
-                .fields
-                .iter()
-                .all(|requirement| (field_text(object, &requirement.path) == requirement.value) == requirement.equal)
+    /// Whether an object is selected. Names and labels are compared without decoding it.
+    pub(crate) fn selects(&self, record: &Record) -> bool {
+        let (of_identity, of_object): (Vec<&FieldRequirement>, Vec<_>) =
+            self.fields.iter().partition(|requirement| requirement.path.starts_with("metadata."));
+        let identity_fits = of_identity.into_iter().all(|requirement| {
+            let text = if requirement.path == "metadata.name" { record.name() } else { record.namespace() };
+            requirement.accepts(text)
+        });
+        if !identity_fits {
+            return false;
+        }
+        if !self.labels.is_empty() {
+            let labels = record.labels();
+            if !self.labels.iter().all(|requirement| label_matches(requirement, &labels)) {
+                return false;
+            }
+        }
+        if of_object.is_empty() {
+            return true;
+        }
+        let object = record.value();
+        of_object.into_iter().all(|requirement| requirement.accepts(&field_text(&object, &requirement.path)))
+    }
+}
+
+impl FieldRequirement {
+    fn accepts(&self, text: &str) -> bool {
+        (text == self.value) == self.equal
     }
 }
 

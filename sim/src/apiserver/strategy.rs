@@ -67,16 +67,17 @@ impl<'a> Strategy<'a> {
         candidate: Value,
     ) -> Result<Value, StatusError> {
         let is_status = self.target.subresource == "status";
-        let mut value = if is_status { self.with_new_status(&present.value, candidate) } else { candidate };
+        let before = present.value();
+        let mut value = if is_status { self.with_new_status(&before, candidate) } else { candidate };
         self.set_type(&mut value);
-        metadata::keep_server_fields(&mut value, &present.value);
+        metadata::keep_server_fields(&mut value, &before);
         if self.isolates_status() && !is_status {
-            copy_field(&mut value, &present.value, "status");
+            copy_field(&mut value, &before, "status");
         }
-        self.complete(state, &mut value, Some(&present.value))?;
+        self.complete(state, &mut value, Some(&before))?;
         self.validate(&value, Some(present))?;
-        if !is_status && self.raises_generation(&value, &present.value) {
-            raise_generation(&mut value, &present.value);
+        if !is_status && self.raises_generation(&value, &before) {
+            raise_generation(&mut value, &before);
         }
         Ok(value)
     }
@@ -168,7 +169,7 @@ impl<'a> Strategy<'a> {
                 &resource.group,
                 &resource.kind,
                 value,
-                present.map(|present| &*present.value),
+                present.map(Record::value).as_deref(),
             ));
         } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
             problems.extend(schema.validate(value));

@@ -62,7 +62,7 @@ impl WatchStream {
         timing: WatchTiming,
     ) -> Self {
         let mut queue: VecDeque<Queued> =
-            feed.initial.into_iter().filter(|record| selectors.matches(&record.value)).map(Queued::Initial).collect();
+            feed.initial.into_iter().filter(|record| selectors.is_empty() || selectors.selects(record)).map(Queued::Initial).collect();
         if timing.mark_initial_end {
             let bookmark = encoder.bookmark(feed.revision, true);
             queue.push_back(Queued::Line(line("BOOKMARK", &bookmark)));
@@ -150,7 +150,7 @@ impl WatchStream {
 
     /// The event as this watch sees it: an object may enter or leave the selection by a change of its own.
     fn encode(&self, change: &Change) -> Option<Bytes> {
-        let selected = |record: &Record| self.selectors.is_empty() || self.selectors.matches(&record.value);
+        let selected = |record: &Record| self.selectors.is_empty() || self.selectors.selects(record);
         let before = change.previous.as_deref().is_some_and(selected);
         let after = change.change != ChangeType::Deleted && selected(&change.record);
         match (before, after) {
@@ -167,9 +167,9 @@ impl WatchStream {
             return self.encoder.object(&change.record);
         }
         let previous = change.previous.as_deref().unwrap_or(&change.record);
-        let mut value = (*previous.value).clone();
+        let mut value = previous.to_value();
         value["metadata"]["resourceVersion"] = serde_json::Value::String(change.resource_version().to_string());
-        self.encoder.object(&Record::new(value, change.resource_version()))
+        self.encoder.object(&Record::new(value, change.resource_version(), Some(previous)))
     }
 }
 

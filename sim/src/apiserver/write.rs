@@ -128,7 +128,7 @@ impl ApiServer {
     ) -> Result<Answer, StatusError> {
         let mut strategy = Strategy::new(target, self.store.clock(), FieldValidation::parse(query)?);
         let (record, changed) = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
-            let mut value = candidate(&present.value)?;
+            let mut value = candidate(&present.value())?;
             metadata::normalise(&mut value);
             metadata::check_preconditions(target, name, &value, present, unconditional)?;
             strategy.prepare_update(state, present, value)
@@ -192,7 +192,7 @@ impl ApiServer {
         let (records, _) = self.store.records(kind, target.scope(), None).unwrap_or_default();
         let mut deleted: Vec<Arc<Record>> = Vec::new();
         for record in records {
-            if !selectors.matches(&record.value) {
+            if !selectors.selects(&record) {
                 continue;
             }
             let outcome =
@@ -294,7 +294,7 @@ impl DeleteOptions {
         present: &Record,
     ) -> Option<Deletion> {
         let shared = server.store.shared();
-        match pod_grace_seconds(key, &present.value, self.grace_seconds) {
+        match pod_grace_seconds(key, present, self.grace_seconds) {
             Some(seconds) => state.delete_after_grace(shared, key, seconds),
             None => state.delete(shared, key, self.propagation),
         }

@@ -38,7 +38,7 @@ impl State {
             return self.delete_namespace(shared, key, &record);
         }
         if key.kind == CUSTOM_RESOURCE_DEFINITION {
-            self.delete_instances(shared, &record.value);
+            self.delete_instances(shared, &record.value());
         }
         if propagation == Propagation::Orphan {
             self.release_dependents(shared, record.uid());
@@ -88,7 +88,7 @@ impl State {
         finalizer: Option<&str>,
         grace_seconds: Option<u64>,
     ) {
-        let mut value = (*record.value).clone();
+        let mut value = record.to_value();
         let now = shared.clock.now();
         let grace = grace_seconds.unwrap_or(0);
         let end = now.checked_add(std::time::Duration::from_secs(grace)).unwrap_or(now);
@@ -146,7 +146,7 @@ impl State {
 
     /// What the cluster's own controllers delete goes through the API there too: running pods get their grace period.
     fn collect(&mut self, shared: &Shared, key: &ObjectKey, record: &Record, propagation: Propagation) {
-        match pod_grace_seconds(key, &record.value, None) {
+        match pod_grace_seconds(key, record, None) {
             Some(seconds) => self.delete_after_grace(shared, key, seconds),
             None => self.delete(shared, key, propagation),
         };
@@ -154,7 +154,7 @@ impl State {
 
     /// A namespaced owner counts only for objects of its own namespace.
     fn owner_exists(&self, uid: &str, namespace: &str) -> bool {
-        self.by_uid.get(uid).is_some_and(|owner| owner.namespace.is_empty() || owner.namespace == namespace)
+        self.by_uid.get(uid).is_some_and(|owner| owner.namespace.is_empty() || *owner.namespace == *namespace)
     }
 
     fn dependents_of(&self, uid: &str) -> Vec<ObjectKey> {
@@ -170,7 +170,7 @@ impl State {
     }
 
     fn retain_owners(&mut self, shared: &Shared, key: &ObjectKey, record: &Record, keep: impl Fn(&str) -> bool) {
-        let mut value = (*record.value).clone();
+        let mut value = record.to_value();
         let metadata = &mut value["metadata"];
         if let Some(owners) = metadata["ownerReferences"].as_array_mut() {
             owners.retain(|owner| owner["uid"].as_str().is_some_and(&keep));
@@ -213,7 +213,7 @@ impl State {
         let blocked = self
             .dependents_of(uid)
             .iter()
-            .any(|dependent| self.record_of(dependent).is_some_and(|record| blocks_owner(&record.value, uid)));
+            .any(|dependent| self.record_of(dependent).is_some_and(|record| blocks_owner(&record.value(), uid)));
         if blocked {
             return;
         }
@@ -223,21 +223,21 @@ impl State {
             self.remove(shared, &key);
             return;
         }
-        let mut value = (*owner.value).clone();
+        let mut value = owner.to_value();
         value["metadata"]["finalizers"] = json!(remaining);
         self.put(shared, &key, value);
     }
 
     fn delete_namespace(&mut self, shared: &Shared, key: &ObjectKey, record: &Arc<Record>) -> Option<Deletion> {
         if !record.is_deleting() {
-            let mut value = (*record.value).clone();
+            let mut value = record.to_value();
             value["status"] = json!({"phase": "Terminating"});
-            let terminating = Record::new(value, record.resource_version);
+            let terminating = Record::new(value, record.resource_version, Some(record));
             self.mark(shared, key, &terminating, None, None);
         }
         // The answer shows the object as the namespace controller finds it: terminating, its contents still to be removed.
         let marked = Arc::clone(self.record_of(key)?);
-        let contents: Vec<ObjectKey> = self.keys_in(|_, namespace| namespace == key.name);
+        let contents: Vec<ObjectKey> = self.keys_in(|_, namespace| *namespace == *key.name);
         for content in contents {
             if let Some(record) = self.record_of(&content).cloned() {
                 self.collect(shared, &content, &record, Propagation::Background);
@@ -257,7 +257,7 @@ impl State {
             .is_some_and(|record| record.is_deleting() && record.finalizers().is_empty());
         if finished {
             self.population.remove(namespace);
-            let key = ObjectKey { kind: NAMESPACE, namespace: String::new(), name: namespace.to_owned() };
+            let key = ObjectKey { kind: NAMESPACE, namespace: "".into(), name: namespace.into() };
             self.remove(shared, &key);
         }
     }
@@ -280,8 +280,8 @@ impl State {
                 }
                 keys.extend(objects.keys().map(|name| ObjectKey {
                     kind: kind.clone(),
-                    namespace: namespace.clone(),
-                    name: name.clone(),
+                    namespace: Arc::clone(namespace),
+                    name: Arc::clone(name),
                 }));
             }
         }
@@ -292,8 +292,12 @@ impl State {
 
 /// The grace period of a pod that runs on a node and so is removed by its kubelet; `None` for everything that goes at once
 /// (`podStrategy.CheckGracefulDelete`).
-pub(crate) fn pod_grace_seconds(key: &ObjectKey, pod: &Value, requested: Option<u64>) -> Option<u64> {
-    if key.kind != POD || pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
+pub(crate) fn pod_grace_seconds(key: &ObjectKey, record: &Record, requested: Option<u64>) -> Option<u64> {
+    if key.kind != POD {
+        return None;
+    }
+    let pod = record.value();
+    if pod["spec"]["nodeName"].as_str().is_none_or(str::is_empty) {
         return None;
     }
     if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {

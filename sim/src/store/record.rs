@@ -1,8 +1,13 @@
-//! Stored objects and their changes, each serialised at most once per form.
+//! Stored objects and their changes.
+//!
+//! An object rests as its JSON beside the few facts that the store itself asks for. A `Value` tree takes several times the room
+//! of the JSON and as many allocations as it has fields; it is decoded on demand and kept only for objects in use
+//! (see [`super::decoded`]).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::kinds::GroupKind;
@@ -32,84 +37,302 @@ pub struct StoreEvent {
 }
 
 /// One version of one object.
-#[derive(Debug)]
 pub(crate) struct Record {
-    pub(crate) value: Arc<Value>,
     pub(crate) resource_version: u64,
-    json: OnceLock<Bytes>,
-    item_json: OnceLock<Bytes>,
+    json: Bytes,
+    layout: Layout,
+    identity: Arc<Identity>,
+    decoded: Mutex<Option<Arc<Value>>>,
+}
+
+/// Where the parts of a record's JSON are. Sizes are bounded by the API server's limit of request bodies, far below `u32::MAX`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Layout {
+    /// The first byte after `apiVersion`, `kind` and the comma behind them; 0 when the object has neither.
+    item: u32,
+    /// The value of `metadata`; empty when there is none.
+    metadata: (u32, u32),
+}
+
+/// What the store asks of an object without decoding it. Successive versions share it while nothing of it changes.
+#[derive(Debug, Default)]
+struct Identity {
+    namespace: Arc<str>,
+    name: Arc<str>,
+    uid: Arc<str>,
+    finalizers: Box<[Box<str>]>,
+    owner_uids: Box<[Box<str>]>,
+    deleting: bool,
+}
+
+impl Identity {
+    fn of(value: &Value) -> Self {
+        let metadata = value.get("metadata");
+        let text = |field: &str| metadata.and_then(|metadata| metadata.get(field)?.as_str()).unwrap_or_default();
+        Self {
+            namespace: text("namespace").into(),
+            name: text("name").into(),
+            uid: text("uid").into(),
+            finalizers: finalizers(value).map(Box::from).collect(),
+            owner_uids: owner_uids(value).map(Box::from).collect(),
+            deleting: metadata.is_some_and(|metadata| metadata.get("deletionTimestamp").is_some()),
+        }
+    }
+
+    fn describes(&self, value: &Value) -> bool {
+        let Some(metadata) = value.get("metadata") else {
+            return false;
+        };
+        let text = |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default();
+        self.deleting == metadata.get("deletionTimestamp").is_some()
+            && *self.name == *text("name")
+            && *self.namespace == *text("namespace")
+            && *self.uid == *text("uid")
+            && finalizers(value).eq(self.finalizers.iter().map(|name| &**name))
+            && owner_uids(value).eq(self.owner_uids.iter().map(|uid| &**uid))
+    }
 }
 
 impl Record {
-    pub(crate) fn new(value: Value, resource_version: u64) -> Self {
-        Self { value: Arc::new(value), resource_version, json: OnceLock::new(), item_json: OnceLock::new() }
+    /// A version of an object. The one before it, if given, lends what did not change.
+    pub(crate) fn new(value: Value, resource_version: u64, previous: Option<&Self>) -> Self {
+        let identity = match previous {
+            Some(previous) if previous.identity.describes(&value) => Arc::clone(&previous.identity),
+            _ => Arc::new(Identity::of(&value)),
+        };
+        // Versions of an object are of much the same size; the slack is for a longer number or a new condition.
+        let mut bytes = Vec::with_capacity(previous.map_or(512, |previous| previous.json.len() + 64));
+        let layout = encode(&value, &mut bytes);
+        Self {
+            resource_version,
+            // A boxed slice has no slack.
+            json: Bytes::from(bytes.into_boxed_slice()),
+            layout,
+            identity,
+            decoded: Mutex::new(Some(Arc::new(value))),
+        }
     }
 
-    /// The object's JSON in its storage version.
+    /// The object. Decoded anew, unless it is in use.
+    pub(crate) fn value(&self) -> Arc<Value> {
+        if let Some(value) = &*self.decoded.lock() {
+            return Arc::clone(value);
+        }
+        Arc::new(self.decode())
+    }
+
+    /// The object as one's own.
+    pub(crate) fn to_value(&self) -> Value {
+        match &*self.decoded.lock() {
+            Some(value) => (**value).clone(),
+            None => self.decode(),
+        }
+    }
+
+    fn decode(&self) -> Value {
+        // These bytes were made from a `Value`.
+        serde_json::from_slice(&self.json).unwrap_or_default()
+    }
+
+    /// Keeps the decoded object beside its JSON. Tells whether it was not kept before.
+    pub(super) fn remember(&self) -> bool {
+        let mut decoded = self.decoded.lock();
+        let is_new = decoded.is_none();
+        if is_new {
+            *decoded = Some(Arc::new(self.decode()));
+        }
+        is_new
+    }
+
+    /// Lets go of the decoded object. Tells whether it was kept.
+    pub(super) fn forget(&self) -> bool {
+        self.decoded.lock().take().is_some()
+    }
+
+    pub(super) fn is_remembered(&self) -> bool {
+        self.decoded.lock().is_some()
+    }
+
+    /// The object's JSON in its storage version: `apiVersion`, `kind`, `metadata`, then the other fields in order.
     pub(crate) fn json(&self) -> Bytes {
-        self.json.get_or_init(|| to_bytes(&self.value)).clone()
+        self.json.clone()
+    }
+
+    /// The same, borrowed.
+    pub(crate) fn json_slice(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// The object's JSON in another version that differs in `apiVersion` alone.
+    pub(crate) fn json_as(&self, api_version: &str, kind: &str, out: &mut Vec<u8>) {
+        out.reserve(self.json.len() + api_version.len());
+        out.extend_from_slice(b"{\"apiVersion\":\"");
+        out.extend_from_slice(api_version.as_bytes());
+        out.extend_from_slice(b"\",\"kind\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.push(b'"');
+        let tail = self.item_tail();
+        if tail != b"}" {
+            out.push(b',');
+        }
+        out.extend_from_slice(tail);
     }
 
     /// The object's JSON without `apiVersion` and `kind`: the form in which lists of built-in kinds carry their items.
-    pub(crate) fn item_json(&self) -> Bytes {
-        self.item_json
-            .get_or_init(|| {
-                let Value::Object(fields) = &*self.value else {
-                    return to_bytes(&self.value);
-                };
-                let kept: serde_json::Map<String, Value> = fields
-                    .iter()
-                    .filter(|(name, _)| name.as_str() != "apiVersion" && name.as_str() != "kind")
-                    .map(|(name, value)| (name.clone(), value.clone()))
-                    .collect();
-                to_bytes(&Value::Object(kept))
-            })
-            .clone()
+    pub(crate) fn write_item(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        out.extend_from_slice(self.item_tail());
     }
 
-    pub(crate) fn metadata(&self, field: &str) -> Option<&Value> {
-        self.value.get("metadata")?.get(field)
+    fn item_tail(&self) -> &[u8] {
+        self.json.get(self.layout.item.max(1) as usize..).unwrap_or_default()
     }
 
-    pub(crate) fn metadata_str(&self, field: &str) -> &str {
-        self.metadata(field).and_then(Value::as_str).unwrap_or_default()
+    /// The JSON of `metadata`.
+    pub(crate) fn metadata_json(&self) -> &[u8] {
+        let (start, end) = self.layout.metadata;
+        match self.json.get(start as usize..end as usize) {
+            Some(bytes) if !bytes.is_empty() => bytes,
+            _ => b"{}",
+        }
+    }
+
+    /// `metadata.labels`, without decoding the rest of the object.
+    pub(crate) fn labels(&self) -> Value {
+        #[derive(serde::Deserialize)]
+        struct Labels {
+            #[serde(default)]
+            labels: Value,
+        }
+        if let Some(value) = &*self.decoded.lock() {
+            return value.get("metadata").and_then(|metadata| metadata.get("labels")).cloned().unwrap_or_default();
+        }
+        // These bytes were made from a `Value`; metadata that is no object has no labels.
+        serde_json::from_slice::<Labels>(self.metadata_json()).map(|metadata| metadata.labels).unwrap_or_default()
+    }
+
+    /// Bytes of the object's JSON.
+    pub(crate) fn size(&self) -> usize {
+        self.json.len()
     }
 
     pub(crate) fn namespace(&self) -> &str {
-        self.metadata_str("namespace")
+        &self.identity.namespace
     }
 
     pub(crate) fn name(&self) -> &str {
-        self.metadata_str("name")
+        &self.identity.name
     }
 
     pub(crate) fn uid(&self) -> &str {
-        self.metadata_str("uid")
+        &self.identity.uid
+    }
+
+    pub(super) fn shared_namespace(&self) -> Arc<str> {
+        Arc::clone(&self.identity.namespace)
+    }
+
+    pub(super) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.identity.name)
+    }
+
+    pub(super) fn shared_uid(&self) -> Arc<str> {
+        Arc::clone(&self.identity.uid)
     }
 
     pub(crate) fn is_deleting(&self) -> bool {
-        self.metadata("deletionTimestamp").is_some()
+        self.identity.deleting
     }
 
     pub(crate) fn finalizers(&self) -> Vec<&str> {
-        self.metadata("finalizers")
-            .and_then(Value::as_array)
-            .map(|names| names.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default()
+        self.identity.finalizers.iter().map(|name| &**name).collect()
     }
 
     pub(crate) fn owner_uids(&self) -> Vec<&str> {
-        owner_uids(&self.value)
+        self.identity.owner_uids.iter().map(|uid| &**uid).collect()
+    }
+
+    pub(super) fn has_owners(&self) -> bool {
+        !self.identity.owner_uids.is_empty()
+    }
+
+    pub(super) fn has_owners_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.identity, &other.identity) || self.identity.owner_uids == other.identity.owner_uids
     }
 }
 
-pub(crate) fn owner_uids(value: &Value) -> Vec<&str> {
-    value
-        .get("metadata")
-        .and_then(|metadata| metadata.get("ownerReferences"))
-        .and_then(Value::as_array)
-        .map(|owners| owners.iter().filter_map(|owner| owner.get("uid")?.as_str()).collect())
-        .unwrap_or_default()
+impl std::fmt::Debug for Record {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Record")
+            .field("resource_version", &self.resource_version)
+            .field("json", &String::from_utf8_lossy(&self.json))
+            .finish_non_exhaustive()
+    }
+}
+
+fn finalizers(value: &Value) -> impl Iterator<Item = &str> {
+    let names = value.get("metadata").and_then(|metadata| metadata.get("finalizers")?.as_array());
+    names.into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn owner_uids(value: &Value) -> impl Iterator<Item = &str> {
+    let owners = value.get("metadata").and_then(|metadata| metadata.get("ownerReferences")?.as_array());
+    owners.into_iter().flatten().filter_map(|owner| owner.get("uid")?.as_str())
+}
+
+/// Appends the object with `apiVersion`, `kind` and `metadata` first, so that other forms of it are cut out of its JSON.
+fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
+    let mut layout = Layout::default();
+    let Value::Object(fields) = value else {
+        append(value, out);
+        return layout;
+    };
+    let mut separator = b'{';
+    for name in ["apiVersion", "kind", "metadata"] {
+        let Some(field) = fields.get(name) else {
+            continue;
+        };
+        out.extend_from_slice(&[separator, b'"']);
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        separator = b',';
+        let start = position(out);
+        append(field, out);
+        if name == "metadata" {
+            layout.metadata = (start, position(out));
+        } else {
+            layout.item = position(out) + 1;
+        }
+    }
+    for (name, field) in fields {
+        if matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+            continue;
+        }
+        out.push(separator);
+        separator = b',';
+        append(name, out);
+        out.push(b':');
+        append(field, out);
+    }
+    if separator == b'{' {
+        out.push(separator);
+    } else if layout.item == position(out) + 1 {
+        // No field follows the comma that items begin after.
+        layout.item = position(out);
+    }
+    out.push(b'}');
+    layout
+}
+
+fn position(out: &[u8]) -> u32 {
+    u32::try_from(out.len()).unwrap_or(u32::MAX)
+}
+
+fn append(value: &impl serde::Serialize, out: &mut Vec<u8>) {
+    // Serialising a `Value` into memory cannot fail: its keys are strings.
+    let written = serde_json::to_writer(&mut *out, value);
+    debug_assert!(written.is_ok(), "failed to serialise a JSON value: {written:?}");
 }
 
 pub(crate) fn to_bytes(value: &Value) -> Bytes {
@@ -129,5 +352,12 @@ pub(crate) struct Change {
 impl Change {
     pub(crate) fn resource_version(&self) -> u64 {
         self.record.resource_version
+    }
+
+    /// Bytes of JSON that only the log keeps: the state before, and the last state of what is gone.
+    pub(super) fn retained_bytes(&self) -> usize {
+        let previous = self.previous.as_ref().map_or(0, |previous| previous.size());
+        let last = if self.change == ChangeType::Deleted { self.record.size() } else { 0 };
+        previous + last
     }
 }

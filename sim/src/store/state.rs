@@ -8,12 +8,17 @@ use tokio::sync::mpsc;
 
 use super::Shared;
 use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind};
-use super::record::{Change, ChangeType, Record, StoreEvent, owner_uids};
+use super::decoded::Decoded;
+use super::record::{Change, ChangeType, Record, StoreEvent};
 use crate::random::Random;
 
 /// Changes kept per kind for watches that resume and lists that are paged. A real server keeps about five minutes (etcd's
-/// compaction interval) or up to 100k events; this covers 27 changes per second for as long, at some 40 MB for large objects.
+/// compaction interval) or up to 100k events; this covers 27 changes per second for as long.
 const LOG_LENGTH: usize = 8_192;
+
+/// JSON bytes that the log of one kind may keep alive beside the present objects: what 8,192 changes of objects of 1 KiB need.
+/// Larger objects get a shorter history. A cluster in which ten kinds change all the time spends 80 MiB on it at most.
+const LOG_BYTES: usize = 8 * 1024 * 1024;
 
 /// Changes that may wait for one watch before it is cut off, as a real server cuts off a slow watcher. Large enough that a
 /// single-threaded test may create a whole fleet before the watcher's task runs.
@@ -22,16 +27,24 @@ const WATCH_BACKLOG: usize = 65_536;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ObjectKey {
     pub(crate) kind: GroupKind,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
 }
 
-pub(crate) type Objects = BTreeMap<String, BTreeMap<String, Arc<Record>>>;
+impl ObjectKey {
+    /// The key of a stored object, which shares the record's texts.
+    pub(crate) fn of(kind: &GroupKind, record: &Record) -> Self {
+        Self { kind: kind.clone(), namespace: record.shared_namespace(), name: record.shared_name() }
+    }
+}
+
+pub(crate) type Objects = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Record>>>;
 
 #[derive(Default)]
 pub(crate) struct Table {
     pub(crate) objects: Objects,
     pub(crate) log: VecDeque<Arc<Change>>,
+    log_bytes: usize,
     /// Changes up to this version are no longer in the log.
     pub(crate) compacted: u64,
     cluster_watchers: Vec<mpsc::Sender<Arc<Change>>>,
@@ -48,7 +61,8 @@ impl Table {
         if let Some(present) = self.objects.get_mut(&key.namespace).and_then(|objects| objects.get_mut(&key.name)) {
             return Some(std::mem::replace(present, Arc::clone(record)));
         }
-        self.objects.entry(key.namespace.clone()).or_default().insert(key.name.clone(), Arc::clone(record))
+        let (namespace, name) = (Arc::clone(&key.namespace), Arc::clone(&key.name));
+        self.objects.entry(namespace).or_default().insert(name, Arc::clone(record))
     }
 
     pub(crate) fn records(&self, namespace: Option<&str>) -> Vec<Arc<Record>> {
@@ -75,7 +89,7 @@ impl Table {
         if later.is_empty() {
             return Some(self.records(namespace));
         }
-        let mut records: BTreeMap<(String, String), Arc<Record>> =
+        let mut records: BTreeMap<(Arc<str>, Arc<str>), Arc<Record>> =
             self.records(namespace).into_iter().map(|record| (record_key(&record), record)).collect();
         for change in later.iter().rev() {
             if namespace.is_some_and(|namespace| namespace != change.record.namespace()) {
@@ -118,17 +132,27 @@ impl Table {
     }
 
     fn append(&mut self, change: Arc<Change>) {
-        if self.log.len() >= LOG_LENGTH
+        self.log_bytes += change.retained_bytes();
+        self.log.push_back(change);
+        // The newest change stays, however large: a watch that is up to date must be able to go on.
+        while self.log.len() > 1
+            && (self.log.len() > LOG_LENGTH || self.log_bytes > LOG_BYTES)
             && let Some(oldest) = self.log.pop_front()
         {
+            self.log_bytes -= oldest.retained_bytes();
             self.compacted = oldest.resource_version();
         }
-        self.log.push_back(change);
+    }
+
+    fn compact(&mut self, revision: u64) {
+        self.log = VecDeque::new();
+        self.log_bytes = 0;
+        self.compacted = revision;
     }
 }
 
-fn record_key(record: &Record) -> (String, String) {
-    (record.namespace().to_owned(), record.name().to_owned())
+fn record_key(record: &Record) -> (Arc<str>, Arc<str>) {
+    (record.shared_namespace(), record.shared_name())
 }
 
 /// Everything behind the store's lock.
@@ -138,11 +162,12 @@ pub(crate) struct State {
     /// In the order of kinds, so that what goes over all of them does so in the same order in every run.
     pub(crate) tables: BTreeMap<GroupKind, Table>,
     pub(crate) random: Random,
-    pub(crate) by_uid: HashMap<String, ObjectKey>,
+    pub(crate) by_uid: HashMap<Arc<str>, ObjectKey>,
     /// Owner's uid → objects that name it.
     pub(crate) dependents: HashMap<String, BTreeSet<ObjectKey>>,
     /// Namespace → number of objects in it.
-    pub(crate) population: HashMap<String, usize>,
+    pub(crate) population: HashMap<Arc<str>, usize>,
+    decoded: Decoded,
     pub(crate) subscribers: Vec<mpsc::UnboundedSender<StoreEvent>>,
     /// The last cluster IP given out, as an offset into the service range.
     pub(crate) last_cluster_ip: u32,
@@ -158,6 +183,7 @@ impl State {
             by_uid: HashMap::new(),
             dependents: HashMap::new(),
             population: HashMap::new(),
+            decoded: Decoded::default(),
             subscribers: Vec::new(),
             last_cluster_ip: 0,
         }
@@ -171,6 +197,13 @@ impl State {
         self.record(&key.kind, &key.namespace, &key.name)
     }
 
+    /// The record, with its object decoded for this use and those that may follow soon.
+    pub(crate) fn record_in_use(&mut self, kind: &GroupKind, namespace: &str, name: &str) -> Option<Arc<Record>> {
+        let record = Arc::clone(self.record(kind, namespace, name)?);
+        self.decoded.keep(&record);
+        Some(record)
+    }
+
     pub(crate) fn table(&mut self, kind: &GroupKind) -> &mut Table {
         self.tables.entry(kind.clone()).or_default()
     }
@@ -180,8 +213,12 @@ impl State {
         self.revision += 1;
         let version = self.revision;
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
-        let record = Arc::new(Record::new(value, version));
+        let record = Arc::new(Record::new(value, version, self.record_of(key).map(|present| &**present)));
         let previous = self.table(&key.kind).replace(key, &record);
+        if let Some(previous) = &previous {
+            self.decoded.forget(previous);
+        }
+        self.decoded.admit(&record);
         self.reindex(key, previous.as_deref(), Some(&record));
         let change = if previous.is_some() { ChangeType::Modified } else { ChangeType::Added };
         self.announce(shared, key, change, Arc::clone(&record), previous);
@@ -193,11 +230,13 @@ impl State {
         let objects = self.tables.get_mut(&key.kind)?.objects.get_mut(&key.namespace)?;
         let previous = objects.remove(&key.name)?;
         self.revision += 1;
-        let mut value = (*previous.value).clone();
+        self.decoded.forget(&previous);
+        let mut value = previous.to_value();
         value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
-        let record = Arc::new(Record::new(value, self.revision));
+        let record = Arc::new(Record::new(value, self.revision, Some(&previous)));
         self.reindex(key, Some(&previous), None);
         self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous));
+        record.forget();
         Some(record)
     }
 
@@ -210,15 +249,17 @@ impl State {
         previous: Option<Arc<Record>>,
     ) {
         if key.kind == CUSTOM_RESOURCE_DEFINITION {
-            shared.refresh_registration(change, &record.value);
+            shared.refresh_registration(change, &record.value());
         }
-        let event = StoreEvent {
-            change,
-            kind: key.kind.clone(),
-            object: Arc::clone(&record.value),
-            resource_version: record.resource_version,
-        };
-        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        if !self.subscribers.is_empty() {
+            let event = StoreEvent {
+                change,
+                kind: key.kind.clone(),
+                object: record.value(),
+                resource_version: record.resource_version,
+            };
+            self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        }
         let entry = Arc::new(Change { change, record, previous });
         let table = self.table(&key.kind);
         table.publish(&entry);
@@ -229,10 +270,12 @@ impl State {
         if before.is_none()
             && let Some(record) = after
         {
-            self.by_uid.insert(record.uid().to_owned(), key.clone());
+            // The record's own texts, so that all indexes share them.
+            let key = ObjectKey::of(&key.kind, record);
             if !key.namespace.is_empty() {
-                *self.population.entry(key.namespace.clone()).or_default() += 1;
+                *self.population.entry(Arc::clone(&key.namespace)).or_default() += 1;
             }
+            self.by_uid.insert(record.shared_uid(), key);
         }
         if after.is_none()
             && let Some(record) = before
@@ -242,11 +285,16 @@ impl State {
                 *count = count.saturating_sub(1);
             }
         }
-        let owners_before = before.map(Record::owner_uids).unwrap_or_default();
-        let owners_after = after.map(Record::owner_uids).unwrap_or_default();
-        if owners_before == owners_after {
+        let has_same_owners = match (before, after) {
+            (Some(before), Some(after)) => after.has_owners_of(before),
+            (Some(only), None) | (None, Some(only)) => !only.has_owners(),
+            (None, None) => true,
+        };
+        if has_same_owners {
             return;
         }
+        let owners_before = before.map(Record::owner_uids).unwrap_or_default();
+        let owners_after = after.map(Record::owner_uids).unwrap_or_default();
         for uid in owners_before {
             if let Some(dependents) = self.dependents.get_mut(uid) {
                 dependents.remove(key);
@@ -279,11 +327,11 @@ impl State {
                 metadata.remove(server_owned);
             }
             metadata.insert("uid".to_owned(), Value::String(uid));
-            metadata.insert("name".to_owned(), Value::String(key.name.clone()));
+            metadata.insert("name".to_owned(), Value::String(key.name.to_string()));
             if key.namespace.is_empty() {
                 metadata.remove("namespace");
             } else {
-                metadata.insert("namespace".to_owned(), Value::String(key.namespace.clone()));
+                metadata.insert("namespace".to_owned(), Value::String(key.namespace.to_string()));
             }
             metadata.insert(
                 "creationTimestamp".to_owned(),
@@ -295,7 +343,7 @@ impl State {
             }
         }
         let record = self.put(shared, key, value);
-        if !owner_uids(&record.value).is_empty() {
+        if record.has_owners() {
             self.collect_if_orphaned(shared, key);
         }
         record
@@ -304,8 +352,7 @@ impl State {
     pub(crate) fn compact(&mut self) {
         let revision = self.revision;
         for table in self.tables.values_mut() {
-            table.log.clear();
-            table.compacted = revision;
+            table.compact(revision);
         }
     }
 }

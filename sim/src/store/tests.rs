@@ -105,7 +105,7 @@ fn an_older_list_is_reconstructed_and_compaction_forgets_it() {
     store.delete(&CONFIG_MAP, "test", "a").unwrap();
     let (records, _) = store.records(&CONFIG_MAP, Some("test"), Some(before)).unwrap();
     assert_eq!(records.len(), 1);
-    assert_eq!(records[0].value["data"]["a"], "1");
+    assert_eq!(records[0].value()["data"]["a"], "1");
     store.compact();
     assert!(store.records(&CONFIG_MAP, None, Some(before)).is_none());
     assert!(store.watch(&CONFIG_MAP, None, WatchStart::After(before)).is_none());
