@@ -30,6 +30,16 @@ enum Scenario {
     Restarted,
     /// A release whose pods never become ready.
     Unready,
+    /// An A/B test.
+    AbTest,
+    /// Blue/green, judged by copies of the requests.
+    BlueGreen,
+    /// A weighted release that begins with copies of the requests.
+    Mirrored,
+    /// A weighted release that keeps clients on their side.
+    Sticky,
+    /// A deletion in the middle of a release, with everything given back.
+    Reverted,
 }
 
 /// When the controller dies.
@@ -99,6 +109,34 @@ impl Run {
                 canary["spec"]["autoscalerRef"] =
                     json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
             }
+            Scenario::AbTest => {
+                iterations(&mut canary);
+                canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
+                let headers = BTreeMap::from([("x-user".to_owned(), "insider".to_owned())]);
+                world.traffic.set_audience_load("test", "podinfo", &headers, 2000.0);
+            }
+            Scenario::BlueGreen => {
+                iterations(&mut canary);
+                canary["spec"]["analysis"]["mirror"] = json!(true);
+            }
+            Scenario::Mirrored => canary["spec"]["analysis"]["mirror"] = json!(true),
+            Scenario::Sticky => {
+                canary["spec"]["analysis"]["sessionAffinity"] =
+                    json!({"cookieName": "canary-ck", "primaryCookieName": "primary-ck"});
+            }
+            Scenario::Reverted => {
+                canary["spec"]["revertOnDeletion"] = json!(true);
+                // It stays when the canary goes, and users with it.
+                world
+                    .create(json!({
+                        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "test", "name": "podinfo"},
+                        "spec": {
+                            "selector": {"app": "podinfo"},
+                            "ports": [{"name": "http", "port": 9898, "targetPort": 9898}],
+                        },
+                    }))
+                    .await;
+            }
             Scenario::Bad | Scenario::Bootstrap | Scenario::Restarted | Scenario::Unready => {}
         }
         world.create(target).await;
@@ -109,13 +147,25 @@ impl Run {
         let phase_is = |phase: &'static str| move |world: &World| world.phase("podinfo") == phase;
         match scenario {
             Scenario::Bootstrap => {}
-            Scenario::Good(_) | Scenario::Skipped | Scenario::Autoscaled => {
+            Scenario::Good(_)
+            | Scenario::Skipped
+            | Scenario::Autoscaled
+            | Scenario::AbTest
+            | Scenario::BlueGreen
+            | Scenario::Mirrored
+            | Scenario::Sticky => {
                 if scenario == Scenario::Autoscaled {
                     self.world
                         .change(&kinds::HPA, "podinfo", |autoscaler| autoscaler["spec"]["maxReplicas"] = json!(7));
                 }
                 self.world.set_image("podinfo", "podinfo:6.0.1");
                 self.until("it is promoted", phase_is("Succeeded")).await;
+            }
+            Scenario::Reverted => {
+                self.world.set_image("podinfo", "podinfo:6.0.1");
+                self.until("it is half-way", |world| world.status("podinfo")["canaryWeight"] == 20).await;
+                self.world.delete(&kinds::CANARY, "podinfo").await;
+                self.until("it is gone", |world| world.get(&kinds::CANARY, "podinfo").is_none()).await;
             }
             Scenario::Configs => {
                 let new = |object: &mut Value| object["data"]["key"] = json!("bmV3");
@@ -205,6 +255,13 @@ impl Run {
             killed: self.killed,
         }
     }
+}
+
+/// Two instead of weights.
+fn iterations(canary: &mut Value) {
+    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
+    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
+    analysis.insert("iterations".to_owned(), json!(2));
 }
 
 fn config(kind: &str, name: &str, field: &str, value: &str) -> Value {
@@ -299,6 +356,32 @@ fn a_release_that_is_overtaken_survives_every_kill() {
 #[test]
 fn a_release_that_never_becomes_ready_survives_every_kill() {
     survives_every_kill(Scenario::Unready, 4);
+}
+
+#[test]
+fn an_ab_test_survives_every_kill() {
+    survives_every_kill(Scenario::AbTest, 9);
+}
+
+#[test]
+fn blue_green_survives_every_kill() {
+    survives_every_kill(Scenario::BlueGreen, 11);
+}
+
+#[test]
+fn a_release_with_copies_survives_every_kill() {
+    survives_every_kill(Scenario::Mirrored, 20);
+}
+
+/// The cookies are part of the end that must be the same.
+#[test]
+fn a_release_with_session_affinity_survives_every_kill() {
+    survives_every_kill(Scenario::Sticky, 18);
+}
+
+#[test]
+fn a_deletion_survives_every_kill() {
+    survives_every_kill(Scenario::Reverted, 9);
 }
 
 /// Whether the controller is away for a moment or for long, every weight is held for an interval.

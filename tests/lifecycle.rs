@@ -4,8 +4,11 @@ mod bootstrap;
 mod configs;
 mod deletion;
 mod restarts;
+mod reverting;
 mod rollback;
+mod sessions;
 mod steps;
+mod strategies;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

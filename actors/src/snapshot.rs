@@ -4,8 +4,10 @@ use aviary_crds::Phase;
 use aviary_crds::validated::ValidatedCanary;
 use aviary_providers::targets::{Target, TargetError};
 use aviary_providers::traffic::TrafficProvider;
-use aviary_providers::{Change, ObjectKind, Subject, kinds, scalers, services, takeover};
-use aviary_rollout::{Answers, Component, Effect, Pending, Plan, Snapshot, Split, State, TargetView};
+use aviary_providers::{Change, ObjectKind, Subject, finalizer, kinds, scalers, services, takeover};
+use aviary_rollout::{
+    Answers, Component, Effect, Pending, Plan, Reverted, Reverting, Snapshot, Split, State, TargetView,
+};
 use jiff::Timestamp;
 
 use crate::cache::{Cache, KindState};
@@ -29,6 +31,8 @@ pub(crate) struct Circumstances<'a> {
     pub now: Timestamp,
     /// Whether the canary is being deleted.
     pub deleting: bool,
+    /// Whether it carries our finalizer.
+    pub has_finalizer: bool,
     /// The present state.
     pub state: &'a State,
     /// Answers under the present state.
@@ -54,9 +58,13 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         (Ok(_), Err(error)) => (Err(error.to_string()), None, Pending::default()),
         (Err(text), primary) => (Err(text), primary.unwrap_or(None), Pending::default()),
     };
+    let has_finalizer = around.has_finalizer;
+    let reverts = around.deleting && has_finalizer && understood.plan.revert_on_deletion;
     Snapshot {
         now: around.now,
         deleting: around.deleting,
+        has_finalizer,
+        reverting: reverts.then(|| reverting(understood, subject, cache, around.now)),
         target,
         primary,
         pending,
@@ -64,6 +72,24 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         traffic: Some(traffic),
         answers: around.answers.clone(),
     }
+}
+
+/// What is left to give back. What cannot be seen cannot be given back; what does not exist need not be.
+fn reverting(
+    understood: &Understood,
+    subject: &Subject,
+    cache: &Cache,
+    now: Timestamp,
+) -> Result<Reverting, String> {
+    let mut needed = [&kinds::DEPLOYMENT, &kinds::SERVICE].into_iter().chain(understood.traffic.watched().iter().copied());
+    if let Some(kind) = needed.find(|kind| is_forbidden(cache, subject, kind)) {
+        return Err(forbidden(kind));
+    }
+    Ok(Reverting {
+        target: understood.target.returned(subject, now),
+        apex: !services::revert_apex(subject).is_empty(),
+        routes: !understood.traffic.revert(subject).is_empty(),
+    })
 }
 
 /// The target, and what of the generated objects is not in place.
@@ -167,6 +193,9 @@ pub(crate) fn changes(
         Effect::Apply(Component::Routes(split)) => {
             understood.traffic.reconcile(subject, *split).map_err(|error| obstacle(&error))
         }
+        Effect::SetFinalizer(wanted) => Ok(finalizer::set(subject, *wanted)),
+        Effect::Revert(Reverted::Apex) => Ok(services::revert_apex(subject)),
+        Effect::Revert(Reverted::Routes) => Ok(understood.traffic.revert(subject)),
         Effect::SetTraffic(split) => understood.traffic.set(subject, *split).map_err(|error| obstacle(&error)),
         Effect::ScaleTarget(scale) => understood.target.scale(subject, *scale).map_err(NoChanges::from),
         Effect::Promote { revision, configs } => {

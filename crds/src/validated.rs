@@ -77,6 +77,15 @@ impl ValidatedCanary {
     }
 }
 
+impl ValidatedCanary {
+    /// How clients are kept on their side, if they are: in an analysis of a weighted canary that all requests take part in.
+    pub fn sessions(&self) -> Option<&ValidatedSessionAffinity> {
+        let is_weighted = matches!(self.analysis.steps, Steps::Weight { .. } | Steps::Weights(_));
+        let takes_part = is_weighted && self.analysis.matches.is_empty() && !self.skip_analysis;
+        self.analysis.session_affinity.as_ref().filter(|_| takes_part)
+    }
+}
+
 /// Identity of a canary.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CanaryKey {

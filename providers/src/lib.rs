@@ -12,6 +12,7 @@
 mod canonical;
 pub mod change;
 mod configs;
+pub mod finalizer;
 pub mod http_request;
 pub mod metrics;
 pub mod notify;
@@ -32,6 +33,7 @@ pub use object::{ObjectKey, ObjectKind, Objects, kinds};
 use std::sync::Arc;
 
 use aviary_crds::validated::ValidatedCanary;
+use aviary_rollout::Cookies;
 use kube::core::DynamicObject;
 
 /// Settings of the controller that rendering depends on (see the flags of the same names).
@@ -70,6 +72,9 @@ pub struct Subject<'a> {
     pub settings: &'a Settings,
     /// Observed objects.
     pub objects: &'a dyn Objects,
+    /// Cookies that keep clients on their side, where the canary wants that. Those of its present state; only routes depend
+    /// on them.
+    pub cookies: Option<&'a Cookies>,
 }
 
 impl Subject<'_> {

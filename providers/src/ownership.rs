@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aviary_crds::names::{API_VERSION, FLUX_DRIFT_ANNOTATION, FLUX_RECONCILE_ANNOTATION};
+use aviary_crds::names::{API_VERSION, FLUX_DRIFT_ANNOTATION, FLUX_RECONCILE_ANNOTATION, LAST_APPLIED_ANNOTATION};
 use aviary_crds::validated::CanaryKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{DynamicObject, ObjectMeta};
@@ -42,6 +42,24 @@ fn controller(object: &DynamicObject) -> Option<&OwnerReference> {
 /// What keeps Flux from undoing Aviary's writes.
 pub(crate) fn flux_annotations() -> [(String, String); 2] {
     [FLUX_RECONCILE_ANNOTATION, FLUX_DRIFT_ANNOTATION].map(|key| (key.to_owned(), "disabled".to_owned()))
+}
+
+/// What `kubectl apply` has kept of an object, if it did.
+pub(crate) fn last_applied(object: &DynamicObject) -> Option<Value> {
+    let text = object.metadata.annotations.as_ref()?.get(LAST_APPLIED_ANNOTATION)?;
+    serde_json::from_str(text).ok()
+}
+
+/// Takes off what keeps Flux away, unless the user put it there.
+pub(crate) fn remove_flux_annotations(object: &mut DynamicObject) {
+    let applied = last_applied(object);
+    let Some(annotations) = &mut object.metadata.annotations else { return };
+    for (key, _) in flux_annotations() {
+        let is_users = applied.as_ref().is_some_and(|applied| applied["metadata"]["annotations"].get(&key).is_some());
+        if !is_users {
+            annotations.remove(&key);
+        }
+    }
 }
 
 /// Without the keys by which Flux knows the objects that it applied; on a copy they would make Flux prune it.

@@ -5,6 +5,7 @@
 //! the canary owns the service, except for the keys in `spec.service.unmanagedMetadata`. Everything else (type, cluster
 //! IP, traffic distribution, fields nobody here knows) stays as it is found.
 
+use aviary_crds::names::PRIMARY_SUFFIX;
 use aviary_crds::service::CustomMetadata;
 use aviary_crds::validated::TargetKind;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -15,7 +16,9 @@ use crate::Subject;
 use crate::canonical::same_or_absent;
 use crate::change::Change;
 use crate::object::kinds;
-use crate::ownership::{Pairs, flux_annotations, is_controlled_by, merge_pairs, new_object};
+use crate::ownership::{
+    Pairs, flux_annotations, is_controlled_by, last_applied, merge_pairs, new_object, remove_flux_annotations,
+};
 use crate::targets::{self, DiscoveredPort, Selector, TargetError};
 
 /// Creates or repairs the `-canary` and `-primary` services. Nothing to do for Service targets, which bring their own.
@@ -36,6 +39,47 @@ pub fn reconcile_apex(subject: &Subject) -> Result<Vec<Change>, TargetError> {
     let service = &subject.canary.service;
     let change = target.reconcile(subject, service.apex(), &target.selector.primary_value(), &service.apex_metadata);
     Ok(change.into_iter().collect())
+}
+
+/// Makes an apex service that was there before the canary select the target's pods again: what `kubectl apply` says, or
+/// else the target's label. One that goes with the canary is left alone. As in Flagger, nothing but the selector is put
+/// back, apart from what keeps Flux away.
+pub fn revert_apex(subject: &Subject) -> Vec<Change> {
+    if subject.canary.target.kind == TargetKind::Service {
+        return Vec::new();
+    }
+    let apex = subject.canary.service.apex();
+    let Some(present) = subject.get(&kinds::SERVICE, apex) else { return Vec::new() };
+    if is_controlled_by(&present, &subject.canary.key) {
+        return Vec::new();
+    }
+    let selector = present.data.pointer("/spec/selector");
+    let wanted = last_applied(&present)
+        .and_then(|applied| applied.pointer("/spec/selector").cloned())
+        .or_else(|| {
+            let selector = targets::for_subject(subject).ok()?.selector(subject).ok()?;
+            Some(json!({selector.key: selector.value}))
+        })
+        .or_else(|| selector.map(without_primary_suffix));
+    let mut desired = (*present).clone();
+    if let Some(wanted) = wanted.filter(|wanted| !same_or_absent(selector, Some(wanted)))
+        && let Some(spec) = desired.data.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.insert("selector".into(), wanted);
+    }
+    remove_flux_annotations(&mut desired);
+    Change::update(subject.key(&kinds::SERVICE, apex), &present, &desired).into_iter().collect()
+}
+
+/// What the selector was, as far as it tells; the target is gone.
+fn without_primary_suffix(selector: &Value) -> Value {
+    let mut selector = selector.clone();
+    for value in selector.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        if let Some(name) = value.as_str().and_then(|name| name.strip_suffix(PRIMARY_SUFFIX)) {
+            *value = Value::String(name.to_owned());
+        }
+    }
+    selector
 }
 
 /// What services need to know about the workload.

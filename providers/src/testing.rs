@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use aviary_crds::validated::{ValidatedCanary, ValidationOptions};
 use aviary_crds::{Canary, decode};
+use aviary_rollout::Cookies;
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ pub(crate) const NAMESPACE: &str = "test";
 pub(crate) struct World {
     pub(crate) canary: ValidatedCanary,
     pub(crate) settings: Settings,
+    pub(crate) cookies: Option<Cookies>,
     objects: BTreeMap<ObjectKey, Arc<DynamicObject>>,
     asked: RefCell<BTreeSet<ObjectKey>>,
     version: u64,
@@ -43,6 +45,7 @@ impl World {
         World {
             canary: canary(spec),
             settings: Settings::default(),
+            cookies: None,
             objects: BTreeMap::new(),
             asked: RefCell::default(),
             version: 0,
@@ -55,7 +58,7 @@ impl World {
     }
 
     pub(crate) fn subject(&self) -> Subject<'_> {
-        Subject { canary: &self.canary, settings: &self.settings, objects: self }
+        Subject { canary: &self.canary, settings: &self.settings, objects: self, cookies: self.cookies.as_ref() }
     }
 
     /// Puts an object where it belongs; name and contents are given.

@@ -10,7 +10,7 @@ use crate::plan::Plan;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::step::Context;
-use crate::{bootstrap, progress, promotion, steady, takeover};
+use crate::{bootstrap, deletion, progress, promotion, steady, takeover};
 
 /// What to do next for one canary.
 ///
@@ -18,8 +18,8 @@ use crate::{bootstrap, progress, promotion, steady, takeover};
 /// step; when its effects are done, decide again.
 pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
     let context = Context { plan, state, seen };
-    if seen.deleting {
-        return context.idle();
+    if let Some(decision) = deletion::decide(context) {
+        return decision;
     }
     // Also while suspended: the complaint no longer holds.
     if state.complaint && state.phase != Phase::Uninitialized {

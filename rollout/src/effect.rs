@@ -32,6 +32,17 @@ pub enum Scale {
     Zero,
     /// To the replicas that a canary needs.
     Up,
+    /// To the replicas that everybody needs: the canary is being deleted, and the target serves again.
+    Restore,
+}
+
+/// What is given back when the canary is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reverted {
+    /// The apex service selects the target's pods again, unless it goes with the canary.
+    Apex,
+    /// The mesh or ingress objects are what they were, unless they go with the canary.
+    Routes,
 }
 
 /// Something to find out. The answer comes back in [`Answers`](crate::Answers).
@@ -72,6 +83,10 @@ pub enum Effect {
         /// The analysed configs.
         configs: Option<BTreeMap<String, String>>,
     },
+    /// Puts our finalizer on the canary object, or takes it off.
+    SetFinalizer(bool),
+    /// Gives back what was the user's before.
+    Revert(Reverted),
     /// Find something out. Always the only effect of its step. Asked again on every decision until the answer is there;
     /// whoever executes it ignores a question that is already being asked.
     Ask(Question),
@@ -128,6 +143,8 @@ pub enum HoldKind {
     Gate(WebhookType),
     /// Traffic should go to the primary, but that has no available pod (or is the broken one of a failed promotion).
     RollbackBlocked,
+    /// The canary is being deleted, and its users cannot go back yet.
+    Reverting,
     /// The promotion is broken and the canary has no available pod either.
     NowhereToGo,
 }

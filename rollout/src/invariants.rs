@@ -26,6 +26,8 @@ pub enum Violation {
     FailedSideGainsNothing,
     /// W4: the target is not scaled to zero while requests are routed to it.
     NoScaleDownWhileServing,
+    /// W5: nothing is given back, and a deleted canary does not go, before the target serves.
+    NoRevertToUnavailableTarget,
     /// T1: a decision without effects does not ask to be made again at once.
     NoHotLoop,
     /// E1: the status write comes last, and the state changes only with it.
@@ -45,6 +47,7 @@ impl Violation {
             Violation::PromotedIsAnalysed => "promoted_is_analysed",
             Violation::FailedSideGainsNothing => "failed_side_gains_nothing",
             Violation::NoScaleDownWhileServing => "no_scale_down_while_serving",
+            Violation::NoRevertToUnavailableTarget => "no_revert_to_unavailable_target",
             Violation::NoHotLoop => "no_hot_loop",
             Violation::StatusWriteLast => "status_write_last",
             Violation::QuestionsStandAlone => "questions_stand_alone",
@@ -71,6 +74,8 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
             Effect::Apply(_)
             | Effect::SetTraffic(_)
             | Effect::ScaleTarget(_)
+            | Effect::SetFinalizer(_)
+            | Effect::Revert(_)
             | Effect::Ask(_)
             | Effect::CallHooks(_)
             | Effect::Emit(_)
@@ -102,6 +107,16 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
     );
     let scales_down = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
     require(!scales_down || canary_after == 0, Violation::NoScaleDownWhileServing);
+    let gives_back = decision.effects.iter().any(|effect| {
+        matches!(effect, Effect::Revert(_)) || (seen.deleting && *effect == Effect::SetFinalizer(false))
+    });
+    let target_serves = seen.reverting.as_ref().is_none_or(|reverting| {
+        let target = reverting.as_ref().map(|reverting| &reverting.target);
+        target.is_ok_and(|target| {
+            target.as_ref().is_none_or(|target| target.readiness.is_ready() && target.available > 0)
+        })
+    });
+    require(!gives_back || target_serves, Violation::NoRevertToUnavailableTarget);
     let awake = matches!(decision.wake, Wake::At(at) if at <= seen.now);
     require(!(awake && decision.effects.is_empty()), Violation::NoHotLoop);
     let writes = decision.effects.iter().filter(|effect| **effect == Effect::WriteStatus).count();
@@ -117,6 +132,8 @@ fn split_of(effect: &Effect) -> Option<Split> {
         Effect::SetTraffic(split) | Effect::Apply(Component::Routes(split)) => Some(*split),
         Effect::Apply(_)
         | Effect::ScaleTarget(_)
+        | Effect::SetFinalizer(_)
+        | Effect::Revert(_)
         | Effect::Promote { .. }
         | Effect::Ask(_)
         | Effect::CallHooks(_)

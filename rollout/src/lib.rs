@@ -21,6 +21,7 @@
 mod analysis;
 mod bootstrap;
 mod decide;
+mod deletion;
 mod effect;
 pub mod invariants;
 mod message;
@@ -30,6 +31,7 @@ mod progress;
 mod promotion;
 mod repair;
 mod rollback;
+mod session;
 mod snapshot;
 mod state;
 mod steady;
@@ -40,12 +42,14 @@ mod takeover;
 pub use analysis::{Check, CheckKind, Limit, Sample, SampleError};
 pub use bootstrap::providers_message;
 pub use decide::decide;
-pub use effect::{Component, Decision, Effect, Hold, HoldKind, Outcome, Question, Scale, Wake};
+pub use effect::{Component, Decision, Effect, Hold, HoldKind, Outcome, Question, Reverted, Scale, Wake};
 pub use message::{Breach, Message, Notice};
 pub use phase::is_legal;
-pub use plan::{AlertFacts, Hook, OutagePolicy, Plan, Settings, Unsupported};
+pub use plan::{AlertFacts, Capabilities, Hook, OutagePolicy, Plan, Settings, Unsupported};
+pub use session::{Cookie, Cookies, Sessions};
 pub use snapshot::{
-    Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, RoundAnswer, Snapshot, Split, TargetView,
+    Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, Snapshot, Split,
+    TargetView,
 };
 pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, State};
-pub use strategy::{Strategy, Weights};
+pub use strategy::{AbTesting, Advance, BlueGreen, News, Position, Strategy, Weighted, Weights};

@@ -110,6 +110,10 @@ pub enum Message {
     MetricsRecovered { canary: String },
     /// The canary's weight was raised.
     AdvanceCanary { canary: String, weight: u32 },
+    /// One more iteration of blue/green or A/B.
+    AdvanceIteration { canary: String, number: u32, of: u32 },
+    /// All requests go to the canary, which may have got copies of them until now.
+    RoutingToCanary { was_mirrored: bool },
     /// The primary's weight was raised on the way back.
     AdvancePrimary { canary: String, weight: u32 },
     /// The primary gets the analysed revision.
@@ -120,6 +124,8 @@ pub enum Message {
     CanaryUnavailable { canary: String },
     /// The weights are not those of the status; they were put right.
     WeightsRepaired { canary: String, found: u32, weight: u32 },
+    /// Requests were copied to the canary, or not, against the status; it was put right.
+    MirroringRepaired { canary: String, mirrored: bool },
     /// Promotion is complete.
     Promoted { target: String },
     /// Promotion without analysis is complete.
@@ -140,6 +146,12 @@ pub enum Message {
     PrimaryMissing { primary: String, target: String },
     /// Traffic should go to the primary, but that cannot take it.
     RollbackBlocked { canary: String },
+    /// The canary is deleted and what it changed is put back.
+    Terminating { canary: String },
+    /// Everything is put back.
+    Terminated { canary: String },
+    /// The target cannot take its users back yet.
+    NotReadyForDeletion { canary: String, reason: String },
     /// The promotion failed and the canary cannot take over.
     NowhereToGo { target: String, error: String },
 }
@@ -158,9 +170,13 @@ impl Message {
             | Starting { .. }
             | MetricsRecovered { .. }
             | AdvanceCanary { .. }
+            | AdvanceIteration { .. }
+            | RoutingToCanary { .. }
             | AdvancePrimary { .. }
             | Copying { .. }
             | RoutingToPrimary
+            | Terminating { .. }
+            | Terminated { .. }
             | Promoted { .. }
             | PromotedWithoutAnalysis { .. } => AlertSeverity::Info,
             Obstacle(_)
@@ -173,12 +189,14 @@ impl Message {
             | MetricsOutage { .. }
             | CanaryUnavailable { .. }
             | WeightsRepaired { .. }
+            | MirroringRepaired { .. }
             | RollingBackChecks { .. }
             | RollingBackDeadline { .. }
             | RollingBackHook { .. }
             | CanaryFailed { .. }
             | PromotionFailed { .. }
             | PostRolloutFailed { .. }
+            | NotReadyForDeletion { .. }
             | RollbackBlocked { .. } => AlertSeverity::Warn,
             ProvidersUnavailable(_) | PrimaryMissing { .. } | NowhereToGo { .. } => AlertSeverity::Error,
             // A rollback hook that passes is bad news.
@@ -228,6 +246,11 @@ impl fmt::Display for Message {
             ),
             MetricsRecovered { canary } => write!(f, "Metrics are available again, resuming analysis of {canary}"),
             AdvanceCanary { canary, weight } => write!(f, "Advance {canary} canary weight {weight}"),
+            AdvanceIteration { canary, number, of } => write!(f, "Advance {canary} canary iteration {number}/{of}"),
+            RoutingToCanary { was_mirrored: true } => {
+                write!(f, "Stop traffic mirroring and route all traffic to canary")
+            }
+            RoutingToCanary { was_mirrored: false } => write!(f, "Routing all traffic to canary"),
             AdvancePrimary { canary, weight } => write!(f, "Advance {canary} primary weight {weight}"),
             Copying { target, primary } => write!(f, "Copying {target} template spec to {primary}"),
             RoutingToPrimary => write!(f, "Routing all traffic to primary"),
@@ -236,6 +259,12 @@ impl fmt::Display for Message {
             }
             WeightsRepaired { canary, found, weight } => {
                 write!(f, "Canary weight of {canary} was {found} instead of {weight}, set to {weight}")
+            }
+            MirroringRepaired { canary, mirrored: true } => {
+                write!(f, "Traffic mirroring of {canary} was off, turned on again")
+            }
+            MirroringRepaired { canary, mirrored: false } => {
+                write!(f, "Traffic mirroring of {canary} was on, turned off")
             }
             Promoted { target } => write!(f, "Promotion completed! Scaling down {target}"),
             PromotedWithoutAnalysis { target } => {
@@ -260,6 +289,15 @@ impl fmt::Display for Message {
             ),
             RollbackBlocked { canary } => {
                 write!(f, "Canary {canary} is waiting to route traffic back: the primary cannot take it")
+            }
+            Terminating { canary } => write!(f, "Terminating canary {canary}"),
+            Terminated { canary } => write!(f, "Terminated canary {canary}"),
+            NotReadyForDeletion { canary, reason } => {
+                write!(
+                    f,
+                    "canary not ready during finalizing: {reason}; {canary} stays until it is, or until revertOnDeletion is \
+                     set to false"
+                )
             }
             NowhereToGo { target, error } => {
                 write!(f, "Promotion of {target} failed and the canary has no available pods to take over: {error}")

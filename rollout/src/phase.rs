@@ -10,7 +10,7 @@ pub fn is_legal(from: Phase, to: Phase) -> bool {
 fn successors(phase: Phase) -> &'static [Phase] {
     use Phase::*;
     match phase {
-        Uninitialized => &[Initializing],
+        Uninitialized => &[Initializing, Terminating],
         Initializing => &[Initialized, Terminating],
         Initialized | Succeeded | Failed => &[Progressing, Waiting, Terminating],
         Waiting => &[Progressing, Initialized, Succeeded, Failed, Terminating],

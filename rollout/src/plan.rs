@@ -5,7 +5,9 @@ use std::time::Duration;
 use aviary_crds::validated::{MetricLimit, MetricSource, Steps, ValidatedAnalysis, ValidatedCanary, WebhookType};
 
 use crate::analysis::{Check, CheckKind, Limit};
-use crate::strategy::{Strategy, Weights};
+use crate::session::{Cookies, Sessions};
+use crate::state::State;
+use crate::strategy::{AbTesting, BlueGreen, Strategy, Weighted, Weights};
 use thiserror::Error;
 
 /// One webhook of the plan. The endpoint itself is the courier's business.
@@ -37,10 +39,28 @@ pub enum OutagePolicy {
 pub struct Settings {
     /// What a missing answer of the monitoring means.
     pub outage: OutagePolicy,
-    /// Whether the canary's provider moves traffic (`kubernetes` does not).
-    pub routed: bool,
+    /// What the canary's provider can do.
+    pub provider: Capabilities,
     /// `--cluster-name`, shown in alerts.
     pub cluster_name: Option<String>,
+}
+
+/// What a traffic provider can do for one canary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Divide requests by weight (`kubernetes` cannot).
+    pub weights: bool,
+    /// Divide only the requests that meet conditions. Without it, an A/B test would send everybody to the canary.
+    pub matching: bool,
+    /// Copy requests to the canary. Without it, a canary that waits for the copies would wait for ever.
+    pub mirroring: bool,
+    /// Keep clients on their side with cookies.
+    pub sessions: bool,
+}
+
+impl Capabilities {
+    /// Everything.
+    pub const ALL: Capabilities = Capabilities { weights: true, matching: true, mirroring: true, sessions: true };
 }
 
 /// A feature of the Canary API that this version does not serve. The canary is refused rather than run differently.
@@ -77,8 +97,12 @@ pub struct Plan {
     pub suspended: bool,
     /// `spec.skipAnalysis`, or no analysis at all.
     pub skip_analysis: bool,
+    /// `spec.revertOnDeletion`.
+    pub revert_on_deletion: bool,
     /// How traffic moves.
     pub strategy: Strategy,
+    /// What cookies are made from, where clients are kept on their side.
+    pub sessions: Option<Sessions>,
     /// Time between check rounds, at least 10 s in production.
     pub interval: Duration,
     /// Failed checks that end the run, at least 1.
@@ -102,10 +126,6 @@ impl Plan {
     /// The canary asks for a feature that is not served.
     pub fn new(canary: &ValidatedCanary, settings: &Settings) -> Result<Plan, Unsupported> {
         let analysis = &canary.analysis;
-        // Ignored, it would leave the target at zero when the canary goes.
-        if canary.revert_on_deletion {
-            return Err(Unsupported { path: "spec.revertOnDeletion", feature: "reverting on deletion" });
-        }
         Ok(Plan {
             canary: canary.key.name.clone(),
             namespace: canary.key.namespace.clone(),
@@ -113,7 +133,9 @@ impl Plan {
             target: canary.target.name.clone(),
             suspended: canary.suspended,
             skip_analysis: canary.skip_analysis,
+            revert_on_deletion: canary.revert_on_deletion,
             strategy: strategy(canary, settings)?,
+            sessions: sessions(canary, settings)?,
             interval: analysis.interval,
             threshold: analysis.threshold,
             step_weight_promotion: analysis.step_weight_promotion,
@@ -131,6 +153,11 @@ impl Plan {
     /// `<canary>.<namespace>`, as events name the canary.
     pub fn canary_id(&self) -> String {
         format!("{}.{}", self.canary, self.namespace)
+    }
+
+    /// The cookies in this state, where clients are kept on their side.
+    pub fn cookies(&self, state: &State) -> Option<Cookies> {
+        self.sessions.as_ref().map(|sessions| sessions.cookies(state))
     }
 
     /// `<target>.<namespace>`.
@@ -156,28 +183,57 @@ impl Plan {
 
 fn strategy(canary: &ValidatedCanary, settings: &Settings) -> Result<Strategy, Unsupported> {
     let analysis = &canary.analysis;
+    let can = settings.provider;
     let unsupported = |path, feature| Err(Unsupported { path, feature });
-    // Flagger runs such a canary as blue/green with ten iterations.
-    if !settings.routed && !canary.skip_analysis {
-        return unsupported("spec.provider", "an analysis with a provider that routes no traffic");
+    // No weight is ever set.
+    if canary.skip_analysis {
+        return Ok(Strategy::weighted(Weights::Linear { step: 100, max: 100 }));
     }
-    if analysis.mirror {
-        return unsupported("spec.analysis.mirror", "traffic mirroring");
+    let has_conditions = !analysis.matches.is_empty();
+    if has_conditions && !can.matching {
+        return unsupported("spec.analysis.match", "matching requests with this provider and protocol");
     }
-    if analysis.session_affinity.is_some() {
-        return unsupported("spec.analysis.sessionAffinity", "session affinity");
+    // An A/B test mirrors nothing, in Flagger either.
+    let is_ab_test = matches!(analysis.steps, Steps::Iterations(_)) && has_conditions;
+    let mirror = analysis.mirror && !is_ab_test;
+    if mirror && !can.mirroring {
+        return unsupported("spec.analysis.mirror", "traffic mirroring with this provider and protocol");
     }
-    match &analysis.steps {
-        Steps::Weight { .. } | Steps::Weights(_) if !analysis.matches.is_empty() => {
-            unsupported("spec.analysis.match", "matching requests in a weighted canary")
+    if mirror && has_conditions {
+        return unsupported("spec.analysis.mirror", "traffic mirroring together with spec.analysis.match");
+    }
+    let weights = match &analysis.steps {
+        Steps::Iterations(iterations) if is_ab_test => {
+            return Ok(Strategy::AbTesting(AbTesting { iterations: *iterations }));
         }
-        Steps::Weight { step, max } => Ok(Strategy::Canary(Weights::Linear { step: *step, max: *max })),
-        Steps::Weights(weights) => Ok(Strategy::Canary(Weights::List(weights.clone()))),
-        // Only with skipAnalysis, where no weight is ever set.
-        Steps::None => Ok(Strategy::Canary(Weights::Linear { step: 100, max: 100 })),
-        Steps::Iterations(_) if !analysis.matches.is_empty() => unsupported("spec.analysis.match", "A/B testing"),
-        Steps::Iterations(_) => unsupported("spec.analysis.iterations", "blue/green"),
+        Steps::Iterations(iterations) => {
+            return Ok(Strategy::BlueGreen(BlueGreen { iterations: *iterations, mirror, switches: can.weights }));
+        }
+        Steps::Weight { step, max } => Weights::Linear { step: *step, max: *max },
+        Steps::Weights(weights) => Weights::List(weights.clone()),
+        // Only with skipAnalysis.
+        Steps::None => Weights::Linear { step: 100, max: 100 },
+    };
+    // Flagger runs such a canary as blue/green with ten iterations.
+    if !can.weights {
+        return unsupported("spec.provider", "a weighted analysis with a provider that routes no traffic");
     }
+    Ok(Strategy::Canary(Weighted { weights, mirror }))
+}
+
+/// Sessions are those of weighted canaries. Where requests are matched, by an A/B test or a weighted canary, Flagger renders
+/// none; blue/green has nobody to keep on a side.
+fn sessions(canary: &ValidatedCanary, settings: &Settings) -> Result<Option<Sessions>, Unsupported> {
+    let Some(affinity) = canary.sessions() else { return Ok(None) };
+    if !settings.provider.sessions {
+        let feature = "session affinity with this provider and protocol";
+        return Err(Unsupported { path: "spec.analysis.sessionAffinity", feature });
+    }
+    Ok(Some(Sessions {
+        canary_uid: canary.key.uid.clone(),
+        cookie_name: affinity.cookie_name.clone(),
+        primary_cookie_name: affinity.primary_cookie_name.clone(),
+    }))
 }
 
 /// In the order in which Flagger judges them: built-in and inline metrics first, then templates.

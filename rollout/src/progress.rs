@@ -15,6 +15,7 @@ use crate::repair::{repair, without_target};
 use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back};
 use crate::snapshot::{Readiness, Split, TargetView};
 use crate::step::{Context, Gate, Step, Validity};
+use crate::strategy::{Advance, News};
 
 pub(crate) fn decide(context: Context) -> Decision {
     let Context { plan, state, seen } = context;
@@ -60,7 +61,7 @@ pub(crate) fn decide(context: Context) -> Decision {
     if !context.canary_serves() {
         return context.hold_until_canary_serves();
     }
-    if state.canary_weight == 0 {
+    if !state.position().has_begun() {
         return begin(context);
     }
     match state.last_step {
@@ -144,8 +145,8 @@ fn route_back(context: Context) -> Result<Option<Effect>, Box<Decision>> {
 
 fn promotion_was_cut(context: Context) -> bool {
     let Context { plan, state, .. } = context;
-    let at_promotion_point = state.canary_weight > 0 && plan.strategy.next_weight(state.canary_weight).is_none();
-    at_promotion_point && promotion::is_promoted(context)
+    let at = state.position();
+    at.has_begun() && plan.strategy.next(at).is_none() && promotion::is_promoted(context)
 }
 
 /// An unready primary stops the analysis, unless the canary serves everybody anyway. It never causes a rollback onto it
@@ -164,7 +165,7 @@ fn wait_for_primary(context: Context) -> Option<Decision> {
     }
 }
 
-/// Weight 0: pre-rollout hooks, then the first weight, at once.
+/// Nothing was done yet: pre-rollout hooks, then the first step, at once.
 fn begin(context: Context) -> Decision {
     let Context { plan, state, seen } = context;
     if state.failed_checks > 0
@@ -192,14 +193,18 @@ fn begin(context: Context) -> Decision {
             return count_failure(step, message, seen.now);
         }
     }
+    let Some(next) = plan.strategy.next(state.position()) else { return context.idle() };
+    if !plan.strategy.asks_before_increase(state.position()) {
+        return advance(context, step, next);
+    }
     match context.gate(WebhookType::ConfirmTrafficIncrease, Validity::Fresh) {
-        Gate::Open(passed) => advance(context, step.passed(WebhookType::ConfirmTrafficIncrease, passed)),
+        Gate::Open(passed) => advance(context, step.passed(WebhookType::ConfirmTrafficIncrease, passed), next),
         Gate::Ask => ask_with_rollback(context, Question::Hooks(WebhookType::ConfirmTrafficIncrease)),
         Gate::Closed { hook, at, .. } => hold_traffic_increase(context, hook, context.interval_after(at)),
     }
 }
 
-/// Weight above 0: one round per interval, and what follows from it.
+/// Under way: one round per interval, and what follows from it.
 fn check(context: Context, last_step: Timestamp) -> Decision {
     let Context { plan, state, seen } = context;
     if let Some(decision) = on_signal(context) {
@@ -240,45 +245,52 @@ fn has_gates(plan: &Plan) -> bool {
     plan.has_hooks(WebhookType::ConfirmTrafficIncrease) || plan.has_hooks(WebhookType::ConfirmPromotion)
 }
 
-/// The round passed: on to the next weight, or to the promotion.
-fn proceed(context: Context, step: Step, round_at: Timestamp) -> Decision {
+/// The round passed: on to the next step, or to the promotion.
+fn proceed(context: Context, mut step: Step, round_at: Timestamp) -> Decision {
     let Context { plan, state, .. } = context;
-    let last = plan.strategy.next_weight(state.canary_weight).is_none();
-    let kind = WebhookType::ConfirmTrafficIncrease;
-    let step = if last && state.phase == Phase::WaitingPromotion {
-        step
-    } else {
-        match context.gate(kind, Validity::Since(round_at)) {
+    let at = state.position();
+    let next = plan.strategy.next(at);
+    let was_confirmed = next.is_none() && state.phase == Phase::WaitingPromotion;
+    if plan.strategy.asks_before_increase(at) && !was_confirmed {
+        let kind = WebhookType::ConfirmTrafficIncrease;
+        step = match context.gate(kind, Validity::Since(round_at)) {
             Gate::Open(passed) => step.passed(kind, passed),
             Gate::Ask => return context.ask(Question::Hooks(kind)),
             Gate::Closed { hook, at, .. } => return hold_traffic_increase(context, hook, context.interval_after(at)),
-        }
-    };
-    if !last {
-        return advance(context, step);
+        };
     }
-    match context.gate(WebhookType::ConfirmPromotion, Validity::Since(round_at)) {
-        Gate::Open(passed) => promotion::promote(context, step.passed(WebhookType::ConfirmPromotion, passed)),
-        Gate::Ask => context.ask(Question::Hooks(WebhookType::ConfirmPromotion)),
-        Gate::Closed { hook, at, .. } => hold_promotion(context, &hook, context.interval_after(at)),
+    if plan.strategy.asks_before_promotion(at) {
+        let kind = WebhookType::ConfirmPromotion;
+        step = match context.gate(kind, Validity::Since(round_at)) {
+            Gate::Open(passed) => step.passed(kind, passed),
+            Gate::Ask => return context.ask(Question::Hooks(kind)),
+            Gate::Closed { hook, at, .. } => return hold_promotion(context, &hook, context.interval_after(at)),
+        };
+    }
+    match next {
+        Some(next) => advance(context, step, next),
+        None => promotion::promote(context, step),
     }
 }
 
-fn advance(context: Context, step: Step) -> Decision {
-    let Context { plan, state, seen } = context;
-    let Some(weight) = plan.strategy.next_weight(state.canary_weight) else { return context.idle() };
-    let route = match context.route(Split::to_canary(weight)) {
+fn advance(context: Context, step: Step, next: Advance) -> Decision {
+    let Context { plan, seen, .. } = context;
+    let route = match context.route(plan.strategy.split(next.to)) {
         Ok(effect) => effect,
         Err(decision) => return *decision,
     };
-    step.effect_if(route).emit(Message::AdvanceCanary { canary: plan.canary_id(), weight }).write(
-        Phase::Progressing,
-        |next| {
-            next.canary_weight = weight;
-            next.last_step = Some(seen.now);
-            next.metrics_unavailable_since = None;
-        },
-    )
+    let canary = plan.canary_id();
+    let message = match next.news {
+        News::Weight(weight) => Message::AdvanceCanary { canary, weight },
+        News::Iteration { number, of } => Message::AdvanceIteration { canary, number, of },
+        News::AllToCanary { was_mirrored } => Message::RoutingToCanary { was_mirrored },
+    };
+    step.effect_if(route).emit(message).write(Phase::Progressing, |state| {
+        state.canary_weight = next.to.weight;
+        state.iterations = next.to.iterations;
+        state.last_step = Some(seen.now);
+        state.metrics_unavailable_since = None;
+    })
 }
 
 fn count_failure(step: Step, message: Message, now: Timestamp) -> Decision {

@@ -77,7 +77,12 @@ pub(crate) fn promoting(context: Context) -> Decision {
         return decision;
     }
     let found = match &seen.traffic {
-        None => return context.step().write(Phase::Finalising, |next| next.canary_weight = 0),
+        None => {
+            return context.step().write(Phase::Finalising, |next| {
+                next.canary_weight = 0;
+                next.iterations = 0;
+            });
+        }
         Some(Ok(split)) => *split,
         Some(Err(text)) => return context.obstacle(HoldKind::Routes, text),
     };

@@ -101,9 +101,13 @@ pub(crate) fn repair_weights(context: Context) -> Option<Decision> {
     if seen.repairs_paused && !protects_users {
         return None;
     }
-    let message = match protects_users {
-        true => Message::CanaryUnavailable { canary: plan.canary_id() },
-        false => Message::WeightsRepaired { canary: plan.canary_id(), found: found.canary, weight: expected.canary },
+    let canary = plan.canary_id();
+    let message = if protects_users {
+        Message::CanaryUnavailable { canary }
+    } else if found.canary == expected.canary {
+        Message::MirroringRepaired { canary, mirrored: expected.mirrored }
+    } else {
+        Message::WeightsRepaired { canary, found: found.canary, weight: expected.canary }
     };
     let step = context.step().effect(Effect::SetTraffic(expected)).emit(message);
     let analysing = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
@@ -119,17 +123,17 @@ pub(crate) fn repair_weights(context: Context) -> Option<Decision> {
 fn is_half_done_step(context: Context, found: Split) -> bool {
     let Context { plan, state, seen } = context;
     let due = state.last_step.is_none_or(|at| seen.now >= context.interval_after(at));
-    if !due || found != Split::to_canary(found.canary) {
+    if !due {
         return false;
     }
     match state.phase {
         Phase::Promoting => {
             let step = if plan.step_weight_promotion == 0 { 100 } else { plan.step_weight_promotion };
-            found.canary == state.canary_weight.saturating_sub(step) && context.primary_serves()
+            found == Split::to_canary(state.canary_weight.saturating_sub(step)) && context.primary_serves()
         }
         Phase::Progressing | Phase::WaitingPromotion => {
             let canary_ready = seen.target.as_ref().is_ok_and(|target| target.readiness.is_ready());
-            plan.strategy.next_weight(state.canary_weight) == Some(found.canary)
+            plan.strategy.next(state.position()).is_some_and(|next| plan.strategy.split(next.to) == found)
                 && canary_ready
                 && context.canary_serves()
                 && context.closed_gate().is_none()

@@ -139,6 +139,28 @@ pub struct Answers {
     pub hooks: BTreeMap<WebhookType, Answer<Vec<HookAnswer>>>,
 }
 
+/// The target as it is given back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Returned {
+    /// Whether it has fewer replicas than everybody needs.
+    pub is_short_of_pods: bool,
+    /// Rollout state judged with the canary's ready threshold. The reason text is that of Kubernetes, without a prefix.
+    pub readiness: Readiness,
+    /// Pods that can serve requests now.
+    pub available: u32,
+}
+
+/// What is left to give back before a canary with `revertOnDeletion` may go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reverting {
+    /// The target; `None` if it does not exist.
+    pub target: Option<Returned>,
+    /// Whether the apex service needs a write.
+    pub apex: bool,
+    /// Whether the mesh or ingress objects need a write.
+    pub routes: bool,
+}
+
 /// Everything observed about one canary at one instant.
 ///
 /// Never older than the effects executed before: whoever builds it waits until the caches have seen its own writes.
@@ -148,6 +170,11 @@ pub struct Snapshot {
     pub now: Timestamp,
     /// Whether the canary object is being deleted.
     pub deleting: bool,
+    /// Whether the canary object carries our finalizer.
+    pub has_finalizer: bool,
+    /// What is left to give back, or the text that says why it cannot be told. Looked at only while a canary with
+    /// `revertOnDeletion` is being deleted and has our finalizer.
+    pub reverting: Option<Result<Reverting, String>>,
     /// The target, or the text that says why it cannot be used (missing, no selector label, missing ConfigMap …).
     pub target: Result<TargetView, String>,
     /// The primary workload; `None` while it does not exist.

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aviary_crds::status::{CanaryCondition, CanaryStatus, Phase, whole_seconds};
 use jiff::Timestamp;
 
+use crate::strategy::Position;
+
 /// What the `Promoted` condition says, and since when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromotedCondition {
@@ -23,11 +25,11 @@ pub struct PromotedCondition {
 pub struct State {
     /// Phase.
     pub phase: Phase,
-    /// Weight of the canary, 0–100. This is what the routes must say.
+    /// Weight of the canary, 0–100. This is what the routes must say; in an A/B test, for those who meet the conditions.
     pub canary_weight: u32,
     /// Failed checks of the present analysis, cumulative.
     pub failed_checks: u32,
-    /// Iterations done (blue/green and A/B).
+    /// Iterations done, see [`Position::iterations`].
     pub iterations: u32,
     /// Checksums of the configs of the revision last seen.
     pub tracked_configs: Option<BTreeMap<String, String>>,
@@ -43,6 +45,12 @@ pub struct State {
     pub last_step: Option<Timestamp>,
     /// Since when the monitoring does not answer.
     pub metrics_unavailable_since: Option<Timestamp>,
+    /// Session cookie (`name=value`) of clients of the canary, while it has weight.
+    pub session_cookie: Option<String>,
+    /// The same for the primary.
+    pub primary_session_cookie: Option<String>,
+    /// Session cookie of the run that ended last.
+    pub previous_session_cookie: Option<String>,
     /// The `Promoted` condition.
     pub promoted: Option<PromotedCondition>,
     /// Whether the stored status carries a complaint of ours (`Accepted`, `Degraded`) that no longer holds: a plan
@@ -60,6 +68,11 @@ pub const ACCEPTED: &str = "Accepted";
 pub const DEGRADED: &str = "Degraded";
 
 impl State {
+    /// Where the analysis stands.
+    pub fn position(&self) -> Position {
+        Position { weight: self.canary_weight, iterations: self.iterations }
+    }
+
     /// Reads a status, whoever wrote it.
     pub fn from_status(status: &CanaryStatus) -> State {
         let promoted = status.conditions.iter().find(|condition| condition.condition_type == PROMOTED);
@@ -74,6 +87,9 @@ impl State {
             last_transition: status.last_transition_time,
             last_step: last_step(status),
             metrics_unavailable_since: status.metrics_unavailable_since.or_else(|| outage_condition(status)),
+            session_cookie: non_empty(status.session_affinity_cookie.as_ref()),
+            primary_session_cookie: non_empty(status.primary_session_affinity_cookie.as_ref()),
+            previous_session_cookie: non_empty(status.previous_session_affinity_cookie.as_ref()),
             promoted: promoted.and_then(promoted_from),
             complaint: status
                 .conditions
@@ -121,6 +137,9 @@ impl State {
             last_transition_time: self.last_transition.map(whole_seconds),
             last_step_time: self.last_step,
             metrics_unavailable_since: self.metrics_unavailable_since,
+            session_affinity_cookie: self.session_cookie.clone(),
+            primary_session_affinity_cookie: self.primary_session_cookie.clone(),
+            previous_session_affinity_cookie: self.previous_session_cookie.clone(),
             observed_generation: generation,
             conditions,
             ..previous.clone()
@@ -130,6 +149,10 @@ impl State {
 
 fn percent(weight: i64) -> u32 {
     u32::try_from(weight.clamp(0, 100)).unwrap_or(0)
+}
+
+fn non_empty(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
 }
 
 /// A status that Flagger wrote, or that went through Flagger's CRD, has no step time; its last write then was the step.
@@ -186,6 +209,9 @@ mod tests {
             canary_weight: 30,
             failed_checks: 2,
             iterations: 0,
+            session_cookie: Some("canary=a".into()),
+            primary_session_cookie: Some("primary=b".into()),
+            previous_session_cookie: Some("canary=c".into()),
             tracked_configs: Some(BTreeMap::from([("configmap/a".into(), "0011".into())])),
             last_applied: "b".into(),
             last_promoted: "a".into(),

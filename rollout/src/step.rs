@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::effect::{Component, Decision, Effect, Hold, HoldKind, Question, Wake};
 use crate::message::{Message, Notice};
 use crate::plan::Plan;
+use crate::session;
 use crate::snapshot::{Answer, HookAnswer, Snapshot, Split, TargetView};
 use crate::state::{PromotedCondition, State};
 use aviary_crds::validated::WebhookType;
@@ -146,7 +147,7 @@ impl<'a> Context<'a> {
     /// Whether all requests are the canary's by design: at the end of an analysis up to 100 %, or after a promotion that
     /// failed.
     pub(crate) fn canary_serves_all(self) -> bool {
-        self.state.canary_weight == 100
+        self.state.canary_weight == 100 && self.plan.strategy.is_for_everybody(self.state.position())
     }
 
     /// Whether the target holds something that is neither what was last seen nor what the primary runs.
@@ -220,12 +221,24 @@ impl<'a> Context<'a> {
         self.plan.hooks_of(kind).any(|candidate| candidate.name == hook && candidate.mute_alert)
     }
 
-    /// The split that must be in force: the state's weight, unless the canary has no pod to serve it.
+    /// The split that must be in force: that of the state, unless the canary has no pod to serve it.
     pub(crate) fn expected_split(self) -> Split {
         if self.state.canary_weight > 0 && !self.canary_serves() && self.primary_serves() {
             return Split::PRIMARY;
         }
-        Split::to_canary(self.state.canary_weight)
+        match self.state.phase {
+            Phase::Progressing | Phase::WaitingPromotion => self.plan.strategy.split(self.state.position()),
+            Phase::Uninitialized
+            | Phase::Initializing
+            | Phase::Initialized
+            | Phase::Waiting
+            | Phase::Promoting
+            | Phase::Finalising
+            | Phase::Succeeded
+            | Phase::Failed
+            | Phase::Terminating
+            | Phase::Terminated => Split::to_canary(self.state.canary_weight),
+        }
     }
 }
 
@@ -283,6 +296,7 @@ impl Step<'_> {
         self.next.last_transition = Some(now);
         self.next.complaint = false;
         change(&mut self.next);
+        session::settle(self.context.plan.sessions.as_ref(), self.context.state, &mut self.next);
         self.next.promoted = Some(promoted_condition(self.context.state.promoted.as_ref(), phase, now));
         self.effects.push(Effect::WriteStatus);
         self.done()

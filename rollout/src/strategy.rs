@@ -1,28 +1,134 @@
-//! How traffic moves. One file per strategy, the same functions in each.
+//! How an analysis proceeds. One file per strategy, the same functions in each:
+//!
+//! - `next`: the step that follows a position, or `None` when the analysis at it was the last one;
+//! - `split`: how requests are divided at a position;
+//! - `asks_before_increase`, `asks_before_promotion`: which confirm gate must be open before a position is left.
+//!
+//! All of them are pure functions of the [`Position`], which `.status` stores. A run that was cut anywhere therefore goes
+//! on from where it was.
 
+mod ab_testing;
+mod blue_green;
 mod canary;
 
-pub use canary::Weights;
+pub use ab_testing::AbTesting;
+pub use blue_green::BlueGreen;
+pub use canary::{Weighted, Weights};
 
-/// How traffic moves during the analysis.
+use crate::snapshot::Split;
+
+/// Where an analysis stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Weight of the canary, 0–100.
+    pub weight: u32,
+    /// Iterations done. A weighted canary that mirrors has 1 while it does.
+    pub iterations: u32,
+}
+
+impl Position {
+    /// Whether anything was done yet: before that come the pre-rollout hooks.
+    pub fn has_begun(self) -> bool {
+        self.weight > 0 || self.iterations > 0
+    }
+}
+
+/// A step of an analysis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// Where it leads.
+    pub to: Position,
+    /// What is told about it.
+    pub news: News,
+}
+
+/// What is told about a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// The canary's weight.
+    Weight(u32),
+    /// One more of so many iterations.
+    Iteration {
+        /// Which one, from 1.
+        number: u32,
+        /// How many there are.
+        of: u32,
+    },
+    /// Everybody gets the canary.
+    AllToCanary {
+        /// Whether it got copies of the requests until now.
+        was_mirrored: bool,
+    },
+}
+
+/// How an analysis proceeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Strategy {
     /// Step by step to the canary.
-    Canary(Weights),
+    Canary(Weighted),
+    /// Those who meet the conditions get the canary, for some iterations.
+    AbTesting(AbTesting),
+    /// Some iterations without users, then everybody at once.
+    BlueGreen(BlueGreen),
 }
 
 impl Strategy {
+    /// A weighted canary that does not mirror.
+    pub fn weighted(weights: Weights) -> Strategy {
+        Strategy::Canary(Weighted { weights, mirror: false })
+    }
+
     /// As the `deployment_strategy` label of the counters spells it.
     pub fn label(&self) -> &'static str {
         match self {
             Strategy::Canary(_) => "canary",
+            Strategy::AbTesting(_) => "ab-testing",
+            Strategy::BlueGreen(_) => "blue-green",
         }
     }
 
-    /// The weight that follows `weight`, or `None` when the analysis at `weight` was the last one.
-    pub fn next_weight(&self, weight: u32) -> Option<u32> {
+    /// The step that follows, or `None` when the analysis at this position was the last one.
+    pub fn next(&self, at: Position) -> Option<Advance> {
         match self {
-            Strategy::Canary(weights) => weights.next(weight),
+            Strategy::Canary(canary) => canary.next(at),
+            Strategy::AbTesting(ab_testing) => ab_testing.next(at),
+            Strategy::BlueGreen(blue_green) => blue_green.next(at),
+        }
+    }
+
+    /// How requests are divided at this position.
+    pub fn split(&self, at: Position) -> Split {
+        match self {
+            Strategy::Canary(canary) => canary.split(at),
+            Strategy::AbTesting(ab_testing) => ab_testing.split(at),
+            Strategy::BlueGreen(blue_green) => blue_green.split(at),
+        }
+    }
+
+    /// Whether the confirm-traffic-increase gate must be open before this position is left.
+    pub fn asks_before_increase(&self, at: Position) -> bool {
+        match self {
+            Strategy::Canary(canary) => canary.asks_before_increase(at),
+            Strategy::AbTesting(ab_testing) => ab_testing.asks_before_increase(at),
+            Strategy::BlueGreen(blue_green) => blue_green.asks_before_increase(at),
+        }
+    }
+
+    /// Whether the confirm-promotion gate must be open before this position is left.
+    pub fn asks_before_promotion(&self, at: Position) -> bool {
+        match self {
+            Strategy::Canary(canary) => canary.asks_before_promotion(at),
+            Strategy::AbTesting(ab_testing) => ab_testing.asks_before_promotion(at),
+            Strategy::BlueGreen(blue_green) => blue_green.asks_before_promotion(at),
+        }
+    }
+
+    /// Whether a canary at 100 % serves everybody there. In a running A/B test it serves only those who meet the
+    /// conditions; everybody else depends on the primary.
+    pub fn is_for_everybody(&self, at: Position) -> bool {
+        match self {
+            Strategy::Canary(_) | Strategy::BlueGreen(_) => true,
+            Strategy::AbTesting(_) => at.iterations == 0,
         }
     }
 }

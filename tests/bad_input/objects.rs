@@ -98,67 +98,61 @@ fn unsupported_features_of_one_object_are_all_named() {
         |canary| {
             canary["spec"]["provider"] = json!("kubernetes");
             canary["spec"]["targetRef"]["kind"] = json!("DaemonSet");
-            canary["spec"]["analysis"]["iterations"] = json!(5);
-            let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-            analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
+            canary["spec"]["analysis"]["mirror"] = json!(true);
+            canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
         },
         &[
             "spec.provider",
             "\"kubernetes\"",
             "spec.targetRef.kind",
             "DaemonSet",
-            "spec.analysis.iterations",
-            "blue/green",
+            "spec.analysis.mirror",
+            "traffic mirroring together with spec.analysis.match",
         ],
         json!({
-            "provider": null, "targetRef": {"kind": "Deployment"},
-            "analysis": {"iterations": null, "stepWeight": 10, "maxWeight": 50},
+            "provider": null, "targetRef": {"kind": "Deployment"}, "analysis": {"mirror": null, "match": null},
         }),
     );
 }
 
-fn iterations(canary: &mut Value) {
-    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-    analysis.insert("iterations".to_owned(), json!(5));
-}
-
+/// On a TCP route there are no requests to look at: Flagger would send everybody to the canary.
 #[test]
-fn blue_green() {
-    refused(
-        iterations,
-        &["spec.analysis.iterations", "blue/green is not supported", "with --namespace"],
-        json!({"analysis": {"iterations": null, "stepWeight": 10}}),
-    );
-}
-
-#[test]
-fn ab_testing() {
+fn ab_testing_where_requests_cannot_be_told_apart() {
     refused(
         |canary| {
-            iterations(canary);
-            canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
+            let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
+            analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
+            analysis.insert("iterations".to_owned(), json!(5));
+            analysis.insert("match".to_owned(), json!([{"headers": {"x-user": {"exact": "insider"}}}]));
+            canary["spec"]["service"]["appProtocol"] = json!("tcp");
         },
-        &["spec.analysis.match", "A/B testing is not supported"],
-        json!({"analysis": {"iterations": null, "match": null, "stepWeight": 10}}),
+        &["spec.analysis.match", "matching requests with this provider and protocol is not supported"],
+        json!({"service": {"appProtocol": null}}),
+    );
+}
+
+/// Flagger would wait at weight 0 for ever.
+#[test]
+fn mirroring_where_nothing_can_be_mirrored() {
+    refused(
+        |canary| {
+            canary["spec"]["analysis"]["mirror"] = json!(true);
+            canary["spec"]["service"]["appProtocol"] = json!("TCP");
+        },
+        &["spec.analysis.mirror", "traffic mirroring with this provider and protocol is not supported"],
+        json!({"analysis": {"mirror": false}, "service": {"appProtocol": null}}),
     );
 }
 
 #[test]
-fn mirroring() {
+fn session_affinity_where_there_are_no_cookies() {
     refused(
-        |canary| canary["spec"]["analysis"]["mirror"] = json!(true),
-        &["spec.analysis.mirror", "traffic mirroring is not supported"],
-        json!({"analysis": {"mirror": false}}),
-    );
-}
-
-#[test]
-fn session_affinity() {
-    refused(
-        |canary| canary["spec"]["analysis"]["sessionAffinity"] = json!({"cookieName": "flagger-cookie"}),
-        &["spec.analysis.sessionAffinity", "session affinity is not supported"],
-        json!({"analysis": {"sessionAffinity": null}}),
+        |canary| {
+            canary["spec"]["analysis"]["sessionAffinity"] = json!({"cookieName": "flagger-cookie"});
+            canary["spec"]["service"]["appProtocol"] = json!("tcp");
+        },
+        &["spec.analysis.sessionAffinity", "session affinity with this provider and protocol is not supported"],
+        json!({"service": {"appProtocol": null}}),
     );
 }
 

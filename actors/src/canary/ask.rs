@@ -107,7 +107,7 @@ impl CanaryActor {
         let lookups = Lookups::new(&self.deps.cache);
         let Ok((known, _)) = self.knowledge.understood() else { return Vec::new() };
         let settings = &self.deps.settings.providers;
-        let subject = Subject { canary: &known.canary, settings, objects: &lookups };
+        let subject = Subject { canary: &known.canary, settings, objects: &lookups, cookies: None };
         checks::prepare(&known.plan, &subject, known.traffic)
     }
 }

@@ -2,7 +2,7 @@
 
 use aviary_crds::{Canary, CanaryStatus, ValidatedCanary, decode_object};
 use aviary_providers::{Subject, targets, traffic};
-use aviary_rollout::{Plan, Settings, State};
+use aviary_rollout::{Capabilities, Plan, Settings, State};
 use kube::core::DynamicObject;
 use serde_json::Value;
 
@@ -136,11 +136,15 @@ pub(super) fn status_of(object: &DynamicObject) -> CanaryStatus {
 fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Understood, String> {
     let canary: Canary = decode_object(object).map_err(|error| error.to_string())?;
     let canary = ValidatedCanary::parse(&canary, &settings.validation).map_err(|problems| problems.to_string())?;
-    let subject = Subject { canary: &canary, settings: &settings.providers, objects: &NoObjects };
+    let subject = Subject { canary: &canary, settings: &settings.providers, objects: &NoObjects, cookies: None };
     let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"));
     let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"));
-    let plan_settings = Settings { outage: settings.outage, routed: true, cluster_name: settings.cluster_name.clone() };
-    let plan = Plan::new(&canary, &plan_settings).map_err(|error| error.to_string());
+    let plan = |provider| {
+        let settings = Settings { outage: settings.outage, provider, cluster_name: settings.cluster_name.clone() };
+        Plan::new(&canary, &settings).map_err(|error| error.to_string())
+    };
+    // What an unknown provider can do is no reason for further complaints.
+    let plan = plan(traffic.as_ref().map_or(Capabilities::ALL, |traffic| traffic.capabilities(&canary)));
     match (plan, target, traffic) {
         (Ok(plan), Ok(target), Ok(traffic)) => Ok(Understood { canary, plan, target, traffic }),
         (plan, target, traffic) => {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
 use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
-use aviary_providers::{ObjectKey, Subject, kinds};
+use aviary_providers::{ObjectKey, Subject, finalizer, kinds};
 use aviary_rollout::{Answers, Decision, Effect, Hold, HoldKind, Message as Note, Wake, decide, invariants};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -174,11 +174,17 @@ impl CanaryActor {
         let decision = match self.knowledge.understood() {
             Err(refusal) => Err(refusal.to_owned()),
             Ok((understood, state)) => {
-                let subject =
-                    Subject { canary: &understood.canary, settings: &deps.settings.providers, objects: &lookups };
+                let cookies = understood.plan.cookies(state);
+                let subject = Subject {
+                    canary: &understood.canary,
+                    settings: &deps.settings.providers,
+                    objects: &lookups,
+                    cookies: cookies.as_ref(),
+                };
                 let around = Circumstances {
                     now,
                     deleting: object.metadata.deletion_timestamp.is_some(),
+                    has_finalizer: finalizer::is_on(object),
                     state,
                     answers: &self.answers,
                     repairs_paused: self.upkeep.is_paused(now),

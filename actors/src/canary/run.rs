@@ -128,7 +128,12 @@ impl CanaryActor {
                     self.write_status(&object, status, context);
                     return;
                 }
-                Effect::Apply(_) | Effect::SetTraffic(_) | Effect::ScaleTarget(_) | Effect::Promote { .. } => {
+                Effect::Apply(_)
+                | Effect::SetTraffic(_)
+                | Effect::ScaleTarget(_)
+                | Effect::SetFinalizer(_)
+                | Effect::Revert(_)
+                | Effect::Promote { .. } => {
                     match self.write_changes(&effect, context) {
                         Ok(Started::Nothing) => {}
                         Ok(Started::Write) => return,
@@ -234,7 +239,12 @@ impl CanaryActor {
     pub(super) fn alert(&self, notice: Notice) {
         let Ok((known, _)) = self.knowledge.understood() else { return };
         let lookups = Lookups::new(&self.deps.cache);
-        let subject = Subject { canary: &known.canary, settings: &self.deps.settings.providers, objects: &lookups };
+        let subject = Subject {
+            canary: &known.canary,
+            settings: &self.deps.settings.providers,
+            objects: &lookups,
+            cookies: None,
+        };
         let alerts = hooks::prepare_alerts(&known.plan, &notice, &subject, self.deps.settings.notifier.as_ref());
         if !alerts.is_empty() {
             self.deps.courier.do_send(SendAlert { canary: self.id.clone(), notice, alerts });
@@ -254,7 +264,13 @@ impl CanaryActor {
     fn write_changes(&self, effect: &Effect, context: &mut Context<Self>) -> Result<Started, NoChanges> {
         let Ok((known, state)) = self.knowledge.understood() else { return Ok(Started::Nothing) };
         let lookups = Lookups::new(&self.deps.cache);
-        let subject = Subject { canary: &known.canary, settings: &self.deps.settings.providers, objects: &lookups };
+        let cookies = known.plan.cookies(state);
+        let subject = Subject {
+            canary: &known.canary,
+            settings: &self.deps.settings.providers,
+            objects: &lookups,
+            cookies: cookies.as_ref(),
+        };
         let changes = match changes(known, &subject, state.phase, effect) {
             None => return Ok(Started::Nothing),
             Some(changes) => changes?,

@@ -171,3 +171,58 @@ fn service_targets_bring_their_own() {
     let mut world = World::new(json!({"targetRef": {"apiVersion": "v1", "kind": "Service", "name": "podinfo"}}));
     assert_eq!(reconcile(&mut world), 0);
 }
+
+fn adopted(annotations: Value) -> World {
+    let mut world = world(json!({"port": 80}));
+    let service = json!({
+        "metadata": {"annotations": annotations},
+        "spec": {"selector": {"app": "podinfo", "tier": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 80}]},
+    });
+    world.put(&kinds::SERVICE, "podinfo", service);
+    reconcile(&mut world);
+    assert_eq!(service_selector(&world), json!({"app": "podinfo-primary"}));
+    world
+}
+
+fn service_selector(world: &World) -> Value {
+    service(world, "podinfo")["spec"]["selector"].clone()
+}
+
+fn give_back(world: &mut World) {
+    world.apply(revert_apex(&world.subject()));
+    assert_eq!(revert_apex(&world.subject()), [], "idempotent");
+}
+
+#[test]
+fn an_adopted_service_selects_the_targets_pods_again() {
+    let mut world = adopted(json!({"mine": "1"}));
+    give_back(&mut world);
+    assert_eq!(service_selector(&world), json!({"app": "podinfo"}));
+    assert_eq!(service(&world, "podinfo")["metadata"]["annotations"], json!({"mine": "1"}));
+}
+
+#[test]
+fn an_adopted_service_gets_back_what_kubectl_applied() {
+    let applied = json!({"spec": {"selector": {"app": "podinfo", "tier": "web"}}}).to_string();
+    let mut world = adopted(json!({"kubectl.kubernetes.io/last-applied-configuration": applied}));
+    give_back(&mut world);
+    assert_eq!(service_selector(&world), json!({"app": "podinfo", "tier": "web"}));
+}
+
+/// Q8: Flagger fails on every one of these.
+#[test]
+fn q8_a_service_is_given_back_although_the_target_is_gone() {
+    let mut world = adopted(json!({}));
+    world.remove(&kinds::DEPLOYMENT, "podinfo");
+    give_back(&mut world);
+    assert_eq!(service_selector(&world), json!({"app": "podinfo"}));
+    world.remove(&kinds::SERVICE, "podinfo");
+    give_back(&mut world);
+}
+
+#[test]
+fn a_service_that_goes_with_the_canary_is_left_alone() {
+    let mut world = world(json!({"port": 80}));
+    reconcile(&mut world);
+    assert_eq!(revert_apex(&world.subject()), []);
+}

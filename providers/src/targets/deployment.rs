@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aviary_crds::names::LAST_APPLIED_ANNOTATION;
-use aviary_rollout::{PrimaryView, Readiness, Scale, TargetView};
+use aviary_rollout::{PrimaryView, Readiness, Returned, Scale, TargetView};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::DynamicObject;
@@ -113,6 +113,7 @@ impl Target for DeploymentTarget {
             Scale::Zero => 0,
             Scale::Up if present > 0 => present,
             Scale::Up => canary_replicas(subject),
+            Scale::Restore => present.max(everybodys_replicas(subject, present)),
         };
         if wanted == present {
             return Ok(Vec::new());
@@ -123,6 +124,17 @@ impl Target for DeploymentTarget {
         }
         let key = subject.key(&kinds::DEPLOYMENT, &subject.canary.target.name);
         Ok(vec![Change { key, verb: Verb::Patch(patch) }])
+    }
+
+    fn returned(&self, subject: &Subject, now: Timestamp) -> Option<Returned> {
+        let target = subject.get(&kinds::DEPLOYMENT, &subject.canary.target.name)?;
+        let present = replicas(&target);
+        let threshold = subject.canary.analysis.canary_ready_threshold;
+        Some(Returned {
+            is_short_of_pods: present < everybodys_replicas(subject, present),
+            readiness: readiness::deployment(&target, subject.canary.progress_deadline, threshold, now),
+            available: available(&target),
+        })
     }
 
     fn selector(&self, subject: &Subject) -> Result<Selector, TargetError> {
@@ -323,6 +335,16 @@ fn canary_replicas(subject: &Subject) -> i64 {
         Err(_) => None,
     };
     wanted.unwrap_or(1).max(1)
+}
+
+/// How many pods everybody needs: as many as the primary has, which serves them now. A target that is not at zero is left to
+/// its autoscaler, if it has one.
+fn everybodys_replicas(subject: &Subject, present: i64) -> i64 {
+    if subject.canary.autoscaler.is_some() && present > 0 {
+        return present;
+    }
+    let primary = subject.get(&kinds::DEPLOYMENT, &subject.canary.target.primary_name());
+    primary.map_or(1, |primary| replicas(&primary)).max(1)
 }
 
 fn ports_of(container: &Value, served: &IntOrString) -> Vec<DiscoveredPort> {

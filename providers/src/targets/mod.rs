@@ -8,7 +8,7 @@ pub mod revision;
 use std::collections::BTreeMap;
 
 use aviary_crds::validated::TargetKind;
-use aviary_rollout::{PrimaryView, Scale, TargetView};
+use aviary_rollout::{PrimaryView, Returned, Scale, TargetView};
 use jiff::Timestamp;
 use thiserror::Error;
 
@@ -148,6 +148,10 @@ pub trait Target: Send + Sync {
 
     /// Scales the target.
     fn scale(&self, subject: &Subject, scale: Scale) -> Result<Vec<Change>, TargetError>;
+
+    /// The target as it is to be given back when the canary is deleted; `None` if it does not exist. Unlike
+    /// [`observe`](Self::observe) it depends on nothing but the workloads, so that nothing else is in the way.
+    fn returned(&self, subject: &Subject, now: Timestamp) -> Option<Returned>;
 
     /// The label that selects the target's pods.
     fn selector(&self, subject: &Subject) -> Result<Selector, TargetError>;

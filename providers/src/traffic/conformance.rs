@@ -133,6 +133,51 @@ fn a_repair_keeps_the_split_in_force() {
     }
 }
 
+/// What a provider says it can do, it does: copies and conditions come back as they were set, and an A/B test never sends
+/// everybody to the canary.
+#[test]
+fn capabilities_are_kept() {
+    for provider in ALL {
+        let mut world = world();
+        let can = provider.capabilities(&world.canary);
+        if can.mirroring {
+            world.canary.analysis.mirror = true;
+            reconcile(*provider, &mut world, Split::PRIMARY);
+            let mirrored = Split { mirrored: true, ..Split::PRIMARY };
+            set(*provider, &mut world, mirrored);
+            assert_eq!(provider.observed(&world.subject()), Ok(mirrored), "{}", provider.name());
+            world.canary.analysis.mirror = false;
+        }
+        if can.matching {
+            let everybody = world.canary.clone();
+            world.canary.analysis.matches =
+                serde_json::from_value(json!([{"headers": {"x-user": {"exact": "insider"}}}])).unwrap();
+            reconcile(*provider, &mut world, Split::PRIMARY);
+            set(*provider, &mut world, Split::CANARY);
+            let tested = objects(*provider, &world).into_iter().map(|(kind, name)| world.json(kind, name));
+            let tested: Vec<Value> = tested.collect();
+            world.canary = everybody;
+            reconcile(*provider, &mut world, Split::CANARY);
+            let all = objects(*provider, &world).into_iter().map(|(kind, name)| world.json(kind, name));
+            let same = all.zip(&tested).all(|(all, tested)| all["spec"] == tested["spec"]);
+            assert!(!same, "{}: a test for some looks like a canary for all", provider.name());
+        }
+    }
+}
+
+/// What a deleted canary leaves is left once.
+#[test]
+fn giving_back_is_idempotent() {
+    for provider in ALL {
+        let mut world = world();
+        assert_eq!(provider.revert(&world.subject()), [], "{}: nothing is there", provider.name());
+        reconcile(*provider, &mut world, Split::PRIMARY);
+        let changes = provider.revert(&world.subject());
+        world.apply(changes);
+        assert_eq!(provider.revert(&world.subject()), [], "{}", provider.name());
+    }
+}
+
 #[test]
 fn everything_looked_at_is_watched_even_if_it_is_missing() {
     for provider in ALL {

@@ -6,12 +6,15 @@
 //! selector label of the apex service to the VirtualService. Aviary does not, but leaves it where it finds it.)
 
 mod destination_rule;
+mod revert;
 mod routes;
+mod sessions;
 
 use std::sync::Arc;
 
 use aviary_crds::names::{LAST_APPLIED_ANNOTATION, ORIGINAL_CONFIGURATION_ANNOTATION};
-use aviary_rollout::Split;
+use aviary_crds::validated::ValidatedCanary;
+use aviary_rollout::{Capabilities, Split};
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
@@ -41,6 +44,14 @@ impl TrafficProvider for Istio {
         "istio"
     }
 
+    fn capabilities(&self, canary: &ValidatedCanary) -> Capabilities {
+        match protocol(canary) {
+            Protocol::Http => Capabilities::ALL,
+            // A TCP route has weights and ports, and nothing else.
+            Protocol::Tcp => Capabilities { weights: true, matching: false, mirroring: false, sessions: false },
+        }
+    }
+
     fn reconcile(&self, subject: &Subject, split: Split) -> Result<Vec<Change>, TrafficError> {
         let present = read(subject);
         let rules = destination_rule::reconcile(subject);
@@ -56,7 +67,7 @@ impl TrafficProvider for Istio {
     fn observed(&self, subject: &Subject) -> Result<Split, TrafficError> {
         let present = existing(subject)?;
         let sides = Sides::of(subject);
-        let routes = routes::list(&present.data, protocol(subject));
+        let routes = routes::list(&present.data, protocol(subject.canary));
         let found = routes::weights(routes, &sides).ok_or_else(|| no_routes(subject))?;
         let split = found.split().ok_or_else(|| TrafficError::Impossible {
             kind: KIND,
@@ -69,19 +80,26 @@ impl TrafficProvider for Istio {
 
     fn set(&self, subject: &Subject, split: Split) -> Result<Vec<Change>, TrafficError> {
         let present = existing(subject)?;
-        let protocol = protocol(subject);
+        let protocol = protocol(subject.canary);
         let sides = Sides::of(subject);
         let found = routes::list(&present.data, protocol);
         let rendered = routes::render(subject, &sides, split);
-        let wanted = if routes::has_shape_of(found, &rendered) {
-            routes::with_split(subject, found, &sides, split)
-        } else {
+        let wanted = if !routes::has_shape_of(found, &rendered) {
             rendered
+        } else if subject.canary.sessions().is_some() {
+            // Conditions and headers of such routes change with the weights.
+            routes::overlaid(subject, found, rendered, &sides)
+        } else {
+            routes::with_split(subject, found, &sides, split)
         };
         let mut desired = (*present).clone();
         set_field(&mut desired.data, protocol.field(), Some(Value::Array(wanted)));
         let key = subject.key(&kinds::VIRTUAL_SERVICE, &sides.apex);
         Ok(Change::update(key, &present, &desired).into_iter().collect())
+    }
+
+    fn revert(&self, subject: &Subject) -> Vec<Change> {
+        revert::revert(subject).into_iter().collect()
     }
 
     fn builtin_query(&self, metric: BuiltinMetric) -> &'static str {
@@ -123,8 +141,8 @@ impl Protocol {
     }
 }
 
-fn protocol(subject: &Subject) -> Protocol {
-    let is_tcp = subject.canary.service.app_protocol.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("tcp"));
+fn protocol(canary: &ValidatedCanary) -> Protocol {
+    let is_tcp = canary.service.app_protocol.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("tcp"));
     if is_tcp { Protocol::Tcp } else { Protocol::Http }
 }
 
@@ -180,7 +198,7 @@ fn create(subject: &Subject, hosts: Hosts, split: Split) -> Change {
     let mut spec = Map::new();
     spec.extend(hosts.hosts.map(|hosts| ("hosts".to_owned(), hosts)));
     spec.extend(hosts.gateways.map(|gateways| ("gateways".to_owned(), gateways)));
-    spec.insert(protocol(subject).field().into(), Value::Array(routes::render(subject, &sides, split)));
+    spec.insert(protocol(subject.canary).field().into(), Value::Array(routes::render(subject, &sides, split)));
     let mut object = new_object(subject, &kinds::VIRTUAL_SERVICE, &sides.apex, json!({"spec": spec}));
     merge_metadata(subject, &mut object);
     Change::create(subject.key(&kinds::VIRTUAL_SERVICE, &sides.apex), object)
@@ -188,7 +206,7 @@ fn create(subject: &Subject, hosts: Hosts, split: Split) -> Change {
 
 fn repair(subject: &Subject, present: &DynamicObject, hosts: Hosts, split: Split) -> Option<Change> {
     let sides = Sides::of(subject);
-    let protocol = protocol(subject);
+    let protocol = protocol(subject.canary);
     let found = routes::list(&present.data, protocol);
     let split_found = routes::weights(found, &sides).and_then(routes::Weights::split);
 
@@ -197,11 +215,11 @@ fn repair(subject: &Subject, present: &DynamicObject, hosts: Hosts, split: Split
     set_field(&mut desired.data, "gateways", hosts.gateways);
     let others = routes::foreign(routes::list(&present.data, protocol.other()), &sides);
     set_field(&mut desired.data, protocol.other().field(), (!others.is_empty()).then_some(Value::Array(others)));
-    let as_found = split_found.map(|split| routes::overlaid(found, routes::render(subject, &sides, split), &sides));
+    let as_found = split_found.map(|split| routes::overlaid(subject, found, routes::render(subject, &sides, split), &sides));
     let routes = match as_found {
         // Nothing is wrong with the routes but, perhaps, the weights. They are not judged here.
         Some(routes) if same_or_absent(Some(&json!(routes)), Some(&json!(found))) => found.to_vec(),
-        _ => routes::overlaid(found, routes::render(subject, &sides, split), &sides),
+        _ => routes::overlaid(subject, found, routes::render(subject, &sides, split), &sides),
     };
     set_field(&mut desired.data, protocol.field(), Some(Value::Array(routes)));
 

@@ -2,7 +2,8 @@
 
 mod istio;
 
-use aviary_rollout::Split;
+use aviary_crds::validated::ValidatedCanary;
+use aviary_rollout::{Capabilities, Split};
 use thiserror::Error;
 
 use crate::Subject;
@@ -61,6 +62,9 @@ pub trait TrafficProvider: Send + Sync {
     /// As in `spec.provider` and in messages.
     fn name(&self) -> &'static str;
 
+    /// What it can do for this canary. What it cannot is refused before anything is touched.
+    fn capabilities(&self, canary: &ValidatedCanary) -> Capabilities;
+
     /// Creates or repairs the route objects. `split` is what is in force and is written wherever weights have to be
     /// (so a repair never resets a running analysis); weights that merely differ from it are left to
     /// [`set`](Self::set). Idempotent.
@@ -72,6 +76,10 @@ pub trait TrafficProvider: Send + Sync {
     /// Moves the traffic. Touches nothing but weights and mirroring while the routes have the shape that
     /// [`reconcile`](Self::reconcile) gives them. Idempotent.
     fn set(&self, subject: &Subject, split: Split) -> Result<Vec<Change>, TrafficError>;
+
+    /// Gives the route objects back to the user before the canary is gone: what they were before the canary came, or where
+    /// they lead when its services are gone. Nothing to do for objects that go with it. Idempotent.
+    fn revert(&self, subject: &Subject) -> Vec<Change>;
 
     /// The query of a built-in metric, a template for [`crate::metrics::template`].
     fn builtin_query(&self, metric: BuiltinMetric) -> &'static str;

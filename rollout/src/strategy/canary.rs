@@ -1,4 +1,42 @@
-//! Weighted canary: the arithmetic of its steps.
+//! Weighted canary: step by step to the canary, perhaps after an interval in which it gets copies of the requests.
+
+use super::{Advance, News, Position};
+use crate::snapshot::Split;
+
+/// A weighted canary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weighted {
+    /// The steps.
+    pub weights: Weights,
+    /// Whether the canary first gets copies of the requests, for one interval.
+    pub mirror: bool,
+}
+
+impl Weighted {
+    pub(super) fn next(&self, at: Position) -> Option<Advance> {
+        if self.mirror && !at.has_begun() {
+            return Some(Advance { to: Position { weight: 0, iterations: 1 }, news: News::Weight(0) });
+        }
+        // The copies are counted, so that they come once whatever the routes say (Flagger can be stuck with them).
+        let weight = self.weights.next(at.weight)?;
+        Some(Advance { to: Position { weight, iterations: 0 }, news: News::Weight(weight) })
+    }
+
+    pub(super) fn split(&self, at: Position) -> Split {
+        let mirrored = self.mirror && at.iterations > 0 && at.weight == 0;
+        Split { mirrored, ..Split::to_canary(at.weight) }
+    }
+
+    /// Before each increase, and once more before the promotion. The first weight after the copies was confirmed with
+    /// them, as in Flagger.
+    pub(super) fn asks_before_increase(&self, at: Position) -> bool {
+        !self.split(at).mirrored
+    }
+
+    pub(super) fn asks_before_promotion(&self, at: Position) -> bool {
+        self.next(at).is_none()
+    }
+}
 
 /// The steps of a weighted canary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +70,8 @@ impl Weights {
 
 #[cfg(test)]
 mod tests {
-    use super::Weights;
+    use super::{Advance, News, Position, Weighted, Weights};
+    use crate::snapshot::Split;
 
     fn walk(weights: &Weights) -> Vec<u32> {
         let mut weight = 0;
@@ -62,5 +101,26 @@ mod tests {
     fn q17_a_weight_outside_the_list_goes_on_with_the_next_greater_entry() {
         assert_eq!(Weights::List(vec![5, 20, 50]).next(10), Some(20));
         assert_eq!(Weights::List(vec![5, 20]).next(30), None);
+    }
+
+    #[test]
+    fn copies_come_once_and_before_the_first_weight() {
+        for weights in [Weights::Linear { step: 50, max: 100 }, Weights::List(vec![50, 100])] {
+            let strategy = Weighted { weights, mirror: true };
+            let mut at = Position::default();
+            let mut seen = Vec::new();
+            while let Some(Advance { to, news }) = strategy.next(at) {
+                seen.push((strategy.split(to), news, strategy.asks_before_increase(at)));
+                at = to;
+            }
+            let mirrored = Split { mirrored: true, ..Split::PRIMARY };
+            let expected = [
+                (mirrored, News::Weight(0), true),
+                (Split::to_canary(50), News::Weight(50), false),
+                (Split::CANARY, News::Weight(100), true),
+            ];
+            assert_eq!(seen, expected);
+            assert!(strategy.asks_before_promotion(at));
+        }
     }
 }

@@ -167,13 +167,17 @@ fn events_between_any_two_effects() {
         &edit,
         &edit_and_kill,
     ];
-    let scenarios: [Scenario; 6] = [
+    let scenarios: [Scenario; 10] = [
         ("stepped", scenarios::stepped),
         ("skip_analysis", scenarios::skip_analysis),
         ("restart", scenarios::restart),
         ("withdrawn", scenarios::withdrawn),
         ("mended_promotion", scenarios::mended_promotion),
         ("rollback_hook", scenarios::rollback_hook),
+        ("ab_with_hooks", scenarios::ab_with_hooks),
+        ("ab_mended_promotion", scenarios::ab_mended_promotion),
+        ("blue_green_mirrored", scenarios::blue_green_mirrored),
+        ("mirrored_with_hooks", scenarios::mirrored_with_hooks),
     ];
     for (name, scenario) in scenarios {
         let mut undisturbed = scenario();

@@ -25,9 +25,13 @@ pub(crate) enum Event {
     Crash(Side),
     Recover(Side),
     ForeignWeight(u32),
+    /// Somebody turns mirroring on or off.
+    ForeignMirroring(bool),
     DeletePrimary,
     DeleteRoutes,
     DeleteTarget,
+    /// The canary object itself.
+    DeleteCanary,
     Suspend(bool),
     Plan(Box<Plan>),
     /// Not seen by any watch.
@@ -52,7 +56,9 @@ pub(crate) fn plan() -> Plan {
         target: "podinfo".into(),
         suspended: false,
         skip_analysis: false,
-        strategy: Strategy::Canary(Weights::Linear { step: 10, max: 50 }),
+        revert_on_deletion: false,
+        sessions: None,
+        strategy: Strategy::weighted(Weights::Linear { step: 10, max: 50 }),
         interval: Duration::from_secs(10),
         threshold: 3,
         step_weight_promotion: 0,
@@ -218,6 +224,9 @@ impl Run {
     pub(crate) fn run_until(&mut self, limit: Timestamp) {
         loop {
             self.happen();
+            if self.world.gone {
+                return;
+            }
             let decision = self.decide();
             if !decision.effects.is_empty() {
                 self.decisions_at_once += 1;
@@ -296,9 +305,18 @@ impl Run {
                     *routes = Split::to_canary(weight);
                 }
             }
+            Event::ForeignMirroring(mirrored) => {
+                if let Some(routes) = &mut self.world.routes {
+                    routes.mirrored = mirrored;
+                }
+            }
             Event::DeletePrimary => self.world.primary = None,
             Event::DeleteRoutes => self.world.routes = None,
             Event::DeleteTarget => self.world.target = None,
+            Event::DeleteCanary => {
+                self.world.deleting = true;
+                self.world.gone |= !self.world.has_finalizer;
+            }
             Event::Suspend(suspended) => self.world.suspended = suspended,
             Event::Plan(plan) => self.plan = *plan,
             Event::Metrics(metrics) => self.world.metrics = metrics,
@@ -340,6 +358,11 @@ impl Run {
                     self.expect_analysed_revision();
                 }
             }
+            Effect::SetFinalizer(wanted) => {
+                self.world.has_finalizer = wanted;
+                self.world.gone = self.world.deleting && !wanted;
+            }
+            Effect::Revert(reverted) => self.world.revert(reverted),
             Effect::SetTraffic(split) => self.world.set_traffic(split)?,
             Effect::ScaleTarget(scale) => self.world.scale(scale)?,
             Effect::Promote { revision, configs } => {
@@ -411,9 +434,10 @@ impl Run {
             }
             Question::Round => {
                 let hooks = self.call(WebhookType::Rollout);
+                let has_load = matches!(self.plan.strategy, Strategy::BlueGreen(_));
                 let samples = match hooks.iter().any(|hook| hook.result.is_err()) {
                     true => Vec::new(),
-                    false => self.plan.checks.clone().iter().map(|_| self.world.sample()).collect(),
+                    false => self.plan.checks.clone().iter().map(|_| self.world.sample(has_load)).collect(),
                 };
                 self.answers.round = Some(Answer { at, value: RoundAnswer { hooks, samples } });
             }

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod crashes;
+mod deletion;
 mod driver;
 mod golden;
+mod golden_strategies;
 mod properties;
 mod quirks;
 mod scenarios;
+mod sessions;
 mod walk;
 mod world;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{OutagePolicy, Plan, Split, Strategy as Traffic, Wake, Weights, decide};
+use aviary_rollout::{
+    AbTesting, BlueGreen, OutagePolicy, Plan, Split, Strategy as Traffic, Wake, Weighted, Weights, decide,
+};
 use proptest::prelude::*;
 
 use crate::driver::{Event, Run, plan, with_hooks};
@@ -24,12 +26,17 @@ const HOOKS: [WebhookType; 7] = [
 fn plans() -> impl Strategy<Value = Plan> {
     let linear = (1..=100u32, 1..=100u32).prop_map(|(step, max)| Weights::Linear { step: step.max(5), max });
     let list = prop::collection::btree_set(1..=100u32, 1..5).prop_map(|set| Weights::List(set.into_iter().collect()));
+    let weighted = (prop_oneof![linear, list], prop::bool::weighted(0.2))
+        .prop_map(|(weights, mirror)| Traffic::Canary(Weighted { weights, mirror }));
+    let ab_test = (1..5u32).prop_map(|iterations| Traffic::AbTesting(AbTesting { iterations }));
+    let blue_green = (1..5u32, any::<bool>())
+        .prop_map(|(iterations, mirror)| Traffic::BlueGreen(BlueGreen { iterations, mirror, switches: true }));
     let outage = prop_oneof![
         3 => (0..90u64).prop_map(|limit| OutagePolicy::Hold { limit: Duration::from_secs(limit) }),
         1 => Just(OutagePolicy::Fail),
     ];
     (
-        prop_oneof![linear, list],
+        prop_oneof![2 => weighted, 1 => ab_test, 1 => blue_green],
         prop::sample::select(vec![0, 0, 50, 30, 100]),
         1..4u32,
         prop::sample::select(vec![1, 10, 60]),
@@ -37,9 +44,9 @@ fn plans() -> impl Strategy<Value = Plan> {
         prop::sample::subsequence(HOOKS.to_vec(), 0..=HOOKS.len()),
         outage,
     )
-        .prop_map(|(weights, back, threshold, interval, skip_analysis, hooks, outage)| {
+        .prop_map(|(strategy, back, threshold, interval, skip_analysis, hooks, outage)| {
             let plan = Plan {
-                strategy: Traffic::Canary(weights),
+                strategy,
                 step_weight_promotion: back,
                 threshold,
                 interval: Duration::from_secs(interval),
@@ -60,6 +67,7 @@ fn events() -> impl Strategy<Value = Event> {
         2 => side().prop_map(Event::Crash),
         3 => side().prop_map(Event::Recover),
         2 => (0..=100u32).prop_map(Event::ForeignWeight),
+        1 => any::<bool>().prop_map(Event::ForeignMirroring),
         1 => Just(Event::DeletePrimary),
         1 => Just(Event::DeleteRoutes),
         1 => any::<bool>().prop_map(Event::Suspend),

@@ -173,7 +173,7 @@ fn q16_an_edit_during_the_promotion_is_not_promoted_unanalysed() {
 
 #[test]
 fn q17_a_list_edited_during_the_run_goes_on_with_the_next_greater_weight() {
-    let listed = |weights: &[u32]| Plan { strategy: Strategy::Canary(Weights::List(weights.to_vec())), ..plan() };
+    let listed = |weights: &[u32]| Plan { strategy: Strategy::weighted(Weights::List(weights.to_vec())), ..plan() };
     let mut run = release(listed(&[5, 20, 50])).at(20, Event::Plan(Box::new(listed(&[10, 30, 60]))));
     run.settle();
     let weights: Vec<_> = run.phases.iter().map(|(_, weight)| *weight).collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{OutagePolicy, Plan, Strategy, Weights};
+use aviary_rollout::{AbTesting, BlueGreen, OutagePolicy, Plan, Strategy, Weighted, Weights};
 
 use crate::driver::{Event, Run, plan, with_hooks};
 use crate::world::{Metrics, World};
@@ -31,7 +31,7 @@ pub(crate) fn weighted() -> Run {
 
 /// stepWeight 100, stepWeightPromotion 50.
 pub(crate) fn stepped_plan() -> Plan {
-    Plan { strategy: Strategy::Canary(Weights::Linear { step: 100, max: 100 }), step_weight_promotion: 50, ..plan() }
+    Plan { strategy: Strategy::weighted(Weights::Linear { step: 100, max: 100 }), step_weight_promotion: 50, ..plan() }
 }
 
 pub(crate) fn stepped() -> Run {
@@ -145,7 +145,7 @@ pub(crate) fn failed_then_reverted_then_again() -> Run {
 }
 
 pub(crate) fn listed() -> Run {
-    release(Plan { strategy: Strategy::Canary(Weights::List(vec![1, 2, 10, 80])), ..plan() })
+    release(Plan { strategy: Strategy::weighted(Weights::List(vec![1, 2, 10, 80])), ..plan() })
 }
 
 pub(crate) fn mid_run_foreign_weight() -> Run {
@@ -154,6 +154,114 @@ pub(crate) fn mid_run_foreign_weight() -> Run {
 
 pub(crate) fn quick_steps() -> Run {
     release(Plan { interval: Duration::from_secs(1), step_weight_promotion: 20, ..plan() })
+}
+
+pub(crate) fn ab_plan() -> Plan {
+    Plan { strategy: Strategy::AbTesting(AbTesting { iterations: 3 }), ..plan() }
+}
+
+pub(crate) fn ab_test() -> Run {
+    release(ab_plan())
+}
+
+pub(crate) fn ab_with_hooks() -> Run {
+    release(with_hooks(Plan { step_weight_promotion: 50, ..ab_plan() }, &ALL_HOOKS))
+}
+
+pub(crate) fn ab_fails() -> Run {
+    ab_test().at(28, Event::Metrics(Metrics::Bad))
+}
+
+pub(crate) fn ab_overtaken() -> Run {
+    ab_test().at(25, revision("c"))
+}
+
+pub(crate) fn ab_withdrawn() -> Run {
+    ab_test().at(25, revision("a"))
+}
+
+/// Its promotion fails; the next revision mends it.
+pub(crate) fn ab_mended_promotion() -> Run {
+    let mut run = ab_test().at(300, revision("c"));
+    run.world.never_ready.insert((true, "b".into()));
+    run
+}
+
+pub(crate) fn blue_green_plan(mirror: bool) -> Plan {
+    Plan { strategy: Strategy::BlueGreen(BlueGreen { iterations: 3, mirror, switches: true }), ..plan() }
+}
+
+pub(crate) fn blue_green() -> Run {
+    release(blue_green_plan(false))
+}
+
+pub(crate) fn blue_green_mirrored() -> Run {
+    release(blue_green_plan(true))
+}
+
+pub(crate) fn blue_green_with_hooks() -> Run {
+    release(with_hooks(blue_green_plan(false), &ALL_HOOKS))
+}
+
+pub(crate) fn blue_green_behind_a_gate() -> Run {
+    let mut run = release(with_hooks(blue_green_plan(true), &[WebhookType::ConfirmPromotion]));
+    run.world.refusing.insert(WebhookType::ConfirmPromotion);
+    run.at(205, Event::Refuse(WebhookType::ConfirmPromotion, false))
+}
+
+/// It fails with everybody on the canary.
+pub(crate) fn blue_green_fails() -> Run {
+    blue_green().at(38, Event::Metrics(Metrics::Bad))
+}
+
+pub(crate) fn blue_green_overtaken() -> Run {
+    blue_green_mirrored().at(25, revision("c"))
+}
+
+pub(crate) fn blue_green_mended_promotion() -> Run {
+    let mut run = blue_green().at(300, revision("c"));
+    run.world.never_ready.insert((true, "b".into()));
+    run
+}
+
+/// A provider that routes nothing.
+pub(crate) fn blue_green_unrouted() -> Run {
+    let strategy = Strategy::BlueGreen(BlueGreen { iterations: 3, mirror: false, switches: false });
+    let mut world = World::new("a");
+    world.routed = false;
+    let mut run = Run::new(Plan { strategy, ..plan() }, world);
+    run.settle();
+    run.forget();
+    run.at(1, revision("b"))
+}
+
+pub(crate) fn mirrored_plan() -> Plan {
+    let weights = Weights::Linear { step: 20, max: 40 };
+    Plan { strategy: Strategy::Canary(Weighted { weights, mirror: true }), ..plan() }
+}
+
+pub(crate) fn mirrored() -> Run {
+    release(mirrored_plan())
+}
+
+/// Weights from a list, all hooks.
+pub(crate) fn mirrored_with_hooks() -> Run {
+    let weights = Weights::List(vec![5, 50]);
+    let strategy = Strategy::Canary(Weighted { weights, mirror: true });
+    release(with_hooks(Plan { strategy, ..plan() }, &ALL_HOOKS))
+}
+
+/// A check fails while the requests are copied.
+pub(crate) fn mirrored_fails() -> Run {
+    mirrored().at(8, Event::Metrics(Metrics::Bad))
+}
+
+/// Somebody meddles with the copies, in the middle and afterwards.
+pub(crate) fn mirrored_against_another_writer() -> Run {
+    mirrored()
+        .at(8, Event::ForeignMirroring(false))
+        .at(20, Event::ForeignMirroring(true))
+        .at(200, Event::ForeignMirroring(true))
 }
 
 /// Name and start of a run.
@@ -187,5 +295,23 @@ pub(crate) fn all() -> Vec<Scenario> {
         ("listed", listed),
         ("mid_run_foreign_weight", mid_run_foreign_weight),
         ("quick_steps", quick_steps),
+        ("ab_test", ab_test),
+        ("ab_with_hooks", ab_with_hooks),
+        ("ab_fails", ab_fails),
+        ("ab_overtaken", ab_overtaken),
+        ("ab_withdrawn", ab_withdrawn),
+        ("ab_mended_promotion", ab_mended_promotion),
+        ("blue_green", blue_green),
+        ("blue_green_mirrored", blue_green_mirrored),
+        ("blue_green_with_hooks", blue_green_with_hooks),
+        ("blue_green_behind_a_gate", blue_green_behind_a_gate),
+        ("blue_green_fails", blue_green_fails),
+        ("blue_green_overtaken", blue_green_overtaken),
+        ("blue_green_mended_promotion", blue_green_mended_promotion),
+        ("blue_green_unrouted", blue_green_unrouted),
+        ("mirrored", mirrored),
+        ("mirrored_with_hooks", mirrored_with_hooks),
+        ("mirrored_fails", mirrored_fails),
+        ("mirrored_against_another_writer", mirrored_against_another_writer),
     ]
 }

@@ -9,7 +9,7 @@ use aviary_rollout::{
 use jiff::Timestamp;
 
 use crate::driver::{plan, with_hooks};
-use crate::scenarios::{ALL_HOOKS, stepped_plan};
+use crate::scenarios::{ALL_HOOKS, ab_plan, blue_green_plan, mirrored_plan, stepped_plan};
 use crate::world::{configs, seconds};
 
 fn readinesses(now: Timestamp) -> [(Readiness, u32); 7] {
@@ -99,20 +99,25 @@ fn states(phase: Phase, now: Timestamp) -> Vec<State> {
     states
 }
 
-fn plans() -> [Plan; 3] {
+fn plans() -> [Plan; 6] {
     let skip = Plan { skip_analysis: true, ..plan() };
     let hooks: Vec<_> = ALL_HOOKS.into_iter().chain([WebhookType::Rollback]).collect();
-    [plan(), with_hooks(stepped_plan(), &hooks), skip]
+    let others = [ab_plan(), blue_green_plan(true), mirrored_plan()].map(|plan| with_hooks(plan, &hooks));
+    let [ab_test, blue_green, mirrored] = others;
+    [plan(), with_hooks(stepped_plan(), &hooks), skip, ab_test, blue_green, mirrored]
 }
 
 fn walk(phases: &[Phase]) {
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let splits = [0, 10, 30, 100].map(|weight| Some(Ok(Split::to_canary(weight))));
     let mut traffics = splits.to_vec();
+    traffics.push(Some(Ok(Split { mirrored: true, ..Split::PRIMARY })));
     traffics.extend([None, Some(Err("unreadable".to_owned()))]);
     let mut seen = Snapshot {
         now,
         deleting: false,
+        has_finalizer: false,
+        reverting: None,
         target: Err(String::new()),
         primary: None,
         pending: Pending::default(),

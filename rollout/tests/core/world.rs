@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aviary_crds::status::CanaryStatus;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    Answers, Component, Pending, Plan, PrimaryView, Readiness, Sample, SampleError, Scale, Snapshot, Split, TargetView,
+    Answers, Component, Pending, Plan, PrimaryView, Readiness, Returned, Reverted, Reverting, Sample, SampleError, Scale,
+    Snapshot, Split, TargetView,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -84,6 +85,13 @@ pub(crate) struct World {
     pub(crate) pending: Pending,
     pub(crate) status: CanaryStatus,
     pub(crate) suspended: bool,
+    pub(crate) deleting: bool,
+    pub(crate) has_finalizer: bool,
+    /// The canary object is gone.
+    pub(crate) gone: bool,
+    /// Whether the apex service and the routes were the user's before the canary came.
+    pub(crate) adopted: bool,
+    pub(crate) reverted: BTreeSet<&'static str>,
     /// How long a healthy rollout takes.
     pub(crate) delay: SignedDuration,
     pub(crate) deadline: SignedDuration,
@@ -122,6 +130,11 @@ impl World {
             pending: Pending { services: true, scaler: true, apex: true, routes: false },
             status: CanaryStatus::default(),
             suspended: false,
+            deleting: false,
+            has_finalizer: false,
+            gone: false,
+            adopted: true,
+            reverted: BTreeSet::new(),
             delay: seconds(5),
             deadline: seconds(60),
             never_ready: BTreeSet::new(),
@@ -151,7 +164,9 @@ impl World {
         let routes = self.routes.ok_or_else(|| "routes not found".to_owned());
         Snapshot {
             now: self.now,
-            deleting: false,
+            deleting: self.deleting,
+            has_finalizer: self.has_finalizer,
+            reverting: (plan.revert_on_deletion && self.deleting && self.has_finalizer).then(|| Ok(self.reverting())),
             target: target.ok_or_else(|| format!("deployment {} get query error: not found", plan.target_id())),
             primary,
             pending: Pending { routes: self.routed && self.routes.is_none(), ..self.pending },
@@ -159,6 +174,24 @@ impl World {
             traffic: self.routed.then_some(routes),
             answers: answers.clone(),
         }
+    }
+
+    fn reverting(&self) -> Reverting {
+        let wanted = self.primary.as_ref().map_or(1, |primary| primary.replicas.max(1));
+        let target = self.target.as_ref().map(|target| Returned {
+            is_short_of_pods: target.replicas < wanted,
+            readiness: target.readiness(self.now, "target", self.deadline),
+            available: target.available(self.now),
+        });
+        let is_left = |what: &str| self.adopted && !self.reverted.contains(what);
+        Reverting { target, apex: is_left("apex"), routes: self.routes.is_some() && is_left("routes") }
+    }
+
+    pub(crate) fn revert(&mut self, reverted: Reverted) {
+        self.reverted.insert(match reverted {
+            Reverted::Apex => "apex",
+            Reverted::Routes => "routes",
+        });
     }
 
     /// When a watch would next report something by itself. Deadlines, gates and metrics are not watched.
@@ -265,7 +298,8 @@ impl World {
         match scale {
             Scale::Zero => target = Workload { replicas: 0, crashed: None, kept: 0, ..target },
             Scale::Up if target.replicas > 0 => {}
-            Scale::Up => {
+            Scale::Restore if target.replicas > 0 => {}
+            Scale::Up | Scale::Restore => {
                 target.replicas = 1;
                 self.roll(Side::Target, &mut target, 0);
             }
@@ -275,7 +309,8 @@ impl World {
     }
 
     /// One sample, as the observer would report it.
-    pub(crate) fn sample(&mut self) -> Sample {
+    /// `has_load` tells that something else than users asks the canary.
+    pub(crate) fn sample(&mut self, has_load: bool) -> Sample {
         let Some(target) = &self.target else { return Err(SampleError::NoValues("no target".into())) };
         let good = match self.metrics {
             Metrics::Truth => !self.bad.contains(&target.revision),
@@ -287,7 +322,7 @@ impl World {
             }
             Metrics::Outage => return Err(SampleError::Unavailable("connection refused".into())),
         };
-        if good && self.routes.is_some_and(|split| split.canary > 0) {
+        if good && (has_load || self.routes.is_some_and(|split| split.canary > 0 || split.mirrored)) {
             self.analysed.insert((target.revision.clone(), target.configs.clone()));
         }
         Ok(if good { 100.0 } else { 50.0 })

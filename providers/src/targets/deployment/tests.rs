@@ -324,6 +324,47 @@ fn the_target_is_scaled_down_and_up() {
 }
 
 #[test]
+fn a_target_is_given_back_with_the_pods_that_everybody_needs() {
+    let returned = |world: &World| TARGET.returned(&world.subject(), now()).unwrap();
+    let mut world = world();
+    bootstrap(&mut world);
+    world.edit(&kinds::DEPLOYMENT, "podinfo-primary", json!({"spec": {"replicas": 7}}));
+    for (present, wanted) in [(0, 7), (2, 7), (9, 9)] {
+        world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"replicas": present}}));
+        assert_eq!(returned(&world).is_short_of_pods, present < wanted, "{present}");
+        let scale = |world: &World| TARGET.scale(&world.subject(), Scale::Restore).unwrap();
+        let changes = scale(&world);
+        world.apply(changes);
+        assert_eq!(world.json(&kinds::DEPLOYMENT, "podinfo")["spec"]["replicas"], wanted);
+        assert_eq!(scale(&world), [], "idempotent");
+    }
+    // The primary is gone: one is better than none.
+    world.remove(&kinds::DEPLOYMENT, "podinfo-primary");
+    world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"replicas": 0}}));
+    assert!(returned(&world).is_short_of_pods);
+    world.apply(TARGET.scale(&world.subject(), Scale::Restore).unwrap());
+    assert_eq!(world.json(&kinds::DEPLOYMENT, "podinfo")["spec"]["replicas"], 1);
+    world.remove(&kinds::DEPLOYMENT, "podinfo");
+    assert_eq!(TARGET.returned(&world.subject(), now()), None);
+}
+
+/// Two writers of one figure would never agree.
+#[test]
+fn a_target_that_its_autoscaler_has_started_is_left_to_it() {
+    let reference = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
+    let mut world = World::new(json!({"autoscalerRef": reference}));
+    world.put(&kinds::DEPLOYMENT, "podinfo", deployment());
+    bootstrap(&mut world);
+    world.edit(&kinds::DEPLOYMENT, "podinfo-primary", json!({"spec": {"replicas": 7}}));
+    let short = |world: &World| TARGET.returned(&world.subject(), now()).unwrap().is_short_of_pods;
+    assert!(!short(&world));
+    world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"replicas": 0}}));
+    assert!(short(&world));
+    world.apply(TARGET.scale(&world.subject(), Scale::Restore).unwrap());
+    assert_eq!(world.json(&kinds::DEPLOYMENT, "podinfo")["spec"]["replicas"], 7);
+}
+
+#[test]
 fn ports_are_discovered() {
     let mut world = world();
     let containers = json!([

@@ -5,7 +5,7 @@ use aviary_rollout::Split;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::Protocol;
+use super::{Protocol, sessions};
 use crate::Subject;
 
 /// Fields of a route that are Aviary's. `mirror` and `mirrorPercentage` are too, while they point to the canary.
@@ -35,15 +35,23 @@ pub(super) fn list(data: &Value, protocol: Protocol) -> &[Value] {
 
 /// The routes as they are for a split.
 pub(super) fn render(subject: &Subject, sides: &Sides, split: Split) -> Vec<Value> {
-    match super::protocol(subject) {
+    match super::protocol(subject.canary) {
         Protocol::Http => render_http(subject, sides, split),
-        Protocol::Tcp => vec![render_tcp(subject, sides, split)],
+        Protocol::Tcp => vec![tcp_route(subject, weighted(subject, sides, split))],
     }
 }
 
 fn render_http(subject: &Subject, sides: &Sides, split: Split) -> Vec<Value> {
     let service = &subject.canary.service;
     let conditions = &subject.canary.analysis.matches;
+    if let (Some(affinity), Some(cookies)) = (subject.canary.sessions(), subject.cookies) {
+        let mut routes = sessions::render(subject, sides, split, affinity, cookies);
+        // The last one is that of all who hold no cookie (Flagger mirrors the first).
+        if let Some(by_weight) = routes.last_mut() {
+            set_mirror(subject, by_weight, sides, split);
+        }
+        return routes;
+    }
     if conditions.is_empty() {
         let mut route = http_route(subject, &service.matches, weighted(subject, sides, split));
         set_mirror(subject, &mut route, sides, split);
@@ -57,7 +65,7 @@ fn render_http(subject: &Subject, sides: &Sides, split: Split) -> Vec<Value> {
     ]
 }
 
-fn http_route(subject: &Subject, matches: &[HttpMatchRequest], destinations: Vec<Value>) -> Value {
+pub(super) fn http_route(subject: &Subject, matches: &[HttpMatchRequest], destinations: Vec<Value>) -> Value {
     let service = &subject.canary.service;
     let mut route = Map::new();
     if !matches.is_empty() {
@@ -79,7 +87,7 @@ fn http_route(subject: &Subject, matches: &[HttpMatchRequest], destinations: Vec
     Value::Object(route)
 }
 
-fn render_tcp(subject: &Subject, sides: &Sides, split: Split) -> Value {
+fn tcp_route(subject: &Subject, destinations: Vec<Value>) -> Value {
     let ports: Vec<Value> = subject
         .canary
         .service
@@ -92,15 +100,15 @@ fn render_tcp(subject: &Subject, sides: &Sides, split: Split) -> Value {
     if !ports.is_empty() {
         route.insert("match".into(), Value::Array(ports));
     }
-    route.insert("route".into(), Value::Array(weighted(subject, sides, split)));
+    route.insert("route".into(), Value::Array(destinations));
     Value::Object(route)
 }
 
-fn weighted(subject: &Subject, sides: &Sides, split: Split) -> Vec<Value> {
+pub(super) fn weighted(subject: &Subject, sides: &Sides, split: Split) -> Vec<Value> {
     vec![destination(subject, &sides.primary, split.primary), destination(subject, &sides.canary, split.canary)]
 }
 
-fn destination(subject: &Subject, host: &str, weight: u32) -> Value {
+pub(super) fn destination(subject: &Subject, host: &str, weight: u32) -> Value {
     let service = &subject.canary.service;
     // Sidecars find the port by the request; a gateway and a delegate have to be told when there are several.
     let behind_gateway = service.gateways.first().is_some_and(|gateway| gateway != "mesh");
@@ -113,7 +121,7 @@ fn destination(subject: &Subject, host: &str, weight: u32) -> Value {
 
 /// Every condition of the analysis together with every one of the service. Within a pair, headers and source labels of
 /// the analysis replace those of the service, as in Flagger; query parameters are added to them (Flagger loses those).
-fn merged(conditions: &[HttpMatchRequest], service: &[HttpMatchRequest]) -> Vec<HttpMatchRequest> {
+pub(super) fn merged(conditions: &[HttpMatchRequest], service: &[HttpMatchRequest]) -> Vec<HttpMatchRequest> {
     if service.is_empty() {
         return conditions.to_vec();
     }
@@ -206,7 +214,7 @@ pub(super) fn with_split(subject: &Subject, found: &[Value], sides: &Sides, spli
                 entry.insert("weight".into(), weight.into());
             }
         }
-        let can_mirror = super::protocol(subject) == Protocol::Http && subject.canary.analysis.matches.is_empty();
+        let can_mirror = super::protocol(subject.canary) == Protocol::Http && subject.canary.analysis.matches.is_empty();
         if can_mirror {
             set_mirror(subject, route, sides, split);
         }
@@ -215,14 +223,16 @@ pub(super) fn with_split(subject: &Subject, found: &[Value], sides: &Sides, spli
 }
 
 /// The rendered routes, with whatever others have added to the found ones if these have the same shape.
-pub(super) fn overlaid(found: &[Value], rendered: Vec<Value>, sides: &Sides) -> Vec<Value> {
+pub(super) fn overlaid(subject: &Subject, found: &[Value], rendered: Vec<Value>, sides: &Sides) -> Vec<Value> {
     if !has_shape_of(found, &rendered) {
         return rendered;
     }
-    rendered.into_iter().zip(found).map(|(rendered, found)| overlaid_route(found, rendered, sides)).collect()
+    let sets_cookies = subject.canary.sessions().is_some();
+    let pairs = rendered.into_iter().zip(found);
+    pairs.map(|(rendered, found)| overlaid_route(found, rendered, sides, sets_cookies)).collect()
 }
 
-fn overlaid_route(found: &Value, rendered: Value, sides: &Sides) -> Value {
+fn overlaid_route(found: &Value, rendered: Value, sides: &Sides, sets_cookies: bool) -> Value {
     let (Value::Object(found), Value::Object(mut rendered)) = (found, rendered) else { return Value::Null };
     let mut route = found.clone();
     for field in OWNED {
@@ -237,7 +247,8 @@ fn overlaid_route(found: &Value, rendered: Value, sides: &Sides) -> Value {
     if let Some(entries) = rendered.get_mut("route").and_then(Value::as_array_mut) {
         for (entry, found) in entries.iter_mut().zip(found_entries) {
             let (Some(entry), Value::Object(found)) = (entry.as_object_mut(), found) else { continue };
-            for (key, value) in found {
+            // What sets cookies is ours, also where it was and is no longer.
+            for (key, value) in found.iter().filter(|(key, _)| !(sets_cookies && *key == "headers")) {
                 entry.entry(key.clone()).or_insert_with(|| value.clone());
             }
         }
@@ -246,10 +257,23 @@ fn overlaid_route(found: &Value, rendered: Value, sides: &Sides) -> Value {
     Value::Object(route)
 }
 
+/// Whether a route leads to one of the two sides.
+pub(super) fn leads_to_a_side(route: &Value, sides: &Sides) -> bool {
+    hosts(route).any(|host| host == sides.canary || host == sides.primary)
+}
+
+/// The one route to the apex service, for a canary that is about to go.
+pub(super) fn to_apex(subject: &Subject, sides: &Sides) -> Value {
+    let destination = vec![destination(subject, &sides.apex, 100)];
+    match super::protocol(subject.canary) {
+        Protocol::Http => http_route(subject, &subject.canary.service.matches, destination),
+        Protocol::Tcp => tcp_route(subject, destination),
+    }
+}
+
 /// Routes that do not lead to either side.
 pub(super) fn foreign(routes: &[Value], sides: &Sides) -> Vec<Value> {
-    let is_ours = |route: &Value| hosts(route).any(|host| host == sides.canary || host == sides.primary);
-    routes.iter().filter(|route| !is_ours(route)).cloned().collect()
+    routes.iter().filter(|route| !leads_to_a_side(route, sides)).cloned().collect()
 }
 
 fn destinations(route: &Value) -> impl Iterator<Item = &Value> {
