@@ -9,7 +9,7 @@ use aviary_sim::traffic::Behaviour;
 use serde_json::{Value, json};
 
 use crate::support::checks::{Watchman, assert_same_end, final_state};
-use crate::support::{World, canary, deployment, in_virtual_time};
+use crate::support::{AGENT, World, canary, deployment, in_virtual_time};
 
 /// What happens to a canary.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -251,7 +251,8 @@ impl Run {
         }
         End {
             cluster: final_state(&self.world.cluster),
-            writes: self.world.cluster.calls().since(&self.before).writes(),
+            // Not those of the user.
+            writes: self.world.cluster.calls().since(&self.before).of_client(AGENT).writes(),
             killed: self.killed,
         }
     }

@@ -75,13 +75,9 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
 }
 
 /// What is left to give back. What cannot be seen cannot be given back; what does not exist need not be.
-fn reverting(
-    understood: &Understood,
-    subject: &Subject,
-    cache: &Cache,
-    now: Timestamp,
-) -> Result<Reverting, String> {
-    let mut needed = [&kinds::DEPLOYMENT, &kinds::SERVICE].into_iter().chain(understood.traffic.watched().iter().copied());
+fn reverting(understood: &Understood, subject: &Subject, cache: &Cache, now: Timestamp) -> Result<Reverting, String> {
+    let mut needed =
+        [&kinds::DEPLOYMENT, &kinds::SERVICE].into_iter().chain(understood.traffic.watched().iter().copied());
     if let Some(kind) = needed.find(|kind| is_forbidden(cache, subject, kind)) {
         return Err(forbidden(kind));
     }

@@ -5,7 +5,7 @@ use kube::core::DynamicObject;
 
 use crate::Subject;
 use crate::change::Change;
-use crate::object::kinds;
+use crate::object::{ObjectKey, kinds};
 
 /// Whether the object carries it.
 pub fn is_on(canary: &DynamicObject) -> bool {
@@ -14,18 +14,23 @@ pub fn is_on(canary: &DynamicObject) -> bool {
 
 /// Puts it on the subject's canary, or takes it off; those of others stay. Nothing to do for an object that is gone.
 pub fn set(subject: &Subject, wanted: bool) -> Vec<Change> {
-    let name = &subject.canary.key.name;
-    let Some(present) = subject.get(&kinds::CANARY, name) else { return Vec::new() };
-    if is_on(&present) == wanted {
-        return Vec::new();
+    let key = subject.key(&kinds::CANARY, &subject.canary.key.name);
+    let present = subject.get(&kinds::CANARY, &key.name);
+    present.and_then(|present| change(key, &present, wanted)).into_iter().collect()
+}
+
+/// The same for a canary object that is not understood.
+pub fn change(key: ObjectKey, present: &DynamicObject, wanted: bool) -> Option<Change> {
+    if is_on(present) == wanted {
+        return None;
     }
-    let mut desired = (*present).clone();
+    let mut desired = present.clone();
     let finalizers = desired.metadata.finalizers.get_or_insert_default();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
     if wanted {
         finalizers.push(FINALIZER.to_owned());
     }
-    Change::update(subject.key(&kinds::CANARY, name), &present, &desired).into_iter().collect()
+    Change::update(key, present, &desired)
 }
 
 #[cfg(test)]

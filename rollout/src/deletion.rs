@@ -57,9 +57,7 @@ fn deleting(context: Context) -> Decision {
 /// Users stay on the primary until the target can take them.
 fn wait_for_target(context: Context, target: &Returned) -> Option<Decision> {
     let Context { plan, seen, .. } = context;
-    if target.available == 0
-        && context.primary_serves()
-        && matches!(&seen.traffic, Some(Ok(found)) if found.canary > 0)
+    if target.available == 0 && context.primary_serves() && matches!(&seen.traffic, Some(Ok(found)) if found.canary > 0)
     {
         return Some(context.step().effect(Effect::SetTraffic(Split::PRIMARY)).done());
     }

@@ -107,9 +107,10 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
     );
     let scales_down = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
     require(!scales_down || canary_after == 0, Violation::NoScaleDownWhileServing);
-    let gives_back = decision.effects.iter().any(|effect| {
-        matches!(effect, Effect::Revert(_)) || (seen.deleting && *effect == Effect::SetFinalizer(false))
-    });
+    let gives_back = decision
+        .effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::Revert(_)) || (seen.deleting && *effect == Effect::SetFinalizer(false)));
     let target_serves = seen.reverting.as_ref().is_none_or(|reverting| {
         let target = reverting.as_ref().map(|reverting| &reverting.target);
         target.is_ok_and(|target| {

@@ -98,7 +98,9 @@ fn deletion_in_every_phase_gives_back() {
                     let gate = |kind: &str| json!({"name": "gate", "type": kind, "url": "http://nobody.test/"});
                     match phase {
                         "Waiting" => canary["spec"]["analysis"]["webhooks"] = json!([gate("confirm-rollout")]),
-                        "WaitingPromotion" => canary["spec"]["analysis"]["webhooks"] = json!([gate("confirm-promotion")]),
+                        "WaitingPromotion" => {
+                            canary["spec"]["analysis"]["webhooks"] = json!([gate("confirm-promotion")])
+                        }
                         _ => {}
                     }
                 })
@@ -201,5 +203,31 @@ fn a_finalizer_that_is_no_longer_wanted_goes_and_those_of_others_stay() {
         world.pass(Duration::from_secs(600)).await;
         let calls = world.cluster.calls().since(&calls).of_client(crate::support::AGENT);
         assert_eq!(calls.reads() + calls.writes() + calls.event_writes(), 0, "{calls}");
+    });
+}
+
+/// What the object says is not understood, so nothing can be given back; it stays until that is mended, or until nobody
+/// wants anything back.
+#[test]
+fn a_deleted_canary_that_is_refused_can_be_let_go() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_with_users_objects(|_| {}).await;
+        world.patch_canary("podinfo", json!({"provider": "linkerd"})).await;
+        world.delete(&kinds::CANARY, "podinfo").await;
+        world.pass(Duration::from_secs(60)).await;
+        assert!(!world.is_gone());
+        assert_eq!(world.condition("podinfo", "Accepted").expect("says so")["status"], "False");
+        world.patch_canary("podinfo", json!({"provider": "istio"})).await;
+        world.wait_until_it_is_gone().await;
+        world.assert_given_back("mended");
+
+        let mut world = World::new(1);
+        world.begin_with_users_objects(|_| {}).await;
+        world.patch_canary("podinfo", json!({"provider": "linkerd"})).await;
+        world.delete(&kinds::CANARY, "podinfo").await;
+        world.pass(Duration::from_secs(60)).await;
+        world.patch_canary("podinfo", json!({"revertOnDeletion": null})).await;
+        world.wait_until_it_is_gone().await;
     });
 }

@@ -59,7 +59,10 @@ fn clients_stay_on_their_side_for_the_run_and_are_released_afterwards() {
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(5)).await;
         assert_eq!(world.cookie("previousSessionAffinityCookie"), canary);
-        assert_eq!((world.cookie("sessionAffinityCookie").as_str(), world.cookie("primarySessionAffinityCookie").as_str()), ("", ""));
+        assert_eq!(
+            (world.cookie("sessionAffinityCookie").as_str(), world.cookie("primarySessionAffinityCookie").as_str()),
+            ("", "")
+        );
         let routes = world.routes();
         let forget = routes[0]["headers"]["response"]["add"]["Set-Cookie"].clone();
         assert_eq!((routes.len(), forget), (2, json!(format!("{canary}; Max-Age=-1; Path=/"))));

@@ -183,7 +183,10 @@ fn a_weighted_canary_is_judged_by_copies_first() {
         world.set_image("podinfo", "podinfo:6.0.1");
         world.wait_until("the copies", || world.status("podinfo")["iterations"] == 1).await;
         let route = world.get(&kinds::VIRTUAL_SERVICE, "podinfo").unwrap()["spec"]["http"][0].clone();
-        assert_eq!((&route["mirror"]["host"], &route["mirrorPercentage"]["value"]), (&json!("podinfo-canary"), &json!(40)));
+        assert_eq!(
+            (&route["mirror"]["host"], &route["mirrorPercentage"]["value"]),
+            (&json!("podinfo-canary"), &json!(40))
+        );
         assert_eq!(world.answered_by("podinfo"), 0.0);
         let expected = [
             "Starting canary analysis for podinfo.test",

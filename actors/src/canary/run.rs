@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::{AsyncContext, Context};
 use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
-use aviary_providers::Subject;
+use aviary_providers::{Change, Subject, finalizer};
 use aviary_rollout::{ACCEPTED, Decision, Effect, HookAnswer, Message as Note, Notice, State};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -40,6 +40,8 @@ enum Task {
     Do(Effect),
     /// Tell on the object itself that it is refused.
     Complain(Value),
+    /// Let go of an object that is refused.
+    Release(Box<Change>),
 }
 
 impl Run {
@@ -57,6 +59,11 @@ impl Run {
         {
             *start = now;
         }
+    }
+
+    /// Takes our finalizer off an object that is refused.
+    fn release(change: Change) -> Run {
+        Run { tasks: VecDeque::from([Task::Release(Box::new(change))]), ..Run::complaint(Value::Null, "") }
     }
 
     /// Tells on the object, and then in an event, why it is refused.
@@ -107,6 +114,11 @@ impl CanaryActor {
             };
             let effect = match task {
                 Task::Do(effect) => effect.clone(),
+                Task::Release(change) => {
+                    let change = (**change).clone();
+                    self.send_write(WriteOrder::Changes(vec![change]), context);
+                    return;
+                }
                 Task::Complain(status) => {
                     let status = status.clone();
                     self.write_status(&object, status, context);
@@ -318,6 +330,14 @@ impl CanaryActor {
         context: &mut Context<Self>,
     ) {
         self.hold = None;
+        // What it took cannot be given back without being understood, and nobody asks for that any more.
+        let reverts = object.data.pointer("/spec/revertOnDeletion").and_then(Value::as_bool) == Some(true);
+        if object.metadata.deletion_timestamp.is_some()
+            && !reverts
+            && let Some(change) = finalizer::change(self.key(), object, false)
+        {
+            return self.start_run(Run::release(change), context);
+        }
         let Some(status) = with_complaint(object, ACCEPTED, "False", "Invalid", refusal, now) else { return };
         self.start_run(Run::complaint(status, refusal), context);
     }

@@ -215,7 +215,8 @@ fn repair(subject: &Subject, present: &DynamicObject, hosts: Hosts, split: Split
     set_field(&mut desired.data, "gateways", hosts.gateways);
     let others = routes::foreign(routes::list(&present.data, protocol.other()), &sides);
     set_field(&mut desired.data, protocol.other().field(), (!others.is_empty()).then_some(Value::Array(others)));
-    let as_found = split_found.map(|split| routes::overlaid(subject, found, routes::render(subject, &sides, split), &sides));
+    let as_found =
+        split_found.map(|split| routes::overlaid(subject, found, routes::render(subject, &sides, split), &sides));
     let routes = match as_found {
         // Nothing is wrong with the routes but, perhaps, the weights. They are not judged here.
         Some(routes) if same_or_absent(Some(&json!(routes)), Some(&json!(found))) => found.to_vec(),

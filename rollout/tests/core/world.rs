@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use aviary_crds::status::CanaryStatus;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    Answers, Component, Pending, Plan, PrimaryView, Readiness, Returned, Reverted, Reverting, Sample, SampleError, Scale,
-    Snapshot, Split, TargetView,
+    Answers, Component, Pending, Plan, PrimaryView, Readiness, Returned, Reverted, Reverting, Sample, SampleError,
+    Scale, Snapshot, Split, TargetView,
 };
 use jiff::{SignedDuration, Timestamp};
 

@@ -214,7 +214,8 @@ pub(super) fn with_split(subject: &Subject, found: &[Value], sides: &Sides, spli
                 entry.insert("weight".into(), weight.into());
             }
         }
-        let can_mirror = super::protocol(subject.canary) == Protocol::Http && subject.canary.analysis.matches.is_empty();
+        let can_mirror =
+            super::protocol(subject.canary) == Protocol::Http && subject.canary.analysis.matches.is_empty();
         if can_mirror {
             set_mirror(subject, route, sides, split);
         }

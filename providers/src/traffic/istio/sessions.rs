@@ -211,7 +211,10 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_run_but_the_rule_that_takes_its_cookie_back() {
         let mut world = world(json!({"primaryCookieName": null}), None);
-        assert_eq!(set(&mut world, Split::PRIMARY), json!([{"route": [to("podinfo-primary", 100), to("podinfo-canary", 0)]}]));
+        assert_eq!(
+            set(&mut world, Split::PRIMARY),
+            json!([{"route": [to("podinfo-primary", 100), to("podinfo-canary", 0)]}])
+        );
         set(&mut world, Split::to_canary(10));
         set(&mut world, Split::to_canary(30));
         world.cookies.as_mut().unwrap().former = Some(cookie("canary-ck", "AAAAAAAAAA"));
