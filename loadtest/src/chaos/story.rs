@@ -88,7 +88,7 @@ fn tale(index: usize, random: &mut Random) -> Tale {
     let mut canary = objects::canary(&name, interval);
     let analysis = &mut canary["spec"]["analysis"];
     analysis["threshold"] = json!(random.pick([2, 3, 5]));
-    match random.below(4) {
+    match random.below(8) {
         0 => {
             analysis["stepWeights"] = if random.below(2) == 0 { json!([5, 20, 60]) } else { json!([1, 2, 10, 80]) };
             remove(analysis, &["stepWeight", "maxWeight"]);
@@ -98,10 +98,19 @@ fn tale(index: usize, random: &mut Random) -> Tale {
             analysis["maxWeight"] = json!(100);
             analysis["stepWeightPromotion"] = json!(random.pick([20, 50]));
         }
+        2 => analysis["mirror"] = json!(true),
+        3 => analysis["sessionAffinity"] = json!({"cookieName": "canary-ck", "primaryCookieName": "primary-ck"}),
+        // Judged by copies of the requests: nothing else sends any before everybody does.
+        4 => {
+            analysis["iterations"] = json!(random.pick([1, 3]));
+            analysis["mirror"] = json!(true);
+            remove(analysis, &["stepWeight", "maxWeight"]);
+        }
         _ => analysis["stepWeight"] = json!(random.pick([10, 20, 50])),
     }
     let skips = random.below(8) == 0;
     canary["spec"]["skipAnalysis"] = json!(skips);
+    canary["spec"]["revertOnDeletion"] = json!(random.below(4) == 0);
     let count = 1 + random.below(MOST_RELEASES);
     let mut releases: Vec<Revision> = (0..count).map(|number| revision(number, interval, skips, random)).collect();
     // What a slow version leaves in the counters limits how Prometheus extrapolates the next one's buckets, each

@@ -99,12 +99,11 @@ fn states(phase: Phase, now: Timestamp) -> Vec<State> {
     states
 }
 
-fn plans() -> [Plan; 6] {
+fn plans() -> [Plan; 5] {
     let skip = Plan { skip_analysis: true, ..plan() };
     let hooks: Vec<_> = ALL_HOOKS.into_iter().chain([WebhookType::Rollback]).collect();
-    let others = [ab_plan(), blue_green_plan(true), mirrored_plan()].map(|plan| with_hooks(plan, &hooks));
-    let [ab_test, blue_green, mirrored] = others;
-    [plan(), with_hooks(stepped_plan(), &hooks), skip, ab_test, blue_green, mirrored]
+    let [ab_test, blue_green] = [ab_plan(), blue_green_plan(true)].map(|plan| with_hooks(plan, &hooks));
+    [mirrored_plan(), with_hooks(stepped_plan(), &hooks), skip, ab_test, blue_green]
 }
 
 fn walk(phases: &[Phase]) {
