@@ -56,7 +56,11 @@ async fn main() {
     }
     let objects = OBJECTS * KINDS.len();
     let grown = resident_bytes() - before;
-    println!("{objects} objects: {} bytes of JSON each, {} bytes of memory each", json_bytes / objects, grown / objects);
+    println!(
+        "{objects} objects: {} bytes of JSON each, {} bytes of memory each",
+        json_bytes / objects,
+        grown / objects
+    );
     println!("above the JSON: {} bytes per object", grown.saturating_sub(json_bytes) / objects);
 
     let before = resident_bytes();
@@ -73,8 +77,7 @@ async fn main() {
 }
 
 fn install_canary_definition(cluster: &Cluster) {
-    let definition: Value =
-        serde_saphyr::from_str(include_str!("../../crds/yaml/canaries.flagger.app.yaml")).unwrap();
+    let definition: Value = serde_saphyr::from_str(include_str!("../../crds/yaml/canaries.flagger.app.yaml")).unwrap();
     let kind = aviary_sim::store::kinds::CUSTOM_RESOURCE_DEFINITION;
     cluster
         .store()

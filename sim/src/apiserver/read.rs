@@ -224,8 +224,7 @@ fn position(record: &Record) -> String {
 
 fn list_body(target: &Target, encoder: &Encoder, metadata: &Value, records: &[Arc<Record>]) -> Bytes {
     let (api_version, kind) = encoder.list_kind(&target.resource.list_kind);
-    let mut body =
-        Vec::with_capacity(256 + records.iter().map(|record| record.size() + 1).sum::<usize>());
+    let mut body = Vec::with_capacity(256 + records.iter().map(|record| record.size() + 1).sum::<usize>());
     body.extend_from_slice(
         format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{metadata},\"items\":[")
             .as_bytes(),

@@ -61,8 +61,12 @@ impl WatchStream {
         feed: WatchFeed,
         timing: WatchTiming,
     ) -> Self {
-        let mut queue: VecDeque<Queued> =
-            feed.initial.into_iter().filter(|record| selectors.is_empty() || selectors.selects(record)).map(Queued::Initial).collect();
+        let mut queue: VecDeque<Queued> = feed
+            .initial
+            .into_iter()
+            .filter(|record| selectors.is_empty() || selectors.selects(record))
+            .map(Queued::Initial)
+            .collect();
         if timing.mark_initial_end {
             let bookmark = encoder.bookmark(feed.revision, true);
             queue.push_back(Queued::Line(line("BOOKMARK", &bookmark)));

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind};
 use super::decoded::Decoded;
+use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind};
 use super::record::{Change, ChangeType, Record, StoreEvent};
 use crate::random::Random;
 

@@ -120,7 +120,7 @@ fn add_cookie(entry: &mut Value, cookie: &str) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::needless_pass_by_value)]
 
     use super::*;
     use crate::object::kinds;
