@@ -3,12 +3,14 @@
 //! [`ApiServer`] is a `tower::Service`. In process a [`Client`](crate::cluster::Cluster::client) calls it without sockets, tasks
 //! or timers (watches apart); [`crate::http`] serves the same over plain HTTP.
 //!
-//! Not served: server-side apply, dry runs, Tables, OpenAPI, CEL rules, authentication and authorisation.
+//! Not served: server-side apply, Tables, CEL rules, authentication and authorisation.
 
 mod defaults;
 pub(crate) mod definition;
 mod discovery;
+mod dry_run;
 mod metadata;
+pub(crate) mod openapi;
 mod patch;
 mod read;
 mod request;
@@ -152,6 +154,7 @@ impl ApiServer {
             Route::Health => Ok(Answer::text(200, "ok")),
             Route::Version => Ok(discovery::version()),
             Route::Discovery(path) => Ok(discovery::answer(&self.store, path)),
+            Route::OpenApi(path) => Ok(openapi::answer(&self.store, path)),
             Route::Resource(target) => self.handle_resource(target, head, query, bytes),
         }
     }

@@ -15,6 +15,7 @@ pub mod prometheus;
 pub mod store;
 pub mod traffic;
 
+mod quantity;
 mod random;
 
 pub use cluster::{Cluster, ClusterOptions};

@@ -1,7 +1,5 @@
 //! From a CustomResourceDefinition to a served resource.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::schema::Schema;
@@ -87,7 +85,7 @@ fn resource_version(version: &Value, path: &str) -> Result<ResourceVersion, Vec<
         served: version["served"] == true,
         status: subresources["status"].is_object(),
         scale,
-        schema: Some(Arc::new(schema)),
+        schema: Some(schema.into()),
     })
 }
 

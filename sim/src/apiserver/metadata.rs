@@ -34,7 +34,7 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
     if !body.is_object() {
         return Err(StatusError::bad_request("the object provided is unrecognized"));
     }
-    check_type(target, body)?;
+    check_kind(target, body)?;
     let metadata = &body["metadata"];
     check_metadata_shape(target, metadata)?;
     let given_namespace = metadata["namespace"].as_str().unwrap_or_default();
@@ -58,7 +58,7 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
     Ok(())
 }
 
-fn check_type(target: &Target, body: &Value) -> Result<(), StatusError> {
+pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusError> {
     let (api_version, kind) = (&body["apiVersion"], &body["kind"]);
     let expected = target.api_version();
     if target.resource.custom && kind.as_str().is_none_or(str::is_empty) {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::openapi::OpenApiPath;
 use crate::calls::{Call, CallKey, Verb};
 use crate::store::{ResourceType, ResourceVersion, StatusError, Store};
 
@@ -85,6 +86,7 @@ fn decode(text: &str, plus_is_space: bool) -> String {
 pub(crate) enum Route {
     Resource(Target),
     Discovery(DiscoveryPath),
+    OpenApi(OpenApiPath),
     /// `/healthz` and its like.
     Health,
     Version,
@@ -133,6 +135,9 @@ impl Route {
         match segments.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
             ["version"] => Self::Version,
+            ["openapi", "v3"] => Self::OpenApi(OpenApiPath::Index),
+            ["openapi", "v3", "api", version] => Self::openapi("", version),
+            ["openapi", "v3", "apis", group, version] => Self::openapi(group, version),
             ["api"] => Self::Discovery(DiscoveryPath::CoreVersions),
             ["apis"] => Self::Discovery(DiscoveryPath::Groups),
             ["apis", group] => Self::Discovery(DiscoveryPath::Group((*group).to_owned())),
@@ -142,6 +147,10 @@ impl Route {
             ["apis", group, version, rest @ ..] => Self::resource(store, group, version, rest),
             _ => Self::Unknown,
         }
+    }
+
+    fn openapi(group: &str, version: &str) -> Self {
+        Self::OpenApi(OpenApiPath::Document { group: group.to_owned(), version: version.to_owned() })
     }
 
     fn resources(group: &str, version: &str) -> Self {

@@ -1,18 +1,23 @@
 //! Structural schemas of custom resources: compiled once, then used to prune, default and validate objects in the order in
-//! which the API server does it.
+//! which the API server does it. Built-in kinds have schemas too, made of Kubernetes' OpenAPI definitions; [`decode`] reads
+//! objects by them as Go does.
 //!
 //! `x-kubernetes-validations` (CEL) is not evaluated.
 
 mod conform;
+pub(crate) mod decode;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use regex::Regex;
 use serde_json::Value;
 
+use super::openapi::definitions::{Definition, REFERENCE_PREFIX};
 use crate::store::{FieldError, FieldReason};
 
 /// A compiled structural schema (`apiextensions.k8s.io/v1` `JSONSchemaProps`).
@@ -25,10 +30,12 @@ pub struct Schema {
     embedded_resource: bool,
     format: String,
     default: Option<Value>,
-    properties: BTreeMap<String, Schema>,
+    properties: BTreeMap<String, Property>,
+    /// Structs by value: Go writes them even when they are empty.
+    always_present: Vec<String>,
     additional_properties: AdditionalProperties,
     required: Vec<String>,
-    items: Option<Box<Schema>>,
+    items: Option<SchemaRef>,
     list_type: ListKind,
     atomic_map: bool,
     allowed_values: Vec<Value>,
@@ -44,6 +51,7 @@ pub struct Schema {
     any_of: Vec<Schema>,
     one_of: Vec<Schema>,
     not: Option<Box<Schema>>,
+    encoding: Option<Encoding>,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +59,90 @@ enum AdditionalProperties {
     #[default]
     Unset,
     Any,
-    Schema(Box<Schema>),
+    Schema(SchemaRef),
+}
+
+/// A schema, shared.
+#[derive(Debug, Clone)]
+pub struct SchemaRef(Reference);
+
+#[derive(Debug, Clone)]
+enum Reference {
+    Own(Arc<Schema>),
+    /// Compiled when first looked at; definitions refer to each other, some to themselves.
+    Builtin(&'static Definition),
+}
+
+impl SchemaRef {
+    /// The schema of a built-in kind, where there is one.
+    pub(crate) fn builtin(group: &str, version: &str, kind: &str) -> Option<Self> {
+        Definition::of_kind(group, version, kind).map(|definition| Self(Reference::Builtin(definition)))
+    }
+
+    /// The schema of a Kubernetes type by its full name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Definition::find(name).map(|definition| Self(Reference::Builtin(definition)))
+    }
+
+    /// The Kubernetes type behind it.
+    pub(crate) fn definition(&self) -> Option<&'static Definition> {
+        match &self.0 {
+            Reference::Own(_) => None,
+            Reference::Builtin(definition) => Some(definition),
+        }
+    }
+}
+
+impl From<Schema> for SchemaRef {
+    fn from(schema: Schema) -> Self {
+        Self(Reference::Own(Arc::new(schema)))
+    }
+}
+
+impl Deref for SchemaRef {
+    type Target = Schema;
+
+    fn deref(&self) -> &Schema {
+        match &self.0 {
+            Reference::Own(schema) => schema,
+            Reference::Builtin(definition) => definition.schema(),
+        }
+    }
+}
+
+/// A declared field of an object.
+#[derive(Debug)]
+struct Property {
+    schema: SchemaRef,
+    /// Go leaves the field out when it is zero (`omitempty` of a value).
+    omitted_when_zero: bool,
+    patch: PatchStrategy,
+}
+
+/// How a strategic merge patch treats a field (`x-kubernetes-patch-strategy`, `x-kubernetes-patch-merge-key`).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct PatchStrategy {
+    /// Lists are merged instead of replaced.
+    pub(crate) merge: bool,
+    /// Maps are replaced instead of merged.
+    pub(crate) replace: bool,
+    /// The field by which the items of a merged list are told apart; lists of scalars have none.
+    pub(crate) merge_key: Option<String>,
+}
+
+/// Values with an encoding of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// `resource.Quantity`: kept in canonical form.
+    Quantity,
+    /// `metav1.Time`, RFC 3339 to the second.
+    Time,
+    /// `metav1.MicroTime`.
+    MicroTime,
+    /// A schema or something else (`JSONSchemaPropsOrBool` and its like).
+    Schema,
+    /// JSON that nobody looks into (`runtime.RawExtension`, `FieldsV1`).
+    Raw,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +200,12 @@ impl Schema {
 
     /// The schema of a declared field of an object. Fields of a map have [`Schema::additional`] instead.
     pub(crate) fn property(&self, name: &str) -> Option<&Schema> {
-        self.properties.get(name)
+        self.properties.get(name).map(|property| &*property.schema)
+    }
+
+    /// How a strategic merge patch treats a field.
+    pub(crate) fn patch_strategy(&self, name: &str) -> Option<&PatchStrategy> {
+        self.properties.get(name).map(|property| &property.patch)
     }
 
     /// The schema of a list's items.
@@ -167,6 +263,54 @@ impl Schema {
     }
 }
 
+/// Compiles a type of Kubernetes.
+pub(crate) fn compile_definition(definition: &Definition) -> Schema {
+    // Nothing can be wrong with them; a test compiles them all.
+    let mut schema = compile(&definition.declared(), "", &mut Vec::new());
+    for (field, go_type) in definition.go_types() {
+        if let Some(property) = schema.properties.get_mut(*field) {
+            property.omitted_when_zero = go_type.omitted_when_zero;
+        }
+        if go_type.always_present {
+            schema.always_present.push((*field).to_owned());
+        }
+    }
+    schema.encoding = match definition.name {
+        "io.k8s.apimachinery.pkg.api.resource.Quantity" => Some(Encoding::Quantity),
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => Some(Encoding::Time),
+        "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => Some(Encoding::MicroTime),
+        "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"
+        | "io.k8s.apimachinery.pkg.runtime.RawExtension"
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => Some(Encoding::Raw),
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => Some(Encoding::Schema),
+        _ => None,
+    };
+    schema.preserve_unknown_fields |= matches!(schema.encoding, Some(Encoding::Raw | Encoding::Schema));
+    schema
+}
+
+/// The schema behind a declaration: a definition of Kubernetes where it refers to one, else compiled.
+fn compile_reference(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> SchemaRef {
+    let reference = declared["$ref"].as_str().or_else(|| declared["allOf"][0]["$ref"].as_str());
+    let definition = reference.and_then(|name| Definition::find(name.strip_prefix(REFERENCE_PREFIX)?));
+    match definition {
+        Some(definition) => SchemaRef(Reference::Builtin(definition)),
+        None => compile(declared, path, problems).into(),
+    }
+}
+
+fn patch_strategy(declared: &Value) -> PatchStrategy {
+    let strategies = declared["x-kubernetes-patch-strategy"].as_str().unwrap_or_default();
+    let has = |name: &str| strategies.split(',').any(|strategy| strategy == name);
+    PatchStrategy {
+        merge: has("merge"),
+        replace: has("replace"),
+        merge_key: declared["x-kubernetes-patch-merge-key"].as_str().map(str::to_owned),
+    }
+}
+
 fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Schema {
     let flag = |name: &str| declared[name] == true;
     let children = |name: &str, problems: &mut Vec<FieldError>| -> Vec<Schema> {
@@ -181,15 +325,17 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
     let all_of = children("allOf", problems);
     let any_of = children("anyOf", problems);
     let one_of = children("oneOf", problems);
-    let boxed = |name: &str, problems: &mut Vec<FieldError>| {
-        declared[name].is_object().then(|| Box::new(compile(&declared[name], &format!("{path}.{name}"), problems)))
-    };
-    let not = boxed("not", problems);
-    let items = boxed("items", problems);
+    let not = declared["not"]
+        .is_object()
+        .then(|| Box::new(compile(&declared["not"], &format!("{path}.not"), problems)));
+    let items = declared["items"]
+        .is_object()
+        .then(|| compile_reference(&declared["items"], &format!("{path}.items"), problems));
     let additional_properties = match &declared["additionalProperties"] {
         Value::Bool(true) => AdditionalProperties::Any,
-        Value::Object(_) => {
-            boxed("additionalProperties", problems).map_or(AdditionalProperties::Unset, AdditionalProperties::Schema)
+        values @ Value::Object(_) => {
+            let path = format!("{path}.additionalProperties");
+            AdditionalProperties::Schema(compile_reference(values, &path, problems))
         }
         _ => AdditionalProperties::Unset,
     };
@@ -199,18 +345,24 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
         .flatten()
         .map(|(name, child)| {
             let path = format!("{path}.properties[{name}]");
-            (name.clone(), compile(child, &path, problems))
+            let property = Property {
+                schema: compile_reference(child, &path, problems),
+                omitted_when_zero: false,
+                patch: patch_strategy(child),
+            };
+            (name.clone(), property)
         })
         .collect();
     Schema {
         types: declared["type"].as_str().map(str::to_owned).into_iter().collect(),
         nullable: flag("nullable"),
-        int_or_string: flag("x-kubernetes-int-or-string"),
+        int_or_string: flag("x-kubernetes-int-or-string") || declared["format"] == "int-or-string",
         preserve_unknown_fields: flag("x-kubernetes-preserve-unknown-fields"),
         embedded_resource: flag("x-kubernetes-embedded-resource"),
         format: declared["format"].as_str().unwrap_or_default().to_owned(),
         default: declared.get("default").cloned(),
         properties,
+        always_present: Vec::new(),
         additional_properties,
         required: strings(&declared["required"]),
         items,
@@ -233,6 +385,7 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
         any_of,
         one_of,
         not,
+        encoding: None,
     }
 }
 

@@ -3,8 +3,11 @@
 
 use serde_json::Value;
 
+use super::patch::Origin;
 use super::request::{Query, Target};
-use super::{defaults, definition, metadata, validation};
+use super::schema::SchemaRef;
+use super::schema::decode::{self, DecodeError};
+use super::{defaults, definition, metadata, patch, validation};
 use crate::clock::Clock;
 use crate::store::{FieldError, Record, State, StatusError, differs_outside_metadata, kinds, raise_generation};
 
@@ -16,23 +19,51 @@ pub(super) enum FieldValidation {
     Strict,
 }
 
-impl FieldValidation {
-    pub(super) fn parse(query: &Query) -> Result<Self, StatusError> {
-        match query.get("fieldValidation") {
-            Some("Ignore") => Ok(Self::Ignore),
-            None | Some("Warn") => Ok(Self::Warn),
-            Some("Strict") => Ok(Self::Strict),
+/// `metav1.CreateOptions`, `UpdateOptions` or `PatchOptions`, from the query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteOptions {
+    pub(super) field_validation: FieldValidation,
+    /// Nothing is stored.
+    pub(super) dry_run: bool,
+}
+
+impl WriteOptions {
+    /// Reads the options; `kind` is the one that they are called after.
+    pub(super) fn parse(query: &Query, kind: &str) -> Result<Self, StatusError> {
+        let mut problems = Vec::new();
+        let dry_run = dry_run(query.get("dryRun").as_slice(), &mut problems);
+        let field_validation = match query.get("fieldValidation") {
+            Some("Ignore") => FieldValidation::Ignore,
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Strict") => FieldValidation::Strict,
             Some(other) => {
-                let problem = FieldError {
+                problems.push(FieldError {
                     reason: crate::store::FieldReason::NotSupported,
                     field: "fieldValidation".to_owned(),
                     value: Value::from(other).to_string(),
                     detail: "supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"".to_owned(),
-                };
-                Err(StatusError::invalid("meta.k8s.io", "CreateOptions", "", &[problem]))
+                });
+                FieldValidation::Warn
             }
+        };
+        if problems.is_empty() {
+            return Ok(Self { field_validation, dry_run });
         }
+        Err(StatusError::invalid("meta.k8s.io", kind, "", &problems))
     }
+}
+
+/// Whether the values of `dryRun` ask for one (`ValidateDryRun`).
+pub(super) fn dry_run(values: &[&str], problems: &mut Vec<FieldError>) -> bool {
+    if values.iter().any(|value| *value != "All") {
+        problems.push(FieldError {
+            reason: crate::store::FieldReason::NotSupported,
+            field: "dryRun".to_owned(),
+            value: Value::from(values.to_vec()).to_string(),
+            detail: "supported values: \"All\"".to_owned(),
+        });
+    }
+    !values.is_empty()
 }
 
 /// One write's way through the rules.
@@ -40,13 +71,54 @@ pub(super) struct Strategy<'a> {
     target: &'a Target,
     clock: Clock,
     field_validation: FieldValidation,
+    /// What the object was read from; problems are told in other words for each.
+    origin: Origin,
     /// Texts for the client, e.g. about unknown fields.
     pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Strategy<'a> {
     pub(super) fn new(target: &'a Target, clock: Clock, field_validation: FieldValidation) -> Self {
-        Self { target, clock, field_validation, warnings: Vec::new() }
+        Self { target, clock, field_validation, origin: Origin::Body, warnings: Vec::new() }
+    }
+
+    /// Reads an object of a built-in kind by its type: wrong types are refused, unknown fields dropped, told or refused.
+    /// Custom resources are read by their schema when they are completed.
+    pub(super) fn decode(&mut self, value: &mut Value, origin: Origin) -> Result<(), StatusError> {
+        self.origin = origin;
+        if self.target.resource.custom {
+            return Ok(());
+        }
+        let Some(schema) = self.schema() else {
+            return Ok(());
+        };
+        match decode::decode(&schema, value) {
+            Ok(unknown) => self.report_unknown_fields(&unknown, value),
+            Err(error) => Err(self.undecodable(value, &error)),
+        }
+    }
+
+    /// The schema of what is written: the object's, or that of a `Scale`.
+    pub(super) fn schema(&self) -> Option<SchemaRef> {
+        if self.target.subresource == "scale" {
+            return SchemaRef::builtin("autoscaling", "v1", "Scale");
+        }
+        self.target.served_version().and_then(|version| version.schema.clone())
+    }
+
+    fn undecodable(&self, value: &Value, error: &DecodeError) -> StatusError {
+        match &self.origin {
+            Origin::Body => self.unhandled(&error.to_string()),
+            Origin::Patch => patch::invalid(value.to_string(), &error.to_string()),
+            Origin::StrategicPatch(patch) => patch::invalid(patch::print_as_go(patch), &error.in_converter_words()),
+        }
+    }
+
+    /// `transformDecodeError`.
+    fn unhandled(&self, cause: &str) -> StatusError {
+        let kind = &self.target.resource.kind;
+        let version = &self.target.version;
+        StatusError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {cause}"))
     }
 
     pub(super) fn prepare_create(&mut self, state: &mut State, value: &mut Value) -> Result<(), StatusError> {
@@ -125,30 +197,33 @@ impl<'a> Strategy<'a> {
             definition::establish(value, &self.clock);
             return Ok(());
         }
+        let schema = self.target.served_version().and_then(|version| version.schema.clone());
         if !resource.custom {
             defaults::apply(&resource.group, &resource.kind, value, present, state);
+            if let Some(schema) = schema {
+                decode::fill_structs(&schema, value);
+            }
             return Ok(());
         }
-        let schema = self.target.served_version().and_then(|version| version.schema.clone());
         let Some(schema) = schema else {
             return Ok(());
         };
         let unknown = schema.conform(value).unknown_fields;
-        self.report_unknown_fields(&unknown)
+        self.report_unknown_fields(&unknown, value)
     }
 
-    fn report_unknown_fields(&mut self, unknown: &[String]) -> Result<(), StatusError> {
+    fn report_unknown_fields(&mut self, unknown: &[String], value: &Value) -> Result<(), StatusError> {
         if unknown.is_empty() || self.field_validation == FieldValidation::Ignore {
             return Ok(());
         }
         let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
         if self.field_validation == FieldValidation::Strict {
-            let kind = &self.target.resource.kind;
-            return Err(StatusError::bad_request(format!(
-                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
-                self.target.version,
-                texts.join(", ")
-            )));
+            let cause = format!("strict decoding error: {}", texts.join(", "));
+            return Err(match &self.origin {
+                Origin::Body => self.unhandled(&cause),
+                Origin::Patch => patch::invalid(value.to_string(), &cause),
+                Origin::StrategicPatch(patch) => patch::invalid(patch::print_as_go(patch), &cause),
+            });
         }
         self.warnings.extend(texts);
         Ok(())

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::ApiServer;
 use super::request::{Query, Target};
 use super::response::{Answer, Encoder};
-use super::strategy::{FieldValidation, Strategy};
-use super::{metadata, patch, read, scale};
+use super::strategy::{self, Strategy, WriteOptions};
+use super::{dry_run, metadata, patch, read, scale};
 use crate::store::{
     Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, success_status, to_bytes,
 };
@@ -27,18 +27,22 @@ impl ApiServer {
         body: &Body<'_>,
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
-        refuse_dry_run(query)?;
         if target.name.is_some() {
             return Err(StatusError::method_not_allowed());
         }
-        let value = decode(body)?;
-        self.create_object(target, query, value, encoder)
+        let options = WriteOptions::parse(query, "CreateOptions")?;
+        let mut value = decode(body)?;
+        let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        metadata::check_kind(target, &value)?;
+        strategy.decode(&mut value, patch::Origin::Body)?;
+        self.create_object(target, strategy, options.dry_run, value, encoder)
     }
 
     fn create_object(
         &self,
         target: &Target,
-        query: &Query,
+        mut strategy: Strategy<'_>,
+        dry_run: bool,
         mut value: Value,
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
@@ -51,15 +55,18 @@ impl ApiServer {
             // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
             return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
-        let mut strategy = Strategy::new(target, self.store.clock(), FieldValidation::parse(query)?);
-        let record = self.store.insert(&target.resource, &target.namespace, value, |state, value| {
+        let mut rehearsal = dry_run::Rehearsal::new(dry_run);
+        let outcome = self.store.insert(&target.resource, &target.namespace, value, |state, value| {
             if target.resource.namespaced {
                 let namespace = state.record(&kinds::NAMESPACE, "", &target.namespace);
                 check_namespace(target, value, namespace.map(|record| record.is_deleting()))?;
             }
-            strategy.prepare_create(state, value)
-        })?;
-        let mut answer = Answer::json(201, encoder.object(&record)).changed(true);
+            rehearsal.begin(state);
+            strategy.prepare_create(state, value)?;
+            rehearsal.end_create(target, self.store.clock(), state, value)
+        });
+        let record = rehearsal.outcome(outcome)?;
+        let mut answer = Answer::json(201, encoder.object(&record)).changed(!dry_run);
         answer.warnings = strategy.warnings;
         Ok(answer)
     }
@@ -72,24 +79,28 @@ impl ApiServer {
         body: &Body<'_>,
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
-        refuse_dry_run(query)?;
-        let value = decode(body)?;
+        let options = WriteOptions::parse(query, "UpdateOptions")?;
+        let mut value = decode(body)?;
+        let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         if target.subresource == "scale" {
-            return self.replace(target, name, query, encoder, false, |present| {
+            strategy.decode(&mut value, patch::Origin::Body)?;
+            return self.replace(target, name, strategy, options.dry_run, encoder, false, |_, present| {
                 check_scale_version(target, name, &value, present)?;
                 scale::write(target, &value, present)
             });
         }
+        metadata::check_kind(target, &value)?;
+        strategy.decode(&mut value, patch::Origin::Body)?;
         metadata::check_identity(target, Some(name), &value)?;
         let kind = &target.resource.group_kind;
         let creates = target.resource.create_on_update
             && target.subresource.is_empty()
             && self.store.record(kind, &target.namespace, name).is_none();
         if creates {
-            return self.create_object(target, query, value, encoder);
+            return self.create_object(target, strategy, options.dry_run, value, encoder);
         }
         let unconditional = target.resource.unconditional_update;
-        self.replace(target, name, query, encoder, unconditional, |_| Ok(value))
+        self.replace(target, name, strategy, options.dry_run, encoder, unconditional, |_, _| Ok(value))
     }
 
     pub(super) fn patch(
@@ -100,17 +111,22 @@ impl ApiServer {
         body: &Body<'_>,
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
-        refuse_dry_run(query)?;
-        self.replace(target, name, query, encoder, true, |present| {
+        let options = WriteOptions::parse(query, "PatchOptions")?;
+        let strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        self.replace(target, name, strategy, options.dry_run, encoder, true, |strategy, present| {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
-                let patched = patch::apply(target, body.content_type, body.bytes, current)?;
+                let schema = strategy.schema();
+                let (mut patched, origin) = patch::apply(target, schema.as_deref(), body.content_type, body.bytes, current)?;
+                strategy.decode(&mut patched, origin)?;
                 check_scale_version(target, name, &patched, present)?;
                 return scale::write(target, &patched, present);
             }
             let mut visible = present.clone();
             visible["apiVersion"] = Value::String(target.api_version());
-            let patched = patch::apply(target, body.content_type, body.bytes, visible)?;
+            let schema = strategy.schema();
+            let (mut patched, origin) = patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
+            strategy.decode(&mut patched, origin)?;
             metadata::check_identity(target, Some(name), &patched)?;
             Ok(patched)
         })
@@ -121,25 +137,32 @@ impl ApiServer {
         &self,
         target: &Target,
         name: &str,
-        query: &Query,
+        mut strategy: Strategy<'_>,
+        dry_run: bool,
         encoder: &Encoder,
         unconditional: bool,
-        candidate: impl FnOnce(&Value) -> Result<Value, StatusError>,
+        candidate: impl FnOnce(&mut Strategy<'_>, &Value) -> Result<Value, StatusError>,
     ) -> Result<Answer, StatusError> {
-        let mut strategy = Strategy::new(target, self.store.clock(), FieldValidation::parse(query)?);
-        let (record, changed) = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
-            let mut value = candidate(&present.value())?;
+        let mut rehearsal = dry_run::Rehearsal::new(dry_run);
+        let outcome = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
+            let mut value = candidate(&mut strategy, &present.value())?;
             metadata::normalise(&mut value);
             metadata::check_preconditions(target, name, &value, present, unconditional)?;
-            strategy.prepare_update(state, present, value)
-        })?;
+            rehearsal.begin(state);
+            let value = strategy.prepare_update(state, present, value)?;
+            rehearsal.end_update(state, present, value)
+        });
+        let (record, changed) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => (rehearsal.outcome(Err(error))?, false),
+        };
         let mut answer = if target.subresource == "scale" {
             scale::answer(target, &record, 200)?
         } else {
             Answer::json(200, encoder.object(&record))
         };
         answer.warnings = strategy.warnings;
-        Ok(answer.changed(changed))
+        Ok(answer.changed(changed && !dry_run))
     }
 
     pub(super) fn delete(
@@ -154,6 +177,7 @@ impl ApiServer {
             return Err(StatusError::method_not_allowed());
         }
         let options = DeleteOptions::parse(query, body)?;
+        let mut rehearsal = dry_run::Rehearsal::new(options.dry_run);
         let mut uid = String::new();
         let mut was_deleting = false;
         let deletion =
@@ -161,15 +185,20 @@ impl ApiServer {
                 options.check_preconditions(target, name, present)?;
                 present.uid().clone_into(&mut uid);
                 was_deleting = present.is_deleting();
+                rehearsal.end_delete(present)?;
                 Ok(options.delete(self, state, key, present))
-            })?;
+            });
+        let deletion = match deletion {
+            Err(error) => Deletion::Removed(rehearsal.outcome(Err(error))?),
+            Ok(deletion) => deletion,
+        };
         let answer = match deletion {
             Deletion::Removed(record) if target.resource.returns_deleted => {
-                Answer::json(200, encoder.object(&record)).changed(true)
+                Answer::json(200, encoder.object(&record)).changed(!options.dry_run)
             }
             Deletion::Removed(_) => {
                 let status = success_status(&target.resource, name, &uid);
-                Answer::json(200, to_bytes(&status)).changed(true)
+                Answer::json(200, to_bytes(&status)).changed(!options.dry_run)
             }
             Deletion::Marked(record) => Answer::json(200, encoder.object(&record)).changed(!was_deleting),
         };
@@ -195,6 +224,10 @@ impl ApiServer {
             if !selectors.selects(&record) {
                 continue;
             }
+            if options.dry_run {
+                deleted.push(record);
+                continue;
+            }
             let outcome =
                 self.store.delete_checked(&target.resource, &target.namespace, record.name(), |state, key, present| {
                     Ok(options.delete(self, state, key, present))
@@ -206,7 +239,7 @@ impl ApiServer {
                 Err(error) => return Err(error),
             }
         }
-        Ok(read::answer_list(target, encoder, &deleted).changed(!deleted.is_empty()))
+        Ok(read::answer_list(target, encoder, &deleted).changed(!deleted.is_empty() && !options.dry_run))
     }
 }
 
@@ -216,14 +249,19 @@ struct DeleteOptions {
     grace_seconds: Option<u64>,
     uid: Option<String>,
     resource_version: Option<String>,
+    dry_run: bool,
 }
 
 impl DeleteOptions {
     fn parse(query: &Query, body: &Body<'_>) -> Result<Self, StatusError> {
-        refuse_dry_run(query)?;
         let options = if body.bytes.is_empty() { json!({}) } else { decode(body)? };
-        if options["dryRun"].as_array().is_some_and(|list| !list.is_empty()) {
-            return Err(dry_run_refusal());
+        let mut requested: Vec<&str> =
+            options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        requested.extend(query.get("dryRun"));
+        let mut problems = Vec::new();
+        let dry_run = strategy::dry_run(&requested, &mut problems);
+        if !problems.is_empty() {
+            return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &problems));
         }
         let policy = options["propagationPolicy"].as_str().or_else(|| query.get("propagationPolicy"));
         let orphans = options["orphanDependents"] == true || query.flag("orphanDependents");
@@ -252,6 +290,7 @@ impl DeleteOptions {
             grace_seconds,
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
+            dry_run,
         })
     }
 
@@ -299,17 +338,6 @@ impl DeleteOptions {
             None => state.delete(shared, key, self.propagation),
         }
     }
-}
-
-fn refuse_dry_run(query: &Query) -> Result<(), StatusError> {
-    if query.get("dryRun").is_some() {
-        return Err(dry_run_refusal());
-    }
-    Ok(())
-}
-
-fn dry_run_refusal() -> StatusError {
-    StatusError::bad_request("dryRun is not served by the embedded cluster")
 }
 
 /// Admission plugin NamespaceLifecycle.

@@ -2,6 +2,7 @@
 
 use super::kinds::GroupKind;
 use super::registry::{ResourceType, ResourceVersion, ScalePaths};
+use crate::apiserver::schema::SchemaRef;
 
 /// One line of the table.
 pub(crate) struct Builtin {
@@ -85,7 +86,7 @@ impl Builtin {
                 served: true,
                 status: has(Status),
                 scale,
-                schema: None,
+                schema: SchemaRef::builtin(self.group, self.version, self.kind),
             }],
             storage: 0,
             tracks_generation: has(Generation),

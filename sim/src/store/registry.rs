@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builtin::BUILTIN_RESOURCES;
 use super::kinds::GroupKind;
-use crate::apiserver::schema::Schema;
+use crate::apiserver::schema::SchemaRef;
 
 /// One served resource: its names, versions, and how the API server treats its objects.
 #[derive(Debug, Clone)]
@@ -55,8 +55,8 @@ pub struct ResourceVersion {
     pub status: bool,
     /// `/scale`, where it exists.
     pub scale: Option<ScalePaths>,
-    /// The structural schema; built-in kinds have none.
-    pub schema: Option<Arc<Schema>>,
+    /// The structural schema; of built-in kinds, what Kubernetes' OpenAPI says.
+    pub schema: Option<SchemaRef>,
 }
 
 /// Where `/scale` finds its values (`CustomResourceSubresourceScale`), as paths of field names.

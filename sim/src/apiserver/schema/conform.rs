@@ -35,7 +35,7 @@ fn prune_object(schema: &Schema, value: &mut Value, path: &str, is_resource: boo
         if is_resource && ROOT_FIELDS.contains(&name.as_str()) {
             return true;
         }
-        if let Some(child_schema) = schema.properties.get(name) {
+        if let Some(child_schema) = schema.property(name) {
             prune(child_schema, child, &child_path(path, name), unknown);
             return true;
         }
@@ -81,7 +81,8 @@ pub(super) fn prune_nulls(schema: &Schema, value: &mut Value) {
 pub(super) fn fill_defaults(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            for (name, child_schema) in &schema.properties {
+            for (name, property) in &schema.properties {
+                let child_schema = &property.schema;
                 let Some(default) = &child_schema.default else {
                     continue;
                 };
@@ -122,7 +123,7 @@ fn replace_null(schema: &Schema, value: &mut Value) {
 }
 
 fn field_schema<'a>(schema: &'a Schema, name: &str) -> Option<&'a Schema> {
-    if let Some(property) = schema.properties.get(name) {
+    if let Some(property) = schema.property(name) {
         return Some(property);
     }
     match &schema.additional_properties {

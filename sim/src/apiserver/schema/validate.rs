@@ -297,7 +297,7 @@ fn check_fields(schema: &Schema, fields: &Map<String, Value>, path: &str, findin
         findings.check(missing.then(|| FieldError::required(child_path(path, name), "")));
     }
     for (name, child) in fields {
-        let child_schema = match (schema.properties.get(name), &schema.additional_properties) {
+        let child_schema = match (schema.property(name), &schema.additional_properties) {
             (Some(property), _) => property,
             (None, AdditionalProperties::Schema(additional)) => additional,
             (None, AdditionalProperties::Any | AdditionalProperties::Unset) => continue,
@@ -341,7 +341,7 @@ pub(super) fn duplicates(schema: &Schema, value: &Value, path: &str, problems: &
     match value {
         Value::Object(fields) => {
             for (name, child) in fields {
-                let child_schema = match (schema.properties.get(name), &schema.additional_properties) {
+                let child_schema = match (schema.property(name), &schema.additional_properties) {
                     (Some(property), _) => property,
                     (None, AdditionalProperties::Schema(additional)) => additional,
                     (None, _) => continue,

@@ -1,0 +1,93 @@
+//! Writes that are only rehearsed (`dryRun=All`): everything that a write does but the storing.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::request::Target;
+use crate::clock::{Clock, format_seconds};
+use crate::store::{ObjectKey, Record, State, StatusError};
+
+/// Ends a write before it is stored, if the client asked for that, and keeps what it would have stored.
+///
+/// The store's transactions take an error for "nothing happened"; that is what a rehearsal gives them.
+pub(super) struct Rehearsal {
+    active: bool,
+    last_cluster_ip: u32,
+    record: Option<Arc<Record>>,
+}
+
+impl Rehearsal {
+    pub(super) fn new(active: bool) -> Self {
+        Self { active, last_cluster_ip: 0, record: None }
+    }
+
+    /// Remembers what a write may take from the cluster for good.
+    pub(super) fn begin(&mut self, state: &State) {
+        self.last_cluster_ip = state.last_cluster_ip;
+    }
+
+    /// Ends a creation: the object gets what the store would give it, but no version.
+    pub(super) fn end_create(
+        &mut self,
+        target: &Target,
+        clock: Clock,
+        state: &mut State,
+        value: &mut Value,
+    ) -> Result<(), StatusError> {
+        if !self.active {
+            return Ok(());
+        }
+        state.last_cluster_ip = self.last_cluster_ip;
+        let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let key = ObjectKey {
+            kind: target.resource.group_kind.clone(),
+            namespace: target.namespace.clone(),
+            name: name.clone(),
+        };
+        if state.record_of(&key).is_some() {
+            return Err(StatusError::already_exists(&target.resource, &name));
+        }
+        let uid = state.random.uid();
+        let metadata = &mut value["metadata"];
+        metadata["uid"] = json!(uid);
+        metadata["creationTimestamp"] = json!(format_seconds(clock.now()));
+        if target.resource.namespaced {
+            metadata["namespace"] = json!(target.namespace);
+        }
+        if target.resource.tracks_generation {
+            metadata["generation"] = json!(1);
+        }
+        Err(self.keep(Arc::new(Record::new(std::mem::take(value), 0, None))))
+    }
+
+    /// Ends an update: the object keeps its version.
+    pub(super) fn end_update(
+        &mut self,
+        state: &mut State,
+        present: &Record,
+        mut value: Value,
+    ) -> Result<Value, StatusError> {
+        if !self.active {
+            return Ok(value);
+        }
+        state.last_cluster_ip = self.last_cluster_ip;
+        value["metadata"]["resourceVersion"] = json!(present.resource_version.to_string());
+        Err(self.keep(Arc::new(Record::new(value, present.resource_version, Some(present)))))
+    }
+
+    /// Ends a deletion.
+    pub(super) fn end_delete(&mut self, present: &Arc<Record>) -> Result<(), StatusError> {
+        if self.active { Err(self.keep(Arc::clone(present))) } else { Ok(()) }
+    }
+
+    fn keep(&mut self, record: Arc<Record>) -> StatusError {
+        self.record = Some(record);
+        StatusError::new(500, "InternalError", "the write was only rehearsed")
+    }
+
+    /// What the transaction came to: the rehearsed object counts as success.
+    pub(super) fn outcome(self, outcome: Result<Arc<Record>, StatusError>) -> Result<Arc<Record>, StatusError> {
+        self.record.map_or(outcome, Ok)
+    }
+}

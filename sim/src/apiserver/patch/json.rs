@@ -1,0 +1,65 @@
+//! JSON patch, and the reading of patch documents.
+
+use serde_json::Value;
+
+use crate::store::StatusError;
+
+/// Reads a patch that has to be an object. `context` is what the API server puts before the decoder's words.
+pub(super) fn decode_object(patch: &[u8], context: &str) -> Result<Value, StatusError> {
+    let refuse = |cause: &str| StatusError::bad_request(format!("{context}{cause}"));
+    let value: Value = serde_json::from_slice(patch).map_err(|error| refuse(&syntax_error(&error)))?;
+    if value.is_object() {
+        return Ok(value);
+    }
+    let found = type_name(&value);
+    Err(refuse(&format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}")))
+}
+
+pub(super) fn apply(patch: &[u8], mut object: Value) -> Result<Value, StatusError> {
+    let refuse = |cause: &str| StatusError::bad_request(format!("error decoding patch: {cause}"));
+    let value: Value = serde_json::from_slice(patch).map_err(|error| refuse(&syntax_error(&error)))?;
+    if !value.is_array() {
+        let found = type_name(&value);
+        return Err(refuse(&format!("json: cannot unmarshal {found} into Go value of type []handlers.jsonPatchOp")));
+    }
+    // An operation that is none is told when it is applied.
+    let operations: json_patch::Patch = serde_json::from_value(value).map_err(|error| {
+        tracing::debug!(%error, "failed to read a JSON patch");
+        rejected()
+    })?;
+    // 10,000 operations is the API server's own limit (`maxJSONPatchOperations`).
+    if operations.0.len() > 10_000 {
+        return Err(StatusError::new(
+            413,
+            "RequestEntityTooLarge",
+            format!(
+                "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got {}",
+                operations.0.len()
+            ),
+        ));
+    }
+    json_patch::patch(&mut object, &operations).map_err(|error| {
+        tracing::debug!(%error, "failed to apply a JSON patch");
+        rejected()
+    })?;
+    Ok(object)
+}
+
+fn rejected() -> StatusError {
+    StatusError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+}
+
+fn syntax_error(error: &serde_json::Error) -> String {
+    if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() }
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
