@@ -12,6 +12,7 @@ mod dry_run;
 mod metadata;
 pub(crate) mod openapi;
 mod patch;
+mod protobuf;
 mod read;
 mod request;
 mod response;

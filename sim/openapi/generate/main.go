@@ -2,7 +2,8 @@
 //
 // Output: one line per definition, sorted by name, with three columns separated by tabs: the definition's name, its schema
 // as compact JSON, and the Go types of its fields as JSON, which the documents do not tell (`?` behind a type: the field is
-// left out of JSON when it is zero; `!`: it is a struct and never left out).
+// left out of JSON when it is zero; `!`: it is a struct and never left out; before it the field's number in protobuf, with
+// the number of the message around it where JSON inlines that).
 package main
 
 import (
@@ -80,7 +81,7 @@ func main() {
 	for _, name := range names {
 		fields := map[string]string{}
 		if typ, found := types[name]; found {
-			describeFields(typ, fields)
+			describeFields(typ, "", fields)
 		}
 		fmt.Fprintf(&output, "%s\t%s\t%s\n", name, compact(definitions[name]), compact(fields))
 	}
@@ -193,14 +194,19 @@ func definitionName(typ reflect.Type) string {
 	return strings.ReplaceAll(path, "/", ".") + "." + typ.Name()
 }
 
-func describeFields(typ reflect.Type, into map[string]string) {
+func describeFields(typ reflect.Type, prefix string, into map[string]string) {
 	for i := range typ.NumField() {
 		field := typ.Field(i)
 		tag := strings.Split(field.Tag.Get("json"), ",")
+		number := ""
+		if protobuf := strings.Split(field.Tag.Get("protobuf"), ","); len(protobuf) > 1 {
+			number = prefix + protobuf[1]
+		}
 		inlined := slices.Contains(tag[1:], "inline") || (field.Anonymous && tag[0] == "")
 		if inlined {
 			if field.Type.Kind() == reflect.Struct {
-				describeFields(field.Type, into)
+				// A message of its own in protobuf.
+				describeFields(field.Type, number+".", into)
 			}
 			continue
 		}
@@ -215,6 +221,9 @@ func describeFields(typ reflect.Type, into map[string]string) {
 			described += "!"
 		case kind != reflect.Struct && kind != reflect.Pointer && slices.Contains(tag[1:], "omitempty"):
 			described += "?"
+		}
+		if number != "" && !strings.HasPrefix(number, ".") {
+			described = number + " " + described
 		}
 		into[tag[0]] = described
 	}

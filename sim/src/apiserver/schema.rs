@@ -203,6 +203,43 @@ impl Schema {
         self.properties.get(name).map(|property| &*property.schema)
     }
 
+    pub(crate) fn property_ref(&self, name: &str) -> Option<&SchemaRef> {
+        self.properties.get(name).map(|property| &property.schema)
+    }
+
+    pub(crate) fn items_ref(&self) -> Option<&SchemaRef> {
+        self.items.as_ref()
+    }
+
+    pub(crate) fn additional_ref(&self) -> Option<&SchemaRef> {
+        match &self.additional_properties {
+            AdditionalProperties::Schema(schema) => Some(schema),
+            AdditionalProperties::Any | AdditionalProperties::Unset => None,
+        }
+    }
+
+    /// The encoding of values that have one of their own.
+    pub(crate) fn encoding(&self) -> Option<Encoding> {
+        self.encoding
+    }
+
+    pub(crate) fn is_type(&self, name: &str) -> bool {
+        self.types.iter().any(|declared| declared == name)
+    }
+
+    pub(crate) fn is_array(&self) -> bool {
+        self.is_type("array")
+    }
+
+    pub(crate) fn is_int_or_string(&self) -> bool {
+        self.int_or_string
+    }
+
+    /// Whether strings are base64.
+    pub(crate) fn is_bytes(&self) -> bool {
+        self.format == "byte"
+    }
+
     /// How a strategic merge patch treats a field.
     pub(crate) fn patch_strategy(&self, name: &str) -> Option<&PatchStrategy> {
         self.properties.get(name).map(|property| &property.patch)

@@ -8,10 +8,13 @@ use super::ApiServer;
 use super::request::{Query, Target};
 use super::response::{Answer, Encoder};
 use super::strategy::{self, Strategy, WriteOptions};
-use super::{dry_run, metadata, patch, read, scale};
+use super::{dry_run, metadata, patch, protobuf, read, scale};
 use crate::store::{
     Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, success_status, to_bytes,
 };
+
+/// The content type of Kubernetes' protobuf encoding.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The body of a write, not yet decoded.
 pub(super) struct Body<'a> {
@@ -31,7 +34,7 @@ impl ApiServer {
             return Err(StatusError::method_not_allowed());
         }
         let options = WriteOptions::parse(query, "CreateOptions")?;
-        let mut value = decode(body)?;
+        let mut value = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         metadata::check_kind(target, &value)?;
         strategy.decode(&mut value, patch::Origin::Body)?;
@@ -80,7 +83,7 @@ impl ApiServer {
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
         let options = WriteOptions::parse(query, "UpdateOptions")?;
-        let mut value = decode(body)?;
+        let mut value = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         if target.subresource == "scale" {
             strategy.decode(&mut value, patch::Origin::Body)?;
@@ -176,7 +179,7 @@ impl ApiServer {
         if !target.subresource.is_empty() {
             return Err(StatusError::method_not_allowed());
         }
-        let options = DeleteOptions::parse(query, body)?;
+        let options = DeleteOptions::parse(target, query, body)?;
         let mut rehearsal = dry_run::Rehearsal::new(options.dry_run);
         let mut uid = String::new();
         let mut was_deleting = false;
@@ -215,7 +218,7 @@ impl ApiServer {
         if target.resource.namespaced && target.namespace.is_empty() {
             return Err(StatusError::method_not_allowed());
         }
-        let options = DeleteOptions::parse(query, body)?;
+        let options = DeleteOptions::parse(target, query, body)?;
         let selectors = read::selectors(target, query)?;
         let kind = &target.resource.group_kind;
         let (records, _) = self.store.records(kind, target.scope(), None).unwrap_or_default();
@@ -253,8 +256,8 @@ struct DeleteOptions {
 }
 
 impl DeleteOptions {
-    fn parse(query: &Query, body: &Body<'_>) -> Result<Self, StatusError> {
-        let options = if body.bytes.is_empty() { json!({}) } else { decode(body)? };
+    fn parse(target: &Target, query: &Query, body: &Body<'_>) -> Result<Self, StatusError> {
+        let options = if body.bytes.is_empty() { json!({}) } else { decode(target, body)? };
         let mut requested: Vec<&str> =
             options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         requested.extend(query.get("dryRun"));
@@ -375,7 +378,7 @@ fn check_scale_version(target: &Target, name: &str, scale: &Value, present: &Val
     Ok(())
 }
 
-fn decode(body: &Body<'_>) -> Result<Value, StatusError> {
+fn decode(target: &Target, body: &Body<'_>) -> Result<Value, StatusError> {
     let invalid = |error: &dyn std::fmt::Display| {
         StatusError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
     };
@@ -385,8 +388,15 @@ fn decode(body: &Body<'_>) -> Result<Value, StatusError> {
             let text = std::str::from_utf8(body.bytes).map_err(|error| invalid(&error))?;
             serde_saphyr::from_str(text).map_err(|error| invalid(&error))
         }
-        _ => Err(patch::unsupported(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-        )),
+        PROTOBUF if !target.resource.custom => {
+            protobuf::decode(body.bytes).map_err(|error| StatusError::bad_request(error.to_string()))
+        }
+        _ => {
+            let protobuf = if target.resource.custom { "" } else { ", application/vnd.kubernetes.protobuf" };
+            Err(patch::unsupported(&format!(
+                "the body of the request was in an unknown format - accepted media types include: application/json, \
+                 application/yaml{protobuf}"
+            )))
+        }
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct GoType {
     pub(crate) omitted_when_zero: bool,
     /// A struct that is never left out.
     pub(crate) always_present: bool,
+    /// The field's number in protobuf, such as `2`; `2.1` for a field of a message that JSON inlines. Empty without one.
+    pub(crate) protobuf_number: &'static str,
 }
 
 impl Definition {
@@ -96,7 +98,9 @@ impl Definition {
 
 impl GoType {
     fn parse(described: &'static str) -> Self {
+        let (protobuf_number, described) = described.split_once(' ').unwrap_or(("", described));
         Self {
+            protobuf_number,
             name: described.trim_end_matches(['?', '!']),
             omitted_when_zero: described.ends_with('?'),
             always_present: described.ends_with('!'),

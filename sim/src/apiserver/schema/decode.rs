@@ -364,16 +364,19 @@ fn decode_time(encoding: Encoding, value: &mut Value) -> Result<(), DecodeError>
         let layout = layout(encoding == Encoding::MicroTime);
         DecodeError::Custom(format!("parsing time \"{text}\" as \"{layout}\": out of range"))
     })?;
-    let canonical = if encoding == Encoding::Time { format_seconds(time) } else { format_micros(time) };
+    let canonical = format_time(encoding, time);
     if *value != canonical.as_str() {
         *value = Value::String(canonical);
     }
     Ok(())
 }
 
-/// The form of `metav1.MicroTime`.
-fn format_micros(time: jiff::Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+/// The form of `metav1.Time` or `metav1.MicroTime`.
+pub(crate) fn format_time(encoding: Encoding, time: jiff::Timestamp) -> String {
+    if encoding == Encoding::MicroTime {
+        return time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+    }
+    format_seconds(time)
 }
 
 fn layout(micros: bool) -> &'static str {
