@@ -5,6 +5,7 @@
 //!
 //! Not served: server-side apply, Tables, CEL rules, authentication and authorisation.
 
+mod body;
 mod defaults;
 pub(crate) mod definition;
 mod discovery;

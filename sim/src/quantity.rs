@@ -43,6 +43,14 @@ pub(crate) fn canonical(text: &str) -> Result<String, QuantityError> {
     })
 }
 
+/// The value in billionths.
+///
+/// # Errors
+/// Texts that are no quantities.
+pub(crate) fn nanos(text: &str) -> Result<i128, QuantityError> {
+    parse(text.trim()).map(|(nanos, _)| nanos)
+}
+
 /// The value in billionths, rounded away from zero.
 fn parse(text: &str) -> Result<(i128, Family), QuantityError> {
     let (negative, unsigned) = match text.as_bytes().first() {

@@ -3,7 +3,8 @@
 // Output: one line per definition, sorted by name, with three columns separated by tabs: the definition's name, its schema
 // as compact JSON, and the Go types of its fields as JSON, which the documents do not tell (`?` behind a type: the field is
 // left out of JSON when it is zero; `!`: it is a struct and never left out; before it the field's number in protobuf, with
-// the number of the message around it where JSON inlines that).
+// the number of the message around it where JSON inlines that, and behind an `@` the name of
+// the inlined struct).
 package main
 
 import (
@@ -81,7 +82,7 @@ func main() {
 	for _, name := range names {
 		fields := map[string]string{}
 		if typ, found := types[name]; found {
-			describeFields(typ, "", fields)
+			describeFields(typ, "", "", fields)
 		}
 		fmt.Fprintf(&output, "%s\t%s\t%s\n", name, compact(definitions[name]), compact(fields))
 	}
@@ -194,7 +195,7 @@ func definitionName(typ reflect.Type) string {
 	return strings.ReplaceAll(path, "/", ".") + "." + typ.Name()
 }
 
-func describeFields(typ reflect.Type, prefix string, into map[string]string) {
+func describeFields(typ reflect.Type, prefix, inlined string, into map[string]string) {
 	for i := range typ.NumField() {
 		field := typ.Field(i)
 		tag := strings.Split(field.Tag.Get("json"), ",")
@@ -202,11 +203,11 @@ func describeFields(typ reflect.Type, prefix string, into map[string]string) {
 		if protobuf := strings.Split(field.Tag.Get("protobuf"), ","); len(protobuf) > 1 {
 			number = prefix + protobuf[1]
 		}
-		inlined := slices.Contains(tag[1:], "inline") || (field.Anonymous && tag[0] == "")
-		if inlined {
+		isInlined := slices.Contains(tag[1:], "inline") || (field.Anonymous && tag[0] == "")
+		if isInlined {
 			if field.Type.Kind() == reflect.Struct {
 				// A message of its own in protobuf.
-				describeFields(field.Type, number+".", into)
+				describeFields(field.Type, number+".", field.Name, into)
 			}
 			continue
 		}
@@ -223,6 +224,9 @@ func describeFields(typ reflect.Type, prefix string, into map[string]string) {
 			described += "?"
 		}
 		if number != "" && !strings.HasPrefix(number, ".") {
+			if inlined != "" {
+				number += "@" + inlined
+			}
 			described = number + " " + described
 		}
 		into[tag[0]] = described

@@ -70,9 +70,13 @@ fn deployment(value: &mut Value) {
 
 fn daemon_set(value: &mut Value) {
     let spec = &mut value["spec"];
-    set(spec, "updateStrategy", json!({"type": "RollingUpdate"}));
-    if spec["updateStrategy"]["type"] == "RollingUpdate" {
-        set(&mut spec["updateStrategy"], "rollingUpdate", json!({"maxSurge": 0, "maxUnavailable": 1}));
+    set(spec, "updateStrategy", json!({}));
+    let strategy = &mut spec["updateStrategy"];
+    set(strategy, "type", json!("RollingUpdate"));
+    if strategy["type"] == "RollingUpdate" {
+        set(strategy, "rollingUpdate", json!({}));
+        set(&mut strategy["rollingUpdate"], "maxUnavailable", json!(1));
+        set(&mut strategy["rollingUpdate"], "maxSurge", json!(0));
     }
     set(spec, "revisionHistoryLimit", json!(10));
     pod_spec(&mut spec["template"]["spec"]);
@@ -82,7 +86,12 @@ fn stateful_set(value: &mut Value) {
     let spec = &mut value["spec"];
     set(spec, "replicas", json!(1));
     set(spec, "podManagementPolicy", json!("OrderedReady"));
-    set(spec, "updateStrategy", json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}));
+    set(spec, "updateStrategy", json!({}));
+    set(&mut spec["updateStrategy"], "type", json!("RollingUpdate"));
+    if spec["updateStrategy"]["type"] == "RollingUpdate" {
+        set(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
+        set(&mut spec["updateStrategy"]["rollingUpdate"], "partition", json!(0));
+    }
     set(spec, "revisionHistoryLimit", json!(10));
     pod_spec(&mut spec["template"]["spec"]);
 }
@@ -157,6 +166,9 @@ fn probe(probe: &mut Value) {
 }
 
 fn volume(volume: &mut Value) {
+    if volume.as_object().is_some_and(|fields| fields.keys().all(|field| field == "name")) {
+        volume["emptyDir"] = json!({});
+    }
     for source in ["configMap", "secret", "projected", "downwardAPI"] {
         if volume.get(source).is_some_and(Value::is_object) {
             set(&mut volume[source], "defaultMode", json!(420));
@@ -174,6 +186,9 @@ fn service(value: &mut Value, present: Option<&Value>, state: &mut State) {
     for port in items(spec, "ports") {
         set(port, "protocol", json!("TCP"));
         let number = port["port"].clone();
+        if port["targetPort"] == 0 || port["targetPort"] == "" {
+            port["targetPort"] = Value::Null;
+        }
         set(port, "targetPort", number);
     }
     if spec["type"] == "ExternalName" {

@@ -225,10 +225,7 @@ pub(super) fn problems(target: &Target, value: &Value) -> Vec<FieldError> {
     let mut problems = Vec::new();
     let metadata = &value["metadata"];
     name_problems(target, &metadata["name"], &mut problems);
-    for (key, label) in fields(&metadata["labels"]) {
-        key_problems("metadata.labels", key, &mut problems);
-        label_value_problems(label, &mut problems);
-    }
+    label_problems("metadata.labels", &metadata["labels"], &mut problems);
     let mut size = 0;
     for (key, annotation) in fields(&metadata["annotations"]) {
         key_problems("metadata.annotations", &key.to_lowercase(), &mut problems);
@@ -253,74 +250,103 @@ fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
 fn name_problems(target: &Target, name: &Value, problems: &mut Vec<FieldError>) {
     let text = name.as_str().unwrap_or_default();
     let is_label = target.resource.group.is_empty() && matches!(target.resource.kind.as_str(), "Namespace" | "Service");
-    let (pattern, limit, detail) = if is_label {
-        (
-            &LABEL,
-            63,
-            format!(
-                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
-                 end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL_PATTERN}')"
-            ),
-        )
-    } else {
-        (
-            &SUBDOMAIN,
-            253,
-            format!(
-                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
-                 start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN_PATTERN}')"
-            ),
-        )
-    };
-    if text.len() > limit {
-        let detail = format!("must be no more than {limit} bytes");
-        problems.push(FieldError::invalid("metadata.name", name, detail));
-    }
-    if !matches(pattern, text) {
+    let fault = if is_label { label_fault(text) } else { subdomain_fault(text) };
+    if let Some(detail) = fault {
         problems.push(FieldError::invalid("metadata.name", name, detail));
     }
 }
 
+/// What is wrong with a text that has to be a DNS label (`IsDNS1123Label`).
+pub(super) fn label_fault(text: &str) -> Option<String> {
+    if text.len() > 63 {
+        return Some("must be no more than 63 characters".to_owned());
+    }
+    if text.contains('.') && matches(&SUBDOMAIN, text) {
+        return Some("must not contain dots".to_owned());
+    }
+    (!matches(&LABEL, text)).then(|| {
+        format!(
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
+             end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '{LABEL_PATTERN}')"
+        )
+    })
+}
+
+/// What is wrong with a text that has to be a DNS name (`IsDNS1123Subdomain`).
+pub(super) fn subdomain_fault(text: &str) -> Option<String> {
+    if text.len() > 253 {
+        return Some("must be no more than 253 characters".to_owned());
+    }
+    (!matches(&SUBDOMAIN, text)).then(|| {
+        format!(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+             start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN_PATTERN}')"
+        )
+    })
+}
+
+/// Problems of labels, or of what has their form, at a path.
+pub(super) fn label_problems(field: &str, labels: &Value, problems: &mut Vec<FieldError>) {
+    for (key, label) in fields(labels) {
+        key_problems(field, key, problems);
+        label_value_problems(field, label, problems);
+    }
+}
+
+/// `IsQualifiedName`.
 fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
+    let value = Value::String(key.to_owned());
+    let mut refuse = |detail: String| problems.push(FieldError::invalid(field, &value, detail));
+    let name_rule = format!(
+        "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+         character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED_NAME_PATTERN}')"
+    );
     let (prefix, name) = match key.split_once('/') {
+        Some((_, name)) if name.contains('/') => {
+            refuse(format!("a valid label key {name_rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+            return;
+        }
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let value = Value::String(key.to_owned());
-    if let Some(prefix) = prefix
-        && !matches(&SUBDOMAIN, prefix)
-    {
-        let detail = format!(
-            "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
-             must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN_PATTERN}')"
-        );
-        problems.push(FieldError::invalid(field, &value, detail));
+    match prefix {
+        Some("") => refuse("prefix part must be non-empty".to_owned()),
+        Some(prefix) => {
+            if let Some(fault) = subdomain_fault(prefix) {
+                refuse(format!("prefix part {fault}"));
+            }
+        }
+        None => {}
     }
-    if name.len() > 63 {
-        let detail = "name part must be no more than 63 bytes";
-        problems.push(FieldError::invalid(field, &value, detail));
+    if name.is_empty() {
+        refuse("name part must be non-empty".to_owned());
+    } else if name.len() > 63 {
+        refuse("name part must be no more than 63 bytes".to_owned());
     }
     if !matches(&QUALIFIED_NAME, name) {
-        let detail = format!(
-            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
-             character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED_NAME_PATTERN}')"
-        );
-        problems.push(FieldError::invalid(field, &value, detail));
+        refuse(format!("name part {name_rule}"));
     }
 }
 
-fn label_value_problems(value: &Value, problems: &mut Vec<FieldError>) {
+/// Problems of annotations at a path.
+pub(super) fn annotation_problems(field: &str, annotations: &Value, problems: &mut Vec<FieldError>) {
+    for (key, _) in fields(annotations) {
+        key_problems(field, &key.to_lowercase(), problems);
+    }
+}
+
+fn label_value_problems(field: &str, value: &Value, problems: &mut Vec<FieldError>) {
     let text = value.as_str().unwrap_or_default();
     if text.len() > 63 {
         let detail = "must be no more than 63 bytes";
-        problems.push(FieldError::invalid("metadata.labels", value, detail));
+        problems.push(FieldError::invalid(field, value, detail));
     }
     if !matches(&LABEL_VALUE, text) {
         let detail = format!(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
              and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '{LABEL_VALUE_PATTERN}')"
         );
-        problems.push(FieldError::invalid("metadata.labels", value, detail));
+        problems.push(FieldError::invalid(field, value, detail));
     }
 }
 

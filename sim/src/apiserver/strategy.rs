@@ -7,7 +7,7 @@ use super::patch::Origin;
 use super::request::{Query, Target};
 use super::schema::SchemaRef;
 use super::schema::decode::{self, DecodeError};
-use super::{defaults, definition, metadata, patch, validation};
+use super::{body, defaults, definition, metadata, patch, validation};
 use crate::clock::Clock;
 use crate::store::{FieldError, Record, State, StatusError, differs_outside_metadata, kinds, raise_generation};
 
@@ -73,13 +73,23 @@ pub(super) struct Strategy<'a> {
     field_validation: FieldValidation,
     /// What the object was read from; problems are told in other words for each.
     origin: Origin,
+    /// The request's body, where the object was read from one of JSON that names a field twice or may have to be told about
+    /// in its own order.
+    document: &'a [u8],
+    repeats_fields: bool,
     /// Texts for the client, e.g. about unknown fields.
     pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Strategy<'a> {
     pub(super) fn new(target: &'a Target, clock: Clock, field_validation: FieldValidation) -> Self {
-        Self { target, clock, field_validation, origin: Origin::Body, warnings: Vec::new() }
+        Self { target, clock, field_validation, origin: Origin::Body, document: &[], repeats_fields: false, warnings: Vec::new() }
+    }
+
+    /// Remembers the JSON that the object was read from.
+    pub(super) fn set_document(&mut self, document: &'a [u8], repeats_fields: bool) {
+        self.document = document;
+        self.repeats_fields = repeats_fields;
     }
 
     /// Reads an object of a built-in kind by its type: wrong types are refused, unknown fields dropped, told or refused.
@@ -213,10 +223,15 @@ impl<'a> Strategy<'a> {
     }
 
     fn report_unknown_fields(&mut self, unknown: &[String], value: &Value) -> Result<(), StatusError> {
-        if unknown.is_empty() || self.field_validation == FieldValidation::Ignore {
+        let nothing_found = unknown.is_empty() && !self.repeats_fields;
+        if nothing_found || self.field_validation == FieldValidation::Ignore {
             return Ok(());
         }
-        let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+        let texts: Vec<String> = if self.document.is_empty() {
+            unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect()
+        } else {
+            body::strict_errors(self.document, unknown)
+        };
         if self.field_validation == FieldValidation::Strict {
             let cause = format!("strict decoding error: {}", texts.join(", "));
             return Err(match &self.origin {

@@ -8,7 +8,7 @@ use super::ApiServer;
 use super::request::{Query, Target};
 use super::response::{Answer, Encoder};
 use super::strategy::{self, Strategy, WriteOptions};
-use super::{dry_run, metadata, patch, protobuf, read, scale};
+use super::{body, dry_run, metadata, patch, protobuf, read, scale};
 use crate::store::{
     Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, success_status, to_bytes,
 };
@@ -20,6 +20,12 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(super) struct Body<'a> {
     pub(super) content_type: &'a str,
     pub(super) bytes: &'a [u8],
+}
+
+impl Body<'_> {
+    fn is_json(&self) -> bool {
+        matches!(self.content_type, "" | "application/json")
+    }
 }
 
 impl ApiServer {
@@ -34,8 +40,11 @@ impl ApiServer {
             return Err(StatusError::method_not_allowed());
         }
         let options = WriteOptions::parse(query, "CreateOptions")?;
-        let mut value = decode(target, body)?;
+        let (mut value, repeats_fields) = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        if body.is_json() {
+            strategy.set_document(body.bytes, repeats_fields);
+        }
         metadata::check_kind(target, &value)?;
         strategy.decode(&mut value, patch::Origin::Body)?;
         self.create_object(target, strategy, options.dry_run, value, encoder)
@@ -83,8 +92,11 @@ impl ApiServer {
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
         let options = WriteOptions::parse(query, "UpdateOptions")?;
-        let mut value = decode(target, body)?;
+        let (mut value, repeats_fields) = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        if body.is_json() {
+            strategy.set_document(body.bytes, repeats_fields);
+        }
         if target.subresource == "scale" {
             strategy.decode(&mut value, patch::Origin::Body)?;
             return self.replace(target, name, strategy, options.dry_run, encoder, false, |_, present| {
@@ -257,7 +269,7 @@ struct DeleteOptions {
 
 impl DeleteOptions {
     fn parse(target: &Target, query: &Query, body: &Body<'_>) -> Result<Self, StatusError> {
-        let options = if body.bytes.is_empty() { json!({}) } else { decode(target, body)? };
+        let options = if body.bytes.is_empty() { json!({}) } else { decode(target, body)?.0 };
         let mut requested: Vec<&str> =
             options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         requested.extend(query.get("dryRun"));
@@ -378,18 +390,20 @@ fn check_scale_version(target: &Target, name: &str, scale: &Value, present: &Val
     Ok(())
 }
 
-fn decode(target: &Target, body: &Body<'_>) -> Result<Value, StatusError> {
+/// Reads a body; tells whether it is a JSON document that names a field twice.
+fn decode(target: &Target, body: &Body<'_>) -> Result<(Value, bool), StatusError> {
     let invalid = |error: &dyn std::fmt::Display| {
         StatusError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
     };
     match body.content_type {
-        "" | "application/json" => serde_json::from_slice(body.bytes).map_err(|error| invalid(&error)),
+        "" | "application/json" => body::parse(body.bytes).map_err(|error| invalid(&error)),
         "application/yaml" => {
             let text = std::str::from_utf8(body.bytes).map_err(|error| invalid(&error))?;
-            serde_saphyr::from_str(text).map_err(|error| invalid(&error))
+            serde_saphyr::from_str(text).map(|value| (value, false)).map_err(|error| invalid(&error))
         }
         PROTOBUF if !target.resource.custom => {
-            protobuf::decode(body.bytes).map_err(|error| StatusError::bad_request(error.to_string()))
+            let value = protobuf::decode(body.bytes);
+            value.map(|value| (value, false)).map_err(|error| StatusError::bad_request(error.to_string()))
         }
         _ => {
             let protobuf = if target.resource.custom { "" } else { ", application/vnd.kubernetes.protobuf" };

@@ -221,6 +221,8 @@ pub enum FieldReason {
     NotSupported,
     /// `Duplicate value`
     Duplicate,
+    /// `Not found`
+    NotFound,
     /// `Forbidden`
     Forbidden,
     /// `Too long`
@@ -239,6 +241,7 @@ impl FieldReason {
             Self::TypeInvalid => "FieldValueTypeInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Duplicate => "FieldValueDuplicate",
+            Self::NotFound => "FieldValueNotFound",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
@@ -251,6 +254,7 @@ impl FieldReason {
             Self::Invalid | Self::TypeInvalid => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Duplicate => "Duplicate value",
+            Self::NotFound => "Not found",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",

@@ -45,6 +45,8 @@ pub(crate) struct GoType {
     pub(crate) always_present: bool,
     /// The field's number in protobuf, such as `2`; `2.1` for a field of a message that JSON inlines. Empty without one.
     pub(crate) protobuf_number: &'static str,
+    /// The struct that holds the field and that JSON inlines.
+    pub(crate) inlined: Option<&'static str>,
 }
 
 impl Definition {
@@ -99,8 +101,13 @@ impl Definition {
 impl GoType {
     fn parse(described: &'static str) -> Self {
         let (protobuf_number, described) = described.split_once(' ').unwrap_or(("", described));
+        let (protobuf_number, inlined) = match protobuf_number.split_once('@') {
+            Some((number, inlined)) => (number, Some(inlined)),
+            None => (protobuf_number, None),
+        };
         Self {
             protobuf_number,
+            inlined,
             name: described.trim_end_matches(['?', '!']),
             omitted_when_zero: described.ends_with('?'),
             always_present: described.ends_with('!'),

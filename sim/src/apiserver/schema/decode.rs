@@ -102,12 +102,16 @@ impl DecodeError {
     /// The value is, or is inside, a field of a struct.
     fn inside_field(mut self, owner: &'static Definition, field: &str) -> Self {
         if let Self::Type { place, wanted, .. } = &mut self {
+            let go_type = owner.go_types().get(field);
             if place.struct_name.is_empty() {
                 place.struct_name = owner.type_name();
-                let declared = owner.go_types().get(field).map_or("", |go_type| go_type.name);
+                let declared = go_type.map_or("", |go_type| go_type.name);
                 place.go_type = wanted.map_or_else(|| element_type(declared, place.depth), str::to_owned);
             }
             place.fields.push(field.to_owned());
+            if let Some(inlined) = go_type.and_then(|go_type| go_type.inlined) {
+                place.fields.push(inlined.to_owned());
+            }
         }
         self
     }

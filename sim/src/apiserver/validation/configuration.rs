@@ -1,0 +1,124 @@
+//! ConfigMaps, Secrets, Leases and PodDisruptionBudgets.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::problems::Problems;
+use super::workload::label_selector;
+
+const KEY_PATTERN: &str = "[-._a-zA-Z0-9]+";
+
+static KEY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("^{KEY_PATTERN}$")).ok());
+
+pub(super) fn config_map(value: &Value, present: Option<&Value>, problems: &mut Problems) {
+    for key in keys(&value["data"]) {
+        check_key("data", key, problems);
+        if value["binaryData"].get(key).is_some() {
+            problems.invalid(format!("data[{key}]"), &json!(key), "duplicate of key present in binaryData");
+        }
+    }
+    for key in keys(&value["binaryData"]) {
+        check_key("binaryData", key, problems);
+    }
+    immutable_data(value, present, problems);
+}
+
+pub(super) fn secret(value: &Value, present: Option<&Value>, problems: &mut Problems) {
+    for key in keys(&value["data"]) {
+        check_key("data", key, problems);
+    }
+    let required: &[&str] = match value["type"].as_str() {
+        Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
+        Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
+        Some("kubernetes.io/dockercfg") => &[".dockercfg"],
+        Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
+        // One of the two is enough.
+        Some("kubernetes.io/basic-auth") if ["username", "password"].iter().all(|key| value["data"].get(key).is_none()) => {
+            &["username", "password"]
+        }
+        Some("kubernetes.io/service-account-token") => {
+            let annotation = "kubernetes.io/service-account.name";
+            problems.present(format!("metadata.annotations[{annotation}]"), &value["metadata"]["annotations"][annotation]);
+            &[]
+        }
+        _ => &[],
+    };
+    for key in required.iter().filter(|key| value["data"].get(**key).is_none()) {
+        problems.required(format!("data[{key}]"), "");
+    }
+    if let Some(present) = present
+        && value["type"] != present["type"]
+    {
+        problems.invalid("type", &value["type"], "field is immutable");
+    }
+    immutable_data(value, present, problems);
+}
+
+fn keys(data: &Value) -> impl Iterator<Item = &str> {
+    data.as_object().into_iter().flatten().map(|(key, _)| key.as_str())
+}
+
+/// `IsConfigMapKey`.
+fn check_key(field: &str, key: &str, problems: &mut Problems) {
+    let path = format!("{field}[{key}]");
+    let value = json!(key);
+    if key.len() > 253 {
+        problems.invalid(&path, &value, "must be no more than 253 characters");
+    }
+    if !KEY.as_ref().is_some_and(|pattern| pattern.is_match(key)) {
+        let detail = format!(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  \
+             or 'key-name', regex used for validation is '{KEY_PATTERN}')"
+        );
+        problems.invalid(&path, &value, detail);
+    }
+    match key {
+        "." => problems.invalid(&path, &value, "must not be '.'"),
+        ".." => problems.invalid(&path, &value, "must not be '..'"),
+        _ if key.starts_with("..") => problems.invalid(&path, &value, "must not start with '..'"),
+        _ => {}
+    }
+}
+
+fn immutable_data(value: &Value, present: Option<&Value>, problems: &mut Problems) {
+    let Some(present) = present.filter(|present| present["immutable"] == true) else {
+        return;
+    };
+    if value["immutable"] != true {
+        problems.forbidden("immutable", "field is immutable when `immutable` is set");
+    }
+    for field in ["data", "binaryData"] {
+        if value[field] != present[field] {
+            problems.forbidden(field, "field is immutable when `immutable` is set");
+        }
+    }
+}
+
+pub(super) fn lease(value: &Value, problems: &mut Problems) {
+    let spec = &value["spec"];
+    let duration = &spec["leaseDurationSeconds"];
+    if duration.as_i64().is_some_and(|seconds| seconds <= 0) {
+        problems.invalid("spec.leaseDurationSeconds", duration, "must be greater than 0");
+    }
+    problems.not_negative("spec.leaseTransitions", &spec["leaseTransitions"]);
+}
+
+pub(super) fn disruption_budget(value: &Value, problems: &mut Problems) {
+    let spec = &value["spec"];
+    let (minimum, maximum) = (&spec["minAvailable"], &spec["maxUnavailable"]);
+    if !minimum.is_null() && !maximum.is_null() {
+        // The internal type is printed, with its Go field names.
+        let shown = format!(
+            "{{\"MinAvailable\":{minimum},\"Selector\":{},\"MaxUnavailable\":{maximum},\"UnhealthyPodEvictionPolicy\":{}}}",
+            spec["selector"], spec["unhealthyPodEvictionPolicy"]
+        );
+        problems.invalid_text("spec", &shown, "minAvailable and maxUnavailable cannot be both set");
+    }
+    for (field, amount) in [("minAvailable", minimum), ("maxUnavailable", maximum)] {
+        problems.amount(&format!("spec.{field}"), amount);
+        problems.at_most_all(&format!("spec.{field}"), amount);
+    }
+    label_selector("spec.selector", &spec["selector"], problems);
+}

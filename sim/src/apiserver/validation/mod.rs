@@ -1,0 +1,37 @@
+//! Validation of built-in kinds, as far as people meet it who write them by hand (`pkg/apis/*/validation`).
+
+mod autoscaler;
+mod configuration;
+mod ingress;
+mod pod;
+mod problems;
+mod service;
+mod workload;
+
+use serde_json::Value;
+
+use self::problems::Problems;
+use crate::store::FieldError;
+
+/// All problems of a new or changed object of a built-in kind, in the API server's words and order.
+pub(super) fn problems(group: &str, kind: &str, value: &Value, present: Option<&Value>) -> Vec<FieldError> {
+    let mut problems = Problems::default();
+    match (group, kind) {
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => {
+            workload::workload(kind, value, present, &mut problems);
+        }
+        ("batch", "Job") => workload::job(&value["spec"], "spec", &mut problems),
+        ("batch", "CronJob") => workload::cron_job(value, &mut problems),
+        ("", "Pod") => pod::spec(&value["spec"], "spec", &mut problems),
+        ("", "Service") => service::service(value, present, &mut problems),
+        ("", "ConfigMap") => configuration::config_map(value, present, &mut problems),
+        ("", "Secret") => configuration::secret(value, present, &mut problems),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaler::autoscaler(value, &mut problems),
+        ("coordination.k8s.io", "Lease") => configuration::lease(value, &mut problems),
+        ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(value, &mut problems),
+        ("networking.k8s.io", "Ingress") => ingress::ingress(value, &mut problems),
+        ("policy", "PodDisruptionBudget") => configuration::disruption_budget(value, &mut problems),
+        _ => {}
+    }
+    problems.0
+}
