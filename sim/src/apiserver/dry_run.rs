@@ -42,8 +42,8 @@ impl Rehearsal {
         let name = value["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = ObjectKey {
             kind: target.resource.group_kind.clone(),
-            namespace: target.namespace.clone(),
-            name: name.clone(),
+            namespace: target.namespace.as_str().into(),
+            name: name.as_str().into(),
         };
         if state.record_of(&key).is_some() {
             return Err(StatusError::already_exists(&target.resource, &name));

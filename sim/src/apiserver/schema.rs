@@ -294,10 +294,39 @@ impl Schema {
 
     /// All violations of a conformed object, in the API server's words and order.
     pub(crate) fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut problems = validate::violations(self, object);
+        let mut problems = validate::violations(self, object, "");
         validate::duplicates(self, object, "", &mut problems);
         problems
     }
+
+    /// Violations of an update: values that were invalid before, and are the same still, are let through. A write to
+    /// `/status` answers for the status alone.
+    pub(crate) fn validate_update(&self, object: &Value, before: &Value, status_only: bool) -> Vec<FieldError> {
+        let mut problems = if status_only {
+            match (self.property("status"), object.get("status")) {
+                (Some(schema), Some(status)) => update_violations(schema, status, before.get("status"), "status"),
+                _ => Vec::new(),
+            }
+        } else {
+            update_violations(self, object, Some(before), "")
+        };
+        let mut repeated = Vec::new();
+        validate::duplicates(self, object, "", &mut repeated);
+        if !repeated.is_empty() {
+            let mut known = Vec::new();
+            validate::duplicates(self, before, "", &mut known);
+            if known.is_empty() {
+                problems.extend(repeated);
+            }
+        }
+        problems
+    }
+}
+
+/// Nearly every write is valid, and following both objects costs more than following one.
+fn update_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Vec<FieldError> {
+    let problems = validate::violations(schema, value, path);
+    if problems.is_empty() { problems } else { validate::new_violations(schema, value, before, path) }
 }
 
 /// Compiles a type of Kubernetes.

@@ -262,7 +262,10 @@ impl<'a> Strategy<'a> {
                 present.map(Record::value).as_deref(),
             ));
         } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
-            problems.extend(schema.validate(value));
+            problems.extend(match present {
+                Some(present) => schema.validate_update(value, &present.value(), self.target.subresource == "status"),
+                None => schema.validate(value),
+            });
         }
         if problems.is_empty() {
             return Ok(());

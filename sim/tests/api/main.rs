@@ -10,6 +10,7 @@ mod discovery;
 mod errors;
 mod lists;
 mod patches;
+mod ratcheting;
 mod status;
 mod support;
 mod watches;

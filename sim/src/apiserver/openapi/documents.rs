@@ -95,8 +95,9 @@ fn custom_definitions(store: &Store) -> BTreeMap<(String, String), Arc<Value>> {
     records
         .into_iter()
         .map(|record| {
-            let spec = &record.value["spec"];
-            ((text(&spec["group"]), text(&spec["names"]["kind"])), Arc::clone(&record.value))
+            let definition = record.value();
+            let spec = &definition["spec"];
+            ((text(&spec["group"]), text(&spec["names"]["kind"])), definition)
         })
         .collect()
 }

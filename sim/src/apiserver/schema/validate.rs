@@ -40,11 +40,25 @@ impl Findings {
     }
 }
 
-pub(super) fn violations(schema: &Schema, value: &Value) -> Vec<FieldError> {
-    check(schema, value, "").errors
+pub(super) fn violations(schema: &Schema, value: &Value, path: &str) -> Vec<FieldError> {
+    check(schema, value, None, path).errors
 }
 
-fn check(schema: &Schema, value: &Value, path: &str) -> Findings {
+/// Violations of what an update changes: a value that was there before is not held against the update
+/// (`CRDValidationRatcheting`).
+pub(super) fn new_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Vec<FieldError> {
+    check(schema, value, before, path).errors
+}
+
+fn check(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Findings {
+    let mut findings = check_all(schema, value, before, path);
+    if !findings.errors.is_empty() && before == Some(value) {
+        findings.errors.clear();
+    }
+    findings
+}
+
+fn check_all(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Findings {
     let mut findings = Findings::default();
     if value.is_null() && schema.nullable {
         return findings;
@@ -58,8 +72,8 @@ fn check(schema: &Schema, value: &Value, path: &str) -> Findings {
                 check_number(schema, value, number, path, &mut findings);
             }
         }
-        Value::Array(items) => check_items(schema, items, path, &mut findings),
-        Value::Object(fields) => check_fields(schema, fields, path, &mut findings),
+        Value::Array(items) => check_items(schema, items, before, path, &mut findings),
+        Value::Object(fields) => check_fields(schema, fields, before, path, &mut findings),
         Value::Null | Value::Bool(_) => {}
     }
     if !schema.allowed_values.is_empty() {
@@ -130,7 +144,7 @@ fn check_alternatives(schema: &Schema, value: &Value, path: &str, findings: &mut
         check_all_of(schema, value, path, findings);
     }
     if let Some(not) = &schema.not {
-        if check(not, value, path).errors.is_empty() {
+        if check(not, value, None, path).errors.is_empty() {
             findings.composite(format!("\"{path}\" must not validate the schema (not)"));
         } else {
             findings.passed += 1;
@@ -141,7 +155,7 @@ fn check_alternatives(schema: &Schema, value: &Value, path: &str, findings: &mut
 fn check_all_of(schema: &Schema, value: &Value, path: &str, findings: &mut Findings) {
     let mut valid = 0;
     for part in &schema.all_of {
-        let result = check(part, value, path);
+        let result = check(part, value, None, path);
         if result.errors.is_empty() {
             valid += 1;
         }
@@ -159,7 +173,7 @@ fn try_all(alternatives: &[Schema], value: &Value, path: &str) -> (usize, Findin
     let mut valid = 0;
     let mut best: Option<Findings> = None;
     for alternative in alternatives {
-        let result = check(alternative, value, path);
+        let result = check(alternative, value, None, path);
         if result.errors.is_empty() {
             valid += 1;
             continue;
@@ -255,10 +269,11 @@ fn minimum_violation(bound: &Bound, value: &Value, number: f64, path: &str) -> O
     (!holds).then(|| FieldError::invalid(path, value, format!("{path} in body should be {relation} {limit}")))
 }
 
-fn check_items(schema: &Schema, items: &[Value], path: &str, findings: &mut Findings) {
+fn check_items(schema: &Schema, items: &[Value], before: Option<&Value>, path: &str, findings: &mut Findings) {
     if let Some(item_schema) = &schema.items {
         for (index, item) in items.iter().enumerate() {
-            findings.merge(check(item_schema, item, &format!("{path}[{index}]")));
+            let before = before.and_then(|before| same_item(&schema.list_type, item, before));
+            findings.merge(check(item_schema, item, before, &format!("{path}[{index}]")));
         }
     }
     let count = items.len() as u64;
@@ -281,7 +296,22 @@ fn check_items(schema: &Schema, items: &[Value], path: &str, findings: &mut Find
     }
 }
 
-fn check_fields(schema: &Schema, fields: &Map<String, Value>, path: &str, findings: &mut Findings) {
+/// The item that stood for this one before; items without keys cannot be followed.
+fn same_item<'a>(list_type: &ListKind, item: &Value, before: &'a Value) -> Option<&'a Value> {
+    let ListKind::Map(keys) = list_type else {
+        return None;
+    };
+    let wanted = map_key(item, keys);
+    before.as_array()?.iter().find(|candidate| map_key(candidate, keys) == wanted)
+}
+
+fn check_fields(
+    schema: &Schema,
+    fields: &Map<String, Value>,
+    before: Option<&Value>,
+    path: &str,
+    findings: &mut Findings,
+) {
     let count = fields.len() as u64;
     if let Some(minimum) = schema.property_count.minimum {
         findings.check((count < minimum).then(|| {
@@ -302,7 +332,8 @@ fn check_fields(schema: &Schema, fields: &Map<String, Value>, path: &str, findin
             (None, AdditionalProperties::Schema(additional)) => additional,
             (None, AdditionalProperties::Any | AdditionalProperties::Unset) => continue,
         };
-        findings.merge(check(child_schema, child, &child_path(path, name)));
+        let before = before.and_then(|before| before.get(name));
+        findings.merge(check(child_schema, child, before, &child_path(path, name)));
     }
 }
 
