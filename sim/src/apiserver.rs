@@ -3,13 +3,15 @@
 //! [`ApiServer`] is a `tower::Service`. In process a [`Client`](crate::cluster::Cluster::client) calls it without sockets, tasks
 //! or timers (watches apart); [`crate::http`] serves the same over plain HTTP.
 //!
-//! Not served: server-side apply, Tables, CEL rules, authentication and authorisation.
+//! Not served: Tables, CEL rules, authentication and authorisation.
 
+mod apply;
 mod body;
 mod defaults;
 pub(crate) mod definition;
 mod discovery;
 mod dry_run;
+pub(crate) mod fields;
 mod metadata;
 pub(crate) mod openapi;
 mod patch;
@@ -170,7 +172,11 @@ impl ApiServer {
     ) -> Result<Answer, StatusError> {
         let encoder = encoder(target, header_text(head, header::ACCEPT));
         let content_type = header_text(head, header::CONTENT_TYPE);
-        let body = write::Body { content_type: content_type.split(';').next().unwrap_or_default().trim(), bytes };
+        let body = write::Body {
+            content_type: content_type.split(';').next().unwrap_or_default().trim(),
+            bytes,
+            client: header_text(head, header::USER_AGENT),
+        };
         match (&head.method, &target.name) {
             (&Method::GET, _) if query.flag("watch") && target.subresource.is_empty() => {
                 self.watch(target, query, encoder)

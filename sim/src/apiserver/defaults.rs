@@ -9,7 +9,7 @@ use crate::store::State;
 const FIRST_CLUSTER_IP: u32 = 0x0A60_000A;
 
 /// Fills the defaults of an object of a built-in kind.
-pub(super) fn apply(group: &str, kind: &str, value: &mut Value, present: Option<&Value>, state: &mut State) {
+pub(super) fn apply(group: &str, kind: &str, value: &mut Value) {
     match (group, kind) {
         ("apps", "Deployment") => deployment(value),
         ("apps", "ReplicaSet") => {
@@ -18,8 +18,8 @@ pub(super) fn apply(group: &str, kind: &str, value: &mut Value, present: Option<
         }
         ("apps", "DaemonSet") => daemon_set(value),
         ("apps", "StatefulSet") => stateful_set(value),
-        ("", "Pod") => pod(value, present),
-        ("", "Service") => service(value, present, state),
+        ("", "Pod") => pod(value),
+        ("", "Service") => service(value),
         ("", "Secret") => secret(value),
         ("", "Namespace") => namespace(value),
         ("autoscaling", "HorizontalPodAutoscaler") => {
@@ -30,6 +30,26 @@ pub(super) fn apply(group: &str, kind: &str, value: &mut Value, present: Option<
                 set(port, "name", json!(""));
                 set(port, "protocol", json!("TCP"));
             }
+        }
+        _ => {}
+    }
+}
+
+/// Fills what the server gives an object when it stores it: what registries and admission plugins set.
+pub(super) fn allocate(group: &str, kind: &str, value: &mut Value, present: Option<&Value>, state: &mut State) {
+    match (group, kind) {
+        ("", "Pod") => {
+            set(&mut value["spec"], "serviceAccountName", json!("default"));
+            let account = value["spec"]["serviceAccountName"].clone();
+            set(&mut value["spec"], "serviceAccount", account);
+            if present.is_none() {
+                value["status"] = json!({"phase": "Pending"});
+            }
+        }
+        ("", "Service") => allocate_service(&mut value["spec"], present, state),
+        ("", "Namespace") => {
+            set(&mut value["spec"], "finalizers", json!(["kubernetes"]));
+            set(&mut value["status"], "phase", json!("Active"));
         }
         _ => {}
     }
@@ -92,18 +112,16 @@ fn stateful_set(value: &mut Value) {
         set(&mut spec["updateStrategy"], "rollingUpdate", json!({}));
         set(&mut spec["updateStrategy"]["rollingUpdate"], "partition", json!(0));
     }
+    let retention = &mut spec["persistentVolumeClaimRetentionPolicy"];
+    set(retention, "whenDeleted", json!("Retain"));
+    set(retention, "whenScaled", json!("Retain"));
     set(spec, "revisionHistoryLimit", json!(10));
     pod_spec(&mut spec["template"]["spec"]);
 }
 
-fn pod(value: &mut Value, present: Option<&Value>) {
+fn pod(value: &mut Value) {
     pod_spec(&mut value["spec"]);
-    let spec = &mut value["spec"];
-    set(spec, "enableServiceLinks", json!(true));
-    set(spec, "serviceAccountName", json!("default"));
-    if present.is_none() {
-        value["status"] = json!({"phase": "Pending"});
-    }
+    set(&mut value["spec"], "enableServiceLinks", json!(true));
 }
 
 fn pod_spec(spec: &mut Value) {
@@ -176,7 +194,7 @@ fn volume(volume: &mut Value) {
     }
 }
 
-fn service(value: &mut Value, present: Option<&Value>, state: &mut State) {
+fn service(value: &mut Value) {
     let spec = &mut value["spec"];
     set(spec, "type", json!("ClusterIP"));
     set(spec, "sessionAffinity", json!("None"));
@@ -195,19 +213,27 @@ fn service(value: &mut Value, present: Option<&Value>, state: &mut State) {
         return;
     }
     set(spec, "internalTrafficPolicy", json!("Cluster"));
+    if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
+        set(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    if spec["type"] == "LoadBalancer" {
+        set(spec, "allocateLoadBalancerNodePorts", json!(true));
+    }
+}
+
+fn allocate_service(spec: &mut Value, present: Option<&Value>, state: &mut State) {
+    if spec["type"] == "ExternalName" {
+        return;
+    }
     set(spec, "ipFamilies", json!(["IPv4"]));
     set(spec, "ipFamilyPolicy", json!("SingleStack"));
     allocate_cluster_ip(spec, present, state);
     if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
-        set(spec, "externalTrafficPolicy", json!("Cluster"));
         for port in items(spec, "ports") {
             state.last_cluster_ip += 1;
             // The default node port range, 30000-32767.
             set(port, "nodePort", json!(30_000 + state.last_cluster_ip % 2_768));
         }
-    }
-    if spec["type"] == "LoadBalancer" {
-        set(spec, "allocateLoadBalancerNodePorts", json!(true));
     }
 }
 
@@ -240,9 +266,7 @@ fn secret(value: &mut Value) {
 
 fn namespace(value: &mut Value) {
     set(value, "spec", json!({}));
-    set(&mut value["spec"], "finalizers", json!(["kubernetes"]));
     set(value, "status", json!({}));
-    set(&mut value["status"], "phase", json!("Active"));
     let name = value["metadata"]["name"].clone();
     set(&mut value["metadata"], "labels", json!({}));
     value["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;

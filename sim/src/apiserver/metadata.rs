@@ -120,7 +120,7 @@ fn check_metadata_shape(target: &Target, metadata: &Value) -> Result<(), StatusE
             }
         }
     }
-    for field in ["finalizers", "ownerReferences"] {
+    for field in ["finalizers", "ownerReferences", "managedFields"] {
         let value = &metadata[field];
         if !value.is_null() && !value.is_array() {
             return Err(fail(field, value, "[]string"));
@@ -134,10 +134,11 @@ pub(super) fn normalise(value: &mut Value) {
     let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;
     };
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
-    metadata.retain(|_, child| match child {
+    metadata.retain(|name, child| match child {
         Value::Null => false,
+        // An empty list asks for them to be forgotten.
+        Value::Array(_) if name == "managedFields" => true,
         Value::Object(fields) => !fields.is_empty(),
         Value::Array(items) => !items.is_empty(),
         Value::String(text) => !text.is_empty(),

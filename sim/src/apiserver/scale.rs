@@ -51,6 +51,11 @@ pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Va
     Ok(changed)
 }
 
+/// Whether two objects differ in their replicas.
+pub(super) fn differ(paths: &ScalePaths, old: &Value, new: &Value) -> bool {
+    at(old, &paths.spec_replicas) != at(new, &paths.spec_replicas)
+}
+
 pub(super) fn paths(target: &Target) -> Result<&ScalePaths, StatusError> {
     target.served_version().and_then(|version| version.scale.as_ref()).ok_or_else(StatusError::method_not_allowed)
 }

@@ -278,6 +278,35 @@ impl Schema {
         self.default.as_ref()
     }
 
+    /// The declared `type`, or nothing where several are allowed.
+    pub(crate) fn declared_type(&self) -> &str {
+        match self.types.as_slice() {
+            [only] if !self.int_or_string => only,
+            _ => "",
+        }
+    }
+
+    /// The declared `format`.
+    pub(crate) fn format(&self) -> &str {
+        &self.format
+    }
+
+    /// Whether any field is declared.
+    pub(crate) fn has_properties(&self) -> bool {
+        !self.properties.is_empty()
+    }
+
+    /// Whether values are whole objects with `apiVersion`, `kind` and `metadata` (`x-kubernetes-embedded-resource`).
+    pub(crate) fn is_embedded_resource(&self) -> bool {
+        self.embedded_resource
+    }
+
+    /// Whether fields that the schema does not name are kept here and, as far as ownership of fields goes, everywhere below
+    /// (`x-kubernetes-preserve-unknown-fields`).
+    pub(crate) fn keeps_unknown_fields_below(&self) -> bool {
+        self.preserve_unknown_fields
+    }
+
     /// Whether fields are kept that the schema does not name (`x-kubernetes-preserve-unknown-fields`).
     pub(crate) fn preserves_unknown_fields(&self) -> bool {
         self.preserve_unknown_fields || matches!(self.additional_properties, AdditionalProperties::Any)

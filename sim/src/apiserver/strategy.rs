@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 
+use super::fields::{self, Before, Writer};
 use super::patch::Origin;
 use super::request::{Query, Target};
 use super::schema::SchemaRef;
 use super::schema::decode::{self, DecodeError};
-use super::{body, defaults, definition, metadata, patch, validation};
+use super::{body, defaults, definition, metadata, patch, scale, validation};
 use crate::clock::Clock;
 use crate::store::{FieldError, Record, State, StatusError, differs_outside_metadata, kinds, raise_generation};
 
@@ -66,6 +67,15 @@ pub(super) fn dry_run(values: &[&str], problems: &mut Vec<FieldError>) -> bool {
     !values.is_empty()
 }
 
+/// To whom what a write sets belongs.
+#[derive(Clone, Debug)]
+pub(super) enum Ownership {
+    /// To a manager of this name that wrote it.
+    Update(String),
+    /// As was worked out already: the text of managed fields.
+    Applied(Option<String>),
+}
+
 /// One write's way through the rules.
 pub(super) struct Strategy<'a> {
     target: &'a Target,
@@ -77,13 +87,24 @@ pub(super) struct Strategy<'a> {
     /// in its own order.
     document: &'a [u8],
     repeats_fields: bool,
+    /// To whom belongs what is written; nobody in particular at first.
+    pub(super) ownership: Ownership,
     /// Texts for the client, e.g. about unknown fields.
     pub(super) warnings: Vec<String>,
 }
 
 impl<'a> Strategy<'a> {
     pub(super) fn new(target: &'a Target, clock: Clock, field_validation: FieldValidation) -> Self {
-        Self { target, clock, field_validation, origin: Origin::Body, document: &[], repeats_fields: false, warnings: Vec::new() }
+        Self {
+            target,
+            clock,
+            field_validation,
+            origin: Origin::Body,
+            document: &[],
+            repeats_fields: false,
+            ownership: Ownership::Update(String::new()),
+            warnings: Vec::new(),
+        }
     }
 
     /// Remembers the JSON that the object was read from.
@@ -102,7 +123,11 @@ impl<'a> Strategy<'a> {
         let Some(schema) = self.schema() else {
             return Ok(());
         };
-        match decode::decode(&schema, value) {
+        // An empty list of managed fields means something; Go would leave it out.
+        let managed_fields = fields::take_text(value);
+        let decoded = decode::decode(&schema, value);
+        fields::restore(value, managed_fields);
+        match decoded {
             Ok(unknown) => self.report_unknown_fields(&unknown, value),
             Err(error) => Err(self.undecodable(value, &error)),
         }
@@ -133,12 +158,18 @@ impl<'a> Strategy<'a> {
 
     pub(super) fn prepare_create(&mut self, state: &mut State, value: &mut Value) -> Result<(), StatusError> {
         self.set_type(value);
+        let given = fields::take_text(value);
         if self.isolates_status()
             && let Some(fields) = value.as_object_mut()
         {
             fields.remove("status");
         }
-        self.complete(state, value, None)?;
+        self.complete(value, None)?;
+        let nothing = fields::empty_object(&self.target.resource, &self.target.api_version());
+        let before = Before { object: &nothing, managed: None, is_new: true };
+        let text = self.managed_fields(before, value, &given);
+        fields::store_text(value, text);
+        self.allocate(state, value, None);
         self.validate(value, None)
     }
 
@@ -146,8 +177,9 @@ impl<'a> Strategy<'a> {
         &mut self,
         state: &mut State,
         present: &Record,
-        candidate: Value,
+        mut candidate: Value,
     ) -> Result<Value, StatusError> {
+        let given = fields::take_text(&mut candidate);
         let is_status = self.target.subresource == "status";
         let before = present.value();
         let mut value = if is_status { self.with_new_status(&before, candidate) } else { candidate };
@@ -156,12 +188,54 @@ impl<'a> Strategy<'a> {
         if self.isolates_status() && !is_status {
             copy_field(&mut value, &before, "status");
         }
-        self.complete(state, &mut value, Some(&before))?;
+        self.complete(&mut value, Some(&before))?;
+        let live = Before { object: &before, managed: fields::stored_text(&before), is_new: false };
+        let text = self.managed_fields(live, &value, &given);
+        fields::store_text(&mut value, text);
+        self.allocate(state, &mut value, Some(&before));
         self.validate(&value, Some(present))?;
         if !is_status && self.raises_generation(&value, &before) {
             raise_generation(&mut value, &before);
         }
+        if matches!(self.ownership, Ownership::Applied(_)) {
+            keep_times_of_no_change(&mut value, &before);
+        }
         Ok(value)
+    }
+
+    /// The text of managed fields after this write.
+    fn managed_fields(&self, before: Before<'_>, value: &Value, given: &Value) -> Option<String> {
+        let manager = match &self.ownership {
+            Ownership::Applied(text) => return text.clone(),
+            Ownership::Update(manager) => manager,
+        };
+        let writer = self.writer(manager);
+        if let Some(scale) = self.target.served_version().and_then(|version| version.scale.as_ref())
+            && self.target.subresource == "scale"
+        {
+            let changed = scale::differ(scale, before.object, value);
+            return fields::track_scale(&writer, &scale.spec_replicas, changed, before.managed);
+        }
+        fields::track_update(&writer, before, value, given)
+    }
+
+    /// Who writes, by the name of its manager.
+    pub(super) fn writer<'b>(&'b self, manager: &'b str) -> Writer<'b> {
+        Writer {
+            resource: &self.target.resource,
+            version: &self.target.version,
+            subresource: &self.target.subresource,
+            manager,
+            now: self.clock.now(),
+        }
+    }
+
+    /// What the server gives an object on its own account, which nobody owns.
+    fn allocate(&self, state: &mut State, value: &mut Value, present: Option<&Value>) {
+        let resource = &self.target.resource;
+        if !resource.custom {
+            defaults::allocate(&resource.group, &resource.kind, value, present, state);
+        }
     }
 
     fn set_type(&self, value: &mut Value) {
@@ -197,7 +271,7 @@ impl<'a> Strategy<'a> {
         candidate
     }
 
-    fn complete(&mut self, state: &mut State, value: &mut Value, present: Option<&Value>) -> Result<(), StatusError> {
+    fn complete(&mut self, value: &mut Value, present: Option<&Value>) -> Result<(), StatusError> {
         let resource = &self.target.resource;
         let is_definition = resource.group_kind == kinds::CUSTOM_RESOURCE_DEFINITION;
         if is_definition {
@@ -209,7 +283,7 @@ impl<'a> Strategy<'a> {
         }
         let schema = self.target.served_version().and_then(|version| version.schema.clone());
         if !resource.custom {
-            defaults::apply(&resource.group, &resource.kind, value, present, state);
+            defaults::apply(&resource.group, &resource.kind, value);
             if let Some(schema) = schema {
                 decode::fill_structs(&schema, value);
             }
@@ -285,6 +359,23 @@ impl<'a> Strategy<'a> {
         let annotations_count = resource.group == "apps" && resource.kind == "Deployment";
         differs_outside_metadata(value, present, ignores_status)
             || (annotations_count && value["metadata"].get("annotations") != present["metadata"].get("annotations"))
+    }
+}
+
+/// A write that changes nothing but times of managed fields changes nothing (`IgnoreManagedFieldsTimestampsTransformer`).
+fn keep_times_of_no_change(value: &mut Value, present: &Value) {
+    let (Some(new), Some(old)) = (fields::stored_text(value), fields::stored_text(present)) else {
+        return;
+    };
+    if new == old || !fields::is_same_but_for_times(new, old) {
+        return;
+    }
+    let changed = fields::take_text(value);
+    fields::store_text(value, Some(old.to_owned()));
+    let version = present["metadata"]["resourceVersion"].clone();
+    value["metadata"]["resourceVersion"] = version;
+    if value != present {
+        fields::store_text(value, changed.as_str().map(str::to_owned));
     }
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::ApiServer;
 use super::request::{Query, Target};
 use super::response::{Answer, Encoder};
-use super::strategy::{self, Strategy, WriteOptions};
-use super::{body, dry_run, metadata, patch, protobuf, read, scale};
+use super::strategy::{self, Ownership, Strategy, WriteOptions};
+use super::{apply, body, dry_run, metadata, patch, protobuf, read, scale};
 use crate::store::{
     Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, success_status, to_bytes,
 };
@@ -20,6 +20,8 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(super) struct Body<'a> {
     pub(super) content_type: &'a str,
     pub(super) bytes: &'a [u8],
+    /// The client's user agent.
+    pub(super) client: &'a str,
 }
 
 impl Body<'_> {
@@ -42,6 +44,7 @@ impl ApiServer {
         let options = WriteOptions::parse(query, "CreateOptions")?;
         let (mut value, repeats_fields) = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        strategy.ownership = Ownership::Update(apply::manager(query, body.client, "CreateOptions")?);
         if body.is_json() {
             strategy.set_document(body.bytes, repeats_fields);
         }
@@ -50,7 +53,7 @@ impl ApiServer {
         self.create_object(target, strategy, options.dry_run, value, encoder)
     }
 
-    fn create_object(
+    pub(super) fn create_object(
         &self,
         target: &Target,
         mut strategy: Strategy<'_>,
@@ -94,6 +97,7 @@ impl ApiServer {
         let options = WriteOptions::parse(query, "UpdateOptions")?;
         let (mut value, repeats_fields) = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        strategy.ownership = Ownership::Update(apply::manager(query, body.client, "UpdateOptions")?);
         if body.is_json() {
             strategy.set_document(body.bytes, repeats_fields);
         }
@@ -126,8 +130,13 @@ impl ApiServer {
         body: &Body<'_>,
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
+        if body.content_type == apply::CONTENT_TYPE {
+            return self.apply(target, name, query, body, encoder);
+        }
         let options = WriteOptions::parse(query, "PatchOptions")?;
-        let strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        apply::refuse_force(query)?;
+        let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        strategy.ownership = Ownership::Update(apply::manager(query, body.client, "PatchOptions")?);
         self.replace(target, name, strategy, options.dry_run, encoder, true, |strategy, present| {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
@@ -139,6 +148,7 @@ impl ApiServer {
             }
             let mut visible = present.clone();
             visible["apiVersion"] = Value::String(target.api_version());
+            apply::show_managed_fields(&mut visible, body.bytes);
             let schema = strategy.schema();
             let (mut patched, origin) = patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
             strategy.decode(&mut patched, origin)?;
@@ -148,7 +158,8 @@ impl ApiServer {
     }
 
     /// Replaces an object by a candidate made from its present state.
-    fn replace(
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn replace(
         &self,
         target: &Target,
         name: &str,
@@ -380,7 +391,7 @@ fn check_namespace(target: &Target, value: &Value, namespace_is_deleting: Option
 }
 
 /// A `Scale` is locked by the version and uid of the object that it scales.
-fn check_scale_version(target: &Target, name: &str, scale: &Value, present: &Value) -> Result<(), StatusError> {
+pub(super) fn check_scale_version(target: &Target, name: &str, scale: &Value, present: &Value) -> Result<(), StatusError> {
     for field in ["resourceVersion", "uid"] {
         let given = scale["metadata"][field].as_str().unwrap_or_default();
         if !given.is_empty() && scale["metadata"][field] != present["metadata"][field] {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::kinds::GroupKind;
+use crate::apiserver::fields::text;
 
 /// What happened to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -130,8 +131,9 @@ impl Record {
     }
 
     fn decode(&self) -> Value {
+        let (start, end) = self.layout.metadata;
         // These bytes were made from a `Value`.
-        serde_json::from_slice(&self.json).unwrap_or_default()
+        text::read_object(&self.json, start as usize..end as usize).unwrap_or_default()
     }
 
     /// Keeps the decoded object beside its JSON. Tells whether it was not kept before.
@@ -298,7 +300,10 @@ fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
         out.extend_from_slice(b"\":");
         separator = b',';
         let start = position(out);
-        append(field, out);
+        match field {
+            Value::Object(metadata) if name == "metadata" => text::write_metadata(metadata, out),
+            field => append(field, out),
+        }
         if name == "metadata" {
             layout.metadata = (start, position(out));
         } else {

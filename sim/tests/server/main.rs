@@ -5,5 +5,6 @@
 mod calls;
 mod cluster;
 mod faults;
+mod recorded;
 mod support;
 mod watches;

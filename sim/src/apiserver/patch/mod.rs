@@ -42,9 +42,6 @@ pub(super) fn apply(
             let merged = strategic::merge(fields, changes, schema).map_err(StatusError::from)?;
             Ok((Value::Object(merged), Origin::StrategicPatch(patch)))
         }
-        "application/apply-patch+yaml" => {
-            Err(unsupported("server-side apply (application/apply-patch+yaml) is not served by the embedded cluster"))
-        }
         _ => {
             let mut accepted =
                 vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
