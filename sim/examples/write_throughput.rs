@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use aviary_sim::{Cluster, ClusterOptions};
 use http_body_util::BodyExt;
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::json;
@@ -22,8 +22,11 @@ const WRITES: usize = 100_000;
 async fn main() {
     let cluster = Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
     install_canary_definition(&cluster);
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("flagger.app", "v1beta1", "Canary"));
+    let canaries: Api<DynamicObject> = Api::namespaced_with(cluster.client("bench"), "default", &resource);
     for index in 0..CANARIES {
         let canary = json!({
+            "apiVersion": "flagger.app/v1beta1", "kind": "Canary",
             "metadata": {"name": format!("podinfo-{index}"), "namespace": "default"},
             "spec": {
                 "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
@@ -32,10 +35,9 @@ async fn main() {
                     "metrics": [{"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "1m"}]},
             },
         });
-        cluster.store().create(&aviary_sim::store::kinds::CANARY, canary).unwrap();
+        // Through the API, so that the fields have owners.
+        canaries.create(&PostParams::default(), &serde_json::from_value(canary).unwrap()).await.unwrap();
     }
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("flagger.app", "v1beta1", "Canary"));
-    let canaries: Api<DynamicObject> = Api::namespaced_with(cluster.client("bench"), "default", &resource);
     let mut server = cluster.api_server();
     let watch = http::Request::get("/apis/flagger.app/v1beta1/canaries?watch=true").body(Body::empty()).unwrap();
     let mut watch = server.call(watch).await.unwrap().into_body();

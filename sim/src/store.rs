@@ -30,6 +30,7 @@ pub(crate) use record::{Change, Record, to_bytes};
 pub(crate) use registry::Registry;
 pub(crate) use state::{ObjectKey, State};
 
+use crate::apiserver::fields;
 use crate::clock::Clock;
 
 /// A cheap, clonable handle to the storage. One lock inside, never held over an await.
@@ -148,7 +149,8 @@ impl Store {
     ///
     /// A change of anything but `metadata` and `status` raises the generation (for kinds that have one). No change at all is no
     /// write: no event, same resourceVersion. Removing the last finalizer of an object that is being deleted removes the object.
-    /// Name, namespace, uid and creationTimestamp cannot be changed.
+    /// Name, namespace, uid and creationTimestamp cannot be changed. What the change sets belongs to `kube-controller-manager`, if
+    /// the object's fields have owners at all: objects that [`Store::create`] made have none until something is applied to them.
     ///
     /// # Errors
     /// 404 when the object does not exist.
@@ -168,6 +170,7 @@ impl Store {
             if resource.tracks_generation && differs_outside_metadata(&value, &present, true) {
                 raise_generation(&mut value, &present);
             }
+            fields::track_controller(&resource, &present, &mut value, self.shared.clock.now());
             Ok(value)
         })
         .map(|(record, _)| record.value())

@@ -10,6 +10,7 @@ use super::compare::{Comparison, compare};
 use super::json;
 use super::managed::{self, ManagerKey, Managers, Operation, Owned};
 use super::set::{Path, Set};
+use super::text;
 use super::types::Type;
 use crate::clock::format_seconds;
 use crate::store::ResourceType;
@@ -29,6 +30,9 @@ const UNOWNED: [&[&str]; 12] = [
     &["metadata", "managedFields"],
     &["metadata", "resourceVersion"],
 ];
+
+/// The manager of what the cluster's own controllers write.
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 
 /// Root fields whose change belongs to nobody, so that a comparison need not look at them.
 const UNOWNED_ROOTS: [&str; 2] = ["apiVersion", "kind"];
@@ -102,7 +106,7 @@ impl Writer<'_> {
         }
         match (self.subresource, root) {
             ("status", "metadata") => !self.resource.custom,
-            ("status", root) => root == "status",
+            ("status", root) => root == "status" && self.resource.has_status(),
             (_, "status") => !self.resource.has_status(),
             _ => true,
         }
@@ -149,6 +153,22 @@ pub(crate) fn track_update(writer: &Writer<'_>, before: Before<'_>, new: &Value,
         (None, None) => Managers::new(),
     };
     managed::encode(&update(writer, before.object, new, changes.without(&writer.ignored()), managers))
+}
+
+/// Tracks a write of one of the cluster's own controllers, which write status and the rest at once.
+pub(crate) fn track_controller(resource: &ResourceType, old: &Value, new: &mut Value, now: Timestamp) {
+    let Some(present) = text::stored(old) else {
+        return;
+    };
+    let version = resource.versions.get(resource.storage).map_or("", |version| version.name.as_str());
+    let mut managed = Some(present.to_owned());
+    for subresource in ["", "status"] {
+        let writer = Writer { resource, version, subresource, manager: CONTROLLER_MANAGER, now };
+        let before = Before { object: old, managed: managed.as_deref(), is_new: false };
+        text::store(new, Some(present.to_owned()));
+        managed = track_update(&writer, before, new, &Value::Null);
+    }
+    text::store(new, managed);
 }
 
 /// The usual write: an object's owner sets fields that it owns already, and nobody else does. Then the entry's time changes and
