@@ -1,5 +1,7 @@
 //! From a CustomResourceDefinition to a served resource.
 
+pub(crate) mod checks;
+
 use serde_json::{Value, json};
 
 use super::schema::Schema;
@@ -97,7 +99,7 @@ pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
     if names["singular"].as_str().is_none_or(str::is_empty) {
         names["singular"] = json!(kind.to_lowercase());
     }
-    if names["listKind"].as_str().is_none_or(str::is_empty) {
+    if names["listKind"].as_str().is_none_or(str::is_empty) && !kind.is_empty() {
         names["listKind"] = json!(format!("{kind}List"));
     }
     if definition["spec"]["conversion"].is_null() {

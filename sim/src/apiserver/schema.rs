@@ -6,6 +6,7 @@
 
 mod conform;
 pub(crate) mod decode;
+pub(crate) mod structural;
 #[cfg(test)]
 mod tests;
 mod validate;

@@ -325,8 +325,11 @@ impl<'a> Strategy<'a> {
             problems.extend(metadata::update_problems(value, present));
         }
         if resource.group_kind == kinds::CUSTOM_RESOURCE_DEFINITION {
-            if let Err(found) = definition::resource_type(value) {
-                problems.extend(found);
+            let unchanged = present.is_some_and(|present| present.value()["spec"] == value["spec"]);
+            let found = if unchanged { Vec::new() } else { definition::checks::problems(value) };
+            match definition::resource_type(value) {
+                Err(rest) if found.is_empty() => problems.extend(rest),
+                _ => problems.extend(found),
             }
         } else if !resource.custom {
             problems.extend(validation::problems(

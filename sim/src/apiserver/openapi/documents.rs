@@ -23,7 +23,7 @@ pub(in super::super) fn index(store: &Store) -> Value {
     for (group, version, resources) in group_versions(store) {
         let mut hash = *BUILTIN_HASH;
         for resource in &resources {
-            hash = fold(hash, format!("{resource:?}").as_bytes());
+            hash = fold(hash, resource.qualified_resource().as_bytes());
             if let Some(definition) = definitions.get(&(group.clone(), resource.kind.clone())) {
                 hash = fold(hash, definition["spec"].to_string().as_bytes());
             }

@@ -11,6 +11,13 @@ pub(super) fn prune_root(schema: &Schema, object: &mut Value, unknown: &mut Vec<
     prune_object(schema, object, "", true, unknown);
 }
 
+/// Prunes a value that is no object of its own, such as a default; tells what was unknown.
+pub(super) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    prune(schema, value, "", &mut unknown);
+    unknown
+}
+
 fn prune(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
     match value {
         Value::Object(_) => prune_object(schema, value, path, schema.embedded_resource, unknown),
