@@ -25,6 +25,12 @@ pub fn format_float(value: f64) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
+/// Writes a float as `count_values` writes it into a label: never with an exponent.
+pub(crate) fn format_label(value: f64) -> String {
+    // Rust never writes an exponent of its own accord; only the infinities and NaN have names of their own.
+    if value.is_finite() { value.to_string() } else { format_float(value) }
+}
+
 /// Compensated (Kahan–Neumaier) summation, as in Prometheus.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sum {

@@ -354,6 +354,26 @@ fn functions_of_one_value() {
     }
     assert_elements(&ask(&source, "clamp(v, 1, -1)", 0), &[]);
     assert!(only(&source, "clamp_min(v * NaN, 0)", 0).is_nan());
+    assert!(only(&source, "clamp_max(v, NaN)", 0).is_nan());
+}
+
+#[test]
+fn an_infinite_value_is_clamped_against_nan_as_go_does() {
+    let source = exposition("v{k=\"up\"} inf\nv{k=\"down\"} -inf");
+    let values = |query| ask(&source, query, 0).into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+    let highest = values("clamp_min(v, NaN)");
+    assert!(highest[0] == f64::INFINITY && highest[1].is_nan(), "{highest:?}");
+    let lowest = values("clamp_max(v, NaN)");
+    assert!(lowest[0].is_nan() && lowest[1] == f64::NEG_INFINITY, "{lowest:?}");
+}
+
+#[test]
+fn counted_values_are_written_without_exponent() {
+    let source = exposition("v{k=\"a\"} 0.0000001\nv{k=\"b\"} 1.5e21\nv{k=\"c\"} inf");
+    assert_elements(
+        &ask(&source, "count_values(\"value\", v)", 0),
+        &[("{value=0.0000001}", 1.0), ("{value=1500000000000000000000}", 1.0), ("{value=+Inf}", 1.0)],
+    );
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn count_values(aggregation: &Aggregate, label: &str, vector: &[Element]) -> Res
     let mut positions: HashMap<Labels, usize> = HashMap::new();
     for element in vector {
         let mut labels: Labels = element.metric.key(&aggregation.grouping).into_iter().collect();
-        labels.insert(label.to_owned(), number::format_float(element.value));
+        labels.insert(label.to_owned(), number::format_label(element.value));
         let position = *positions.entry(labels).or_insert_with_key(|labels| {
             counts.push((labels.clone(), 0));
             counts.len() - 1

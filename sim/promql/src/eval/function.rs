@@ -127,14 +127,16 @@ fn map(vector: Vec<Element>, compute: impl Fn(f64) -> f64) -> Result<Vec<Element
     unique(mapped.collect())
 }
 
-/// The larger value; NaN if either is (Go's `math.Max`).
+/// The larger value; NaN if either is, unless the other is infinitely large (Go's `math.Max`).
 fn at_least(minimum: f64, value: f64) -> f64 {
-    if minimum.is_nan() || value.is_nan() { f64::NAN } else { minimum.max(value) }
+    let decided = minimum == f64::INFINITY || value == f64::INFINITY;
+    if !decided && (minimum.is_nan() || value.is_nan()) { f64::NAN } else { minimum.max(value) }
 }
 
-/// The smaller value; NaN if either is (Go's `math.Min`).
+/// The smaller value; NaN if either is, unless the other is infinitely small (Go's `math.Min`).
 fn at_most(maximum: f64, value: f64) -> f64 {
-    if maximum.is_nan() || value.is_nan() { f64::NAN } else { maximum.min(value) }
+    let decided = maximum == f64::NEG_INFINITY || value == f64::NEG_INFINITY;
+    if !decided && (maximum.is_nan() || value.is_nan()) { f64::NAN } else { maximum.min(value) }
 }
 
 fn sorted(mut vector: Vec<Element>, order: fn(f64, f64) -> std::cmp::Ordering) -> Vec<Element> {
