@@ -7,6 +7,7 @@ use crate::error::QueryError;
 use crate::eval::{Evaluator, Metric, Value};
 use crate::labels::Labels;
 use crate::lower::lower;
+use crate::matcher::Matcher;
 use crate::plan::Node;
 use crate::series::{Sample, Series, SeriesSource};
 
@@ -175,6 +176,30 @@ pub fn evaluate_range(
     step_ms: i64,
 ) -> Result<QueryValue, QueryError> {
     Query::parse(query)?.range(source, start_ms, end_ms, step_ms, &EngineOptions::default())
+}
+
+/// Reads a selector such as `up{job="web"}`, the form that `match[]` parameters have.
+///
+/// # Errors
+/// [`QueryError::BadData`] for what is not a selector of series, [`QueryError::Unsupported`] for a selector that this engine
+/// lacks.
+pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
+    let refuse = |reason: &str| QueryError::BadData(format!("invalid parameter \"match[]\": {reason}"));
+    let expression = promql_parser::parser::parse(text).map_err(|reason| refuse(&format!("parse error: {reason}")))?;
+    match lower(&expression)? {
+        Node::Selector(selector) => Ok(selector.matchers),
+        _ => Err(refuse("parse error: expected a series selector")),
+    }
+}
+
+/// A query with the line breaks and indentation of Prometheus' formatter.
+///
+/// # Errors
+/// [`QueryError::BadData`] for what is not PromQL.
+pub fn format_query(text: &str) -> Result<String, QueryError> {
+    let expression = promql_parser::parser::parse(text)
+        .map_err(|reason| QueryError::BadData(format!("invalid parameter \"query\": parse error: {reason}")))?;
+    Ok(expression.prettify())
 }
 
 /// Prometheus' own limit on points per series.

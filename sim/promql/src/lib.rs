@@ -27,7 +27,10 @@ mod number;
 mod plan;
 mod series;
 
-pub use engine::{EngineOptions, Query, QueryValue, RangeBoundary, VectorSample, evaluate, evaluate_range};
+pub use engine::{
+    EngineOptions, Query, QueryValue, RangeBoundary, VectorSample, evaluate, evaluate_range, format_query,
+    parse_selector,
+};
 pub use error::QueryError;
 pub use labels::{Labels, METRIC_NAME};
 pub use matcher::{MatchOperator, Matcher};

@@ -15,6 +15,7 @@ mod remote_write;
 mod server;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use aviary_promql::api::{ApiError, success_body};
 use aviary_promql::{EngineOptions, MemorySource, Query, QueryError, QueryValue, RangeBoundary, Series};
@@ -51,11 +52,16 @@ fn every_answer_is_the_one_that_prometheus_gives() {
         let Some(server) = Server::start(binary) else {
             let required = std::env::var_os("AVIARY_REQUIRE_PROMETHEUS").is_some();
             assert!(!required, "{binary} is not installed");
-            eprintln!("SKIPPED: {binary} is not installed, so nothing was compared with a real Prometheus");
+            say(&format!("SKIPPED: {binary} is not installed, so nothing was compared with a real Prometheus"));
             continue;
         };
         compare(&server);
     }
+}
+
+/// Aloud, which `eprintln!` is not: its lines are kept back where a test passes.
+fn say(line: &str) {
+    writeln!(std::io::stderr(), "{line}").unwrap();
 }
 
 fn compare(server: &Server) {
@@ -87,12 +93,12 @@ fn compare(server: &Server) {
     }
     let version = &server.version;
     let Tally { equal, values, refusals, differences } = tally;
-    eprintln!(
+    say(&format!(
         "Prometheus {version}: {} queries, {equal} equal answers with {values} values, {refusals} of them refusals, {} \
          queries with differences",
         questions.len(),
         differences.len()
-    );
+    ));
     let shown: Vec<String> =
         differences.iter().map(|(query, difference)| format!("{query}\n    {difference}")).collect();
     assert!(differences.is_empty(), "{}", shown.join("\n"));

@@ -409,6 +409,16 @@ fn labels_are_rewritten() {
 }
 
 #[test]
+fn label_names_are_text_in_prometheus_3_and_restricted_in_2() {
+    let source = exposition("up{ns=\"test\"} 1");
+    let query = r#"label_join(up, "my-label", "", "ns")"#;
+    assert_elements(&with_boundary(&source, query, 0, RangeBoundary::LeftOpen), &[("up{my-label=test,ns=test}", 1.0)]);
+    let options = EngineOptions { boundary: RangeBoundary::Closed, ..EngineOptions::default() };
+    let refused = Query::parse(query).unwrap().instant(&source, 0, &options).unwrap_err();
+    assert_eq!(refused.to_string(), "invalid destination label name in label_join(): my-label");
+}
+
+#[test]
 fn functions_over_time() {
     let source = counter(10, 10, &[4.0, 1.0, 3.0, 2.0]);
     for (function, expected) in [

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Element, Metric, Value, type_error};
+use crate::engine::RangeBoundary;
 use crate::error::QueryError;
 use crate::labels::Labels;
 use crate::number;
@@ -12,11 +13,12 @@ pub(crate) fn apply(
     aggregation: &Aggregate,
     parameter: Option<&Value>,
     vector: Vec<Element>,
+    version: RangeBoundary,
 ) -> Result<Vec<Element>, QueryError> {
     match aggregation.operator {
         Aggregator::TopK => highest(aggregation, scalar(parameter)?, vector, number::descending_nan_last),
         Aggregator::BottomK => highest(aggregation, scalar(parameter)?, vector, number::ascending_nan_last),
-        Aggregator::CountValues => count_values(aggregation, text(parameter)?, &vector),
+        Aggregator::CountValues => count_values(aggregation, text(parameter)?, &vector, version),
         Aggregator::Quantile => {
             let phi = scalar(parameter)?;
             Ok(reduce(aggregation, &vector, |values| number::quantile(phi, values)))
@@ -94,8 +96,13 @@ fn highest(
     Ok(chosen.into_iter().filter_map(|index| elements[index].take()).collect())
 }
 
-fn count_values(aggregation: &Aggregate, label: &str, vector: &[Element]) -> Result<Vec<Element>, QueryError> {
-    if !super::function::is_label_name(label) {
+fn count_values(
+    aggregation: &Aggregate,
+    label: &str,
+    vector: &[Element],
+    version: RangeBoundary,
+) -> Result<Vec<Element>, QueryError> {
+    if !super::function::is_label_name(label, version) {
         return Err(QueryError::Execution(format!("invalid label name {label:?}")));
     }
     let mut counts: Vec<(Labels, usize)> = Vec::new();

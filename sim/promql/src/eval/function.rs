@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::window::{RangeFunction, Window};
 use super::{Element, Evaluator, Metric, Value, ensure_distinct, histogram, type_error, unique};
+use crate::engine::RangeBoundary;
 use crate::error::QueryError;
 use crate::labels::{Labels, METRIC_NAME};
 use crate::matcher::MatchOperator;
@@ -62,13 +63,24 @@ impl Evaluator<'_> {
                 let node = argument(arguments, 0)?;
                 absent(node, self.windowed(node, at_ms)?.series.is_empty())
             }
-            Function::LabelReplace => label_replace(vector(0)?, text(1)?, text(2)?, text(3)?, text(4)?)?,
+            Function::LabelReplace => {
+                let destination = self.destination("label_replace", text(1)?)?;
+                label_replace(vector(0)?, destination, text(2)?, text(3)?, text(4)?)?
+            }
             Function::LabelJoin => {
                 let sources = (3..arguments.len()).map(text).collect::<Result<Vec<_>, _>>()?;
-                label_join(vector(0)?, text(1)?, text(2)?, &sources)?
+                label_join(vector(0)?, self.destination("label_join", text(1)?)?, text(2)?, &sources)?
             }
         };
         Ok(Value::Vector(elements))
+    }
+
+    /// The label that a function writes.
+    fn destination<'a>(&self, function: &str, name: &'a str) -> Result<&'a str, QueryError> {
+        if is_label_name(name, self.options.boundary) {
+            return Ok(name);
+        }
+        Err(QueryError::Execution(format!("invalid destination label name in {function}(): {name}")))
     }
 
     fn over_range(&self, function: RangeFunction, arguments: &[Node], at_ms: i64) -> Result<Vec<Element>, QueryError> {
@@ -175,9 +187,6 @@ fn label_replace(
 ) -> Result<Vec<Element>, QueryError> {
     let regex = Regex::new(&format!("^(?s:{pattern})$"))
         .map_err(|_| QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
-    if !is_label_name(destination) {
-        return Err(QueryError::Execution(format!("invalid destination label name in label_replace(): {destination}")));
-    }
     let replaced = vector.into_iter().map(|Element { metric, value }| {
         let Some(captures) = regex.captures(metric.get(source).unwrap_or_default()) else {
             return Element { metric, value };
@@ -195,9 +204,6 @@ fn label_join(
     separator: &str,
     sources: &[&str],
 ) -> Result<Vec<Element>, QueryError> {
-    if !is_label_name(destination) {
-        return Err(QueryError::Execution(format!("invalid destination label name in label_join(): {destination}")));
-    }
     let joined = vector.into_iter().map(|Element { metric, value }| {
         let parts: Vec<&str> = sources.iter().map(|source| metric.get(source).unwrap_or_default()).collect();
         let text = parts.join(separator);
@@ -221,9 +227,11 @@ fn distinct(vector: Vec<Element>) -> Result<Vec<Element>, QueryError> {
     Ok(vector)
 }
 
-/// Prometheus' classic label names: a letter or underscore, then letters, digits, underscores.
-pub(crate) fn is_label_name(name: &str) -> bool {
+/// Prometheus 2's label names: a letter or underscore, then letters, digits, underscores. Prometheus 3 takes any text.
+pub(crate) fn is_label_name(name: &str, version: RangeBoundary) -> bool {
     let mut characters = name.chars();
-    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
-        && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
+    let Some(first) = characters.next() else { return false };
+    version == RangeBoundary::LeftOpen
+        || (first.is_ascii_alphabetic() || first == '_')
+            && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }

@@ -133,7 +133,7 @@ impl Evaluator<'_> {
                 let parameter =
                     aggregation.parameter.as_ref().map(|parameter| self.evaluate(parameter, at_ms)).transpose()?;
                 let vector = self.vector(&aggregation.inner, at_ms)?;
-                aggregate::apply(aggregation, parameter.as_ref(), vector).map(Value::Vector)
+                aggregate::apply(aggregation, parameter.as_ref(), vector, self.options.boundary).map(Value::Vector)
             }
             Node::Call { function, arguments } => self.call(*function, arguments, at_ms),
         }
