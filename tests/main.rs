@@ -9,6 +9,7 @@ mod kills;
 mod lifecycle;
 mod metrics;
 mod process;
+mod propagation;
 mod supervision;
 mod support;
 mod webhooks;

@@ -14,7 +14,7 @@ use tower::Service;
 use crate::apiserver::{ApiServer, ServerOptions, definition};
 use crate::calls::CallLog;
 use crate::clock::Clock;
-use crate::controllers::{self, ControllerOptions, PodDetail, Workloads};
+use crate::controllers::{self, ControllerOptions, PodDetail, Utilisation, Workloads};
 use crate::faults::Faults;
 use crate::prometheus::Prometheus;
 use crate::store::{StatusError, Store, kinds};
@@ -86,6 +86,7 @@ impl Cluster {
         let server =
             ApiServer::new(store.clone(), calls.clone(), faults.clone(), options.server, options.seed ^ 0x3A7C);
         let pods = options.controllers.as_ref().map(|options| options.pods);
+        let utilisation = options.controllers.as_ref().map(|options| options.utilisation.clone());
         let workloads = options.controllers.map(|options| controllers::start(store.clone(), clock, options));
         let traffic = match (&workloads, pods) {
             (Some(workloads), Some(PodDetail::CountsOnly)) => {
@@ -93,6 +94,9 @@ impl Cluster {
             }
             _ => Traffic::new(&store, clock, &options.traffic),
         };
+        if let Some(utilisation) = utilisation.filter(Utilisation::follows_load) {
+            traffic.report_load_to(utilisation);
+        }
         let prometheus = Prometheus::new(traffic.clone());
         Self { server, store, calls, faults, clock, workloads, traffic, prometheus }
     }

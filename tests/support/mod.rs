@@ -10,7 +10,7 @@ use aviary_sim::cluster::Cluster;
 use aviary_sim::controllers::{ControllerOptions, PodBehaviours, PodDetail, Utilisation};
 use aviary_sim::prometheus::Prometheus;
 use aviary_sim::store::{GroupKind, kinds};
-use aviary_sim::traffic::Traffic;
+use aviary_sim::traffic::{Traffic, TrafficOptions};
 use kube::Client;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -56,7 +56,13 @@ impl World {
 
     /// The same, choosing whether pods are objects.
     pub fn with_pods(seed: u64, pods: PodDetail) -> World {
+        World::with_traffic(seed, pods, TrafficOptions::default())
+    }
+
+    /// The same, choosing how users behave and how late the mesh hears of changes.
+    pub fn with_traffic(seed: u64, pods: PodDetail, traffic: TrafficOptions) -> World {
         let mut options = embedded::cluster_options(seed);
+        options.traffic = traffic;
         let controllers = ControllerOptions { pods, ..ControllerOptions::default() };
         let (pods, utilisation) = (controllers.behaviours.clone(), controllers.utilisation.clone());
         options.controllers = Some(controllers);

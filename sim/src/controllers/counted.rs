@@ -315,9 +315,11 @@ impl Engine {
             versions.retain(|version| version.hash != hash);
             let mut pods = PodGroup::default();
             pods.resize(1, now, delay);
+            let mut labels = strings(template, "/metadata/labels");
+            labels.insert(super::daemon_set::REVISION_LABEL.to_owned(), super::daemon_set::revision_of(object));
             versions.push(CountedDaemonVersion {
                 hash,
-                labels: Arc::new(strings(template, "/metadata/labels")),
+                labels: Arc::new(labels),
                 images: template.get("spec").map(images).unwrap_or_default(),
                 pods,
             });

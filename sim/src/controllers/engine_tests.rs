@@ -71,7 +71,10 @@ async fn no_timer_is_left_when_everything_runs() {
 
         stepped.engine.options.utilisation.set_utilisation("default", "app", 80);
         stepped.engine.revisit_autoscalers();
-        assert_eq!(stepped.next(), Some(15), "{detail:?}: usage is watched");
+        assert_eq!(stepped.next(), None, "{detail:?}: usage on its target");
+        stepped.engine.options.utilisation.set_utilisation("default", "app", 10);
+        stepped.engine.revisit_autoscalers();
+        assert_eq!(stepped.next(), Some(15), "{detail:?}: fewer pods are wanted, but not yet");
         stepped.engine.options.utilisation.clear_utilisation("default", "app");
         stepped.engine.revisit_autoscalers();
         assert_eq!(stepped.next(), None, "{detail:?}: no usage, no timer");

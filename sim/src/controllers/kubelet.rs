@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::behaviours::PodOutcome;
 use super::engine::Engine;
-use super::json::{after, images, integer, is_deleting, strings, text};
+use super::events::Event;
+use super::json::{after, earliest, images, integer, is_deleting, strings, text, timestamp};
 use super::node;
-use super::pod_status::{ContainerStage, render};
+use super::pod_status::{ContainerStage, pull_error, render};
 use super::queue::ObjectName;
 use crate::store::kinds;
 
@@ -32,6 +33,18 @@ pub(super) struct PodMemory {
     /// Restarts of a crashing container so far, and when the next one is due.
     restarts: u32,
     next_restart: Option<Timestamp>,
+    told: Told,
+}
+
+/// Which events were stored.
+#[derive(Debug, Default)]
+struct Told {
+    scheduled: bool,
+    started: bool,
+    unhealthy: bool,
+    pull: Option<ContainerStage>,
+    restarts: u32,
+    stopping: bool,
 }
 
 /// Wait after the n-th restart (n ≥ 1).
@@ -53,8 +66,11 @@ impl Engine {
             *memory = PodMemory::new(uid, now);
         }
         if is_deleting(&pod) {
-            let exit = *memory.exit.get_or_insert_with(|| after(now, self.options.termination_delay));
+            // The kubelet kills what has not ended by itself within the grace period.
+            let killed = timestamp(&pod, "/metadata/deletionTimestamp").unwrap_or(Timestamp::MAX).max(now);
+            let exit = *memory.exit.get_or_insert_with(|| after(now, self.options.termination_delay).min(killed));
             if now < exit {
+                self.tell_stopping(name, &pod);
                 return Some(exit);
             }
             self.delete(&kinds::POD, name);
@@ -86,9 +102,15 @@ impl Engine {
             memory.next_restart = None;
         }
         let restarts = memory.restarts;
+        // The first failure is shown as such until the kubelet looks again.
+        let pull_again = after(memory.since, FIRST_BACK_OFF);
+        if behaviour.outcome == PodOutcome::ImagePullError && now < pull_again {
+            wake = earliest(wake, Some(pull_again));
+        }
         let stages: Vec<ContainerStage> = images
             .iter()
             .map(|image| match behaviours.of_image(image).outcome {
+                PodOutcome::ImagePullError if now < pull_again => ContainerStage::ErrImagePull,
                 PodOutcome::ImagePullError => ContainerStage::ImagePullBackOff,
                 _ if !has_started => ContainerStage::Creating,
                 PodOutcome::Ready => ContainerStage::Running { ready: true },
@@ -106,7 +128,93 @@ impl Engine {
         };
         let status = render(pod, &stages, &address, now);
         self.write_pod(name, pod, status, true);
+        self.tell_stages(name, pod, &stages);
         wake
+    }
+
+    /// Stores the events of what happened to a pod since it was last looked at, in the words of scheduler and kubelet.
+    fn tell_stages(&mut self, name: &ObjectName, pod: &Value, stages: &[ContainerStage]) {
+        if !self.options.events {
+            return;
+        }
+        let Some(memory) = self.pods.get_mut(name) else { return };
+        let mut told = std::mem::take(&mut memory.told);
+        if !told.scheduled {
+            told.scheduled = true;
+            // Pods that were bound before this process began are no news.
+            if text(pod, "/spec/nodeName").is_none() {
+                let message = format!("Successfully assigned {}/{} to {}", name.namespace, name.name, node::NODE_NAME);
+                self.record_event(pod, "default-scheduler", "Scheduled", &message);
+            }
+        }
+        let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+        for (container, stage) in containers.into_iter().flatten().zip(stages) {
+            let container_name = text(container, "/name").unwrap_or_default();
+            let image = text(container, "/image").unwrap_or_default();
+            let mut tell = |severity: &str, reason: &str, message: &str| {
+                let container = Some(container_name);
+                self.record(&Event { about: pod, component: "kubelet", severity, reason, message, container });
+            };
+            let starts = match stage {
+                ContainerStage::Creating => false,
+                ContainerStage::ErrImagePull | ContainerStage::ImagePullBackOff => {
+                    if told.pull != Some(*stage) {
+                        told.pull = Some(*stage);
+                        tell_pull(*stage, image, &mut tell);
+                    }
+                    false
+                }
+                ContainerStage::Running { .. } => !told.started,
+                ContainerStage::CrashLoopBackOff { restarts, .. } => told.restarts < *restarts,
+            };
+            if starts {
+                let present =
+                    format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+                tell("Normal", "Pulled", &present);
+                tell("Normal", "Created", "Container created");
+                tell("Normal", "Started", "Container started");
+            }
+            match stage {
+                ContainerStage::Running { ready: false } if !told.unhealthy => {
+                    told.unhealthy = true;
+                    tell("Warning", "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503");
+                }
+                ContainerStage::CrashLoopBackOff { restarts, .. } if starts => {
+                    told.restarts = *restarts;
+                    let uid = text(pod, "/metadata/uid").unwrap_or_default();
+                    let message = format!(
+                        "Back-off restarting failed container {container_name} in pod {}_{}({uid})",
+                        name.name, name.namespace
+                    );
+                    tell("Warning", "BackOff", &message);
+                }
+                _ => {}
+            }
+        }
+        told.started |= stages.iter().any(|stage| matches!(stage, ContainerStage::Running { .. }));
+        if let Some(memory) = self.pods.get_mut(name) {
+            memory.told = told;
+        }
+    }
+
+    fn tell_stopping(&mut self, name: &ObjectName, pod: &Value) {
+        let Some(memory) = self.pods.get_mut(name) else { return };
+        if std::mem::replace(&mut memory.told.stopping, true) || !memory.told.started {
+            return;
+        }
+        let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+        for container in containers.into_iter().flatten() {
+            let container_name = text(container, "/name").unwrap_or_default();
+            let message = format!("Stopping container {container_name}");
+            self.record(&Event {
+                about: pod,
+                component: "kubelet",
+                severity: "Normal",
+                reason: "Killing",
+                message: &message,
+                container: Some(container_name),
+            });
+        }
     }
 
     fn write_pod(&self, name: &ObjectName, pod: &Value, status: Value, bind: bool) {
@@ -136,9 +244,21 @@ impl Engine {
     }
 }
 
+/// The events of an image that cannot be had.
+fn tell_pull(stage: ContainerStage, image: &str, tell: &mut impl FnMut(&str, &str, &str)) {
+    if stage == ContainerStage::ErrImagePull {
+        tell("Normal", "Pulling", &format!("Pulling image \"{image}\""));
+        tell("Warning", "Failed", &format!("Failed to pull image \"{image}\": {}", pull_error(image)));
+        tell("Warning", "Failed", "Error: ErrImagePull");
+    } else {
+        tell("Normal", "BackOff", &format!("Back-off pulling image \"{image}\""));
+        tell("Warning", "Failed", "Error: ImagePullBackOff");
+    }
+}
+
 impl PodMemory {
     fn new(uid: &str, now: Timestamp) -> Self {
-        Self { uid: uid.to_owned(), since: now, exit: None, restarts: 0, next_restart: None }
+        Self { uid: uid.to_owned(), since: now, exit: None, restarts: 0, next_restart: None, told: Told::default() }
     }
 
     /// Brings the restart count up to `now` and returns when the next restart is due. The first restart follows the first

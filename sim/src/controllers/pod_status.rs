@@ -12,9 +12,17 @@ use super::node::NODE_ADDRESS;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContainerStage {
     Creating,
+    /// The image could not be pulled just now.
+    ErrImagePull,
+    /// The kubelet waits before it pulls again.
     ImagePullBackOff,
-    Running { ready: bool },
-    CrashLoopBackOff { restarts: u32, back_off: Duration },
+    Running {
+        ready: bool,
+    },
+    CrashLoopBackOff {
+        restarts: u32,
+        back_off: Duration,
+    },
 }
 
 /// The status of a pod whose containers are at the given stages, in the order of the spec. Times of what did not change are
@@ -30,8 +38,10 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
         .filter(|(_, stage)| **stage != ContainerStage::Running { ready: true })
         .map(|(container, _)| text(container, "/name").unwrap_or_default())
         .collect();
-    let pending =
-        stages.iter().any(|stage| matches!(stage, ContainerStage::Creating | ContainerStage::ImagePullBackOff));
+    let pending = stages.iter().any(|stage| {
+        use ContainerStage::{Creating, ErrImagePull, ImagePullBackOff};
+        matches!(stage, Creating | ErrImagePull | ImagePullBackOff)
+    });
     let not_ready = (!unready.is_empty()).then(|| {
         let message = format!("containers with unready status: [{}]", unready.join(" "));
         ("ContainersNotReady", message)
@@ -96,8 +106,11 @@ fn container_status(pod: &Value, container: &Value, stage: ContainerStage, now: 
         ContainerStage::Creating => {
             status["state"] = json!({"waiting": {"reason": "ContainerCreating"}});
         }
+        ContainerStage::ErrImagePull => {
+            status["state"] = json!({"waiting": {"reason": "ErrImagePull", "message": pull_error(image)}});
+        }
         ContainerStage::ImagePullBackOff => {
-            let message = format!("Back-off pulling image \"{image}\"");
+            let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", pull_error(image));
             status["state"] = json!({"waiting": {"reason": "ImagePullBackOff", "message": message}});
         }
         ContainerStage::Running { ready } => {
@@ -136,6 +149,14 @@ fn container_status(pod: &Value, container: &Value, stage: ContainerStage, now: 
         }
     }
     status
+}
+
+/// What containerd says of an image that its registry does not have.
+pub(super) fn pull_error(image: &str) -> String {
+    format!(
+        "rpc error: code = NotFound desc = failed to pull and unpack image \"{image}\": failed to resolve reference \
+         \"{image}\": {image}: not found"
+    )
 }
 
 /// Whole seconds as Go prints a duration: `10s`, `1m20s`.

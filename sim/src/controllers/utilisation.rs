@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use super::autoscaler::Usage;
 
 /// A shared table of how busy the pods of each autoscaled workload are. A table belongs to one cluster.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +24,10 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     percents: HashMap<(String, String), u32>,
+    /// Requests per second that each target's pods answer.
+    loads: HashMap<(String, String), f64>,
+    /// CPU that a request costs, in thousandths of a core times seconds; zero where load costs nothing.
+    cost: f64,
     /// Targets whose value changed since the controllers last looked.
     unseen: Vec<(String, String)>,
 }
@@ -45,6 +52,40 @@ impl Utilisation {
         state.unseen.push(key);
         drop(state);
         self.inner.changed.notify_one();
+    }
+
+    /// Makes load cost CPU: autoscalers then follow the requests that the cluster's traffic sends. Zero switches that off.
+    ///
+    /// The traffic of a [`Cluster`](crate::cluster::Cluster) tells of its load only if this is set before the cluster starts.
+    pub fn set_cost_per_request(&self, cpu_time: Duration) {
+        self.inner.state.lock().cost = cpu_time.as_secs_f64() * 1000.0;
+    }
+
+    /// Whether load costs CPU.
+    pub(crate) fn follows_load(&self) -> bool {
+        self.inner.state.lock().cost > 0.0
+    }
+
+    /// Tells how many requests per second a target's pods answer.
+    pub(crate) fn set_load(&self, namespace: &str, target: &str, requests_per_second: f64) {
+        let key = (namespace.to_owned(), target.to_owned());
+        let mut state = self.inner.state.lock();
+        if state.loads.insert(key.clone(), requests_per_second) == Some(requests_per_second) {
+            return;
+        }
+        state.unseen.push(key);
+        drop(state);
+        self.inner.changed.notify_one();
+    }
+
+    /// What an autoscaler of the target measures: the usage that was set, else what its load costs.
+    pub(super) fn usage(&self, namespace: &str, target: &str) -> Option<Usage> {
+        let key = (namespace.to_owned(), target.to_owned());
+        let state = self.inner.state.lock();
+        if let Some(percent) = state.percents.get(&key) {
+            return Some(Usage::Percent(*percent));
+        }
+        (state.cost > 0.0).then(|| Usage::Total(state.loads.get(&key).copied().unwrap_or(0.0) * state.cost))
     }
 
     /// The usage that was set for a target.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use aviary_promql::Sample;
+use aviary_promql::{Sample, stale_marker};
 
 use super::behaviour::{BUCKET_BOUNDS_MS, Latency};
 
@@ -43,6 +43,7 @@ impl Totals {
         match part {
             Part::Count => self.count,
             Part::SumMs => self.sum_ms,
+            Part::SumSeconds => self.sum_ms / 1000.0,
             Part::Bucket(index) => self.buckets.get(index).copied().unwrap_or(self.count),
         }
     }
@@ -55,6 +56,8 @@ pub(crate) enum Part {
     Count,
     /// The sum of their durations in milliseconds.
     SumMs,
+    /// The same in seconds.
+    SumSeconds,
     /// Whole requests up to a bound; the index after the last bound is `+Inf`.
     Bucket(usize),
 }
@@ -84,55 +87,109 @@ struct Piece {
     start_ms: i64,
     before: Totals,
     per_second: Totals,
+    /// Whether there is a process that counts.
+    counts: bool,
 }
 
 impl Piece {
     #[allow(clippy::cast_precision_loss)]
-    fn elapsed_seconds(&self, at_ms: i64) -> f64 {
-        (at_ms - self.start_ms) as f64 / 1000.0
+    fn at(&self, at_ms: i64) -> Totals {
+        let elapsed_seconds = (at_ms - self.start_ms) as f64 / 1000.0;
+        self.before.plus(&self.per_second, elapsed_seconds)
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn part_at(&self, part: Part, at_ms: i64) -> f64 {
+        let elapsed_seconds = (at_ms - self.start_ms) as f64 / 1000.0;
+        self.before.part(part) + self.per_second.part(part) * elapsed_seconds
     }
 }
 
 impl Counter {
-    /// The rate from `now_ms` on.
+    /// The rate from `now_ms` on. After [`Self::stop`] the count begins again at zero.
     pub(crate) fn set_rate(&mut self, now_ms: i64, per_second: Totals) {
-        let (start_ms, before) = match self.pieces.back_mut() {
-            None => (now_ms, Totals::default()),
+        let before = match self.pieces.back_mut() {
+            None => Totals::default(),
+            Some(piece) if !piece.counts && per_second == Totals::default() => return,
             Some(piece) if piece.start_ms >= now_ms => {
                 piece.per_second = per_second;
+                piece.counts = true;
                 return;
             }
-            Some(piece) => (now_ms, piece.before.plus(&piece.per_second, piece.elapsed_seconds(now_ms))),
+            Some(piece) => piece.at(now_ms),
         };
-        self.pieces.push_back(Piece { start_ms, before, per_second });
+        self.push(Piece { start_ms: now_ms, before, per_second, counts: true });
+    }
+
+    /// The processes that counted are gone, and what they counted with them.
+    pub(crate) fn stop(&mut self, now_ms: i64) {
+        if self.pieces.back().is_none_or(|piece| !piece.counts) {
+            return;
+        }
+        let zero = Totals::default();
+        self.push(Piece { start_ms: now_ms, before: zero, per_second: zero, counts: false });
+    }
+
+    fn push(&mut self, piece: Piece) {
+        let now_ms = piece.start_ms;
+        self.pieces.push_back(piece);
         while self.pieces.get(1).is_some_and(|second| second.start_ms < now_ms - RETENTION_MS) {
             self.pieces.pop_front();
         }
     }
 
-    /// The samples that scrapes took in `start_ms..=end_ms`. A series begins with its first whole request.
+    /// The samples that scrapes took in `start_ms..=end_ms`.
+    #[cfg(test)]
     pub(crate) fn samples(&self, part: Part, grid: ScrapeGrid, start_ms: i64, end_ms: i64) -> Vec<Sample> {
-        let mut samples = Vec::new();
-        let Some(first) = self.pieces.front() else {
-            return samples;
-        };
-        let mut at_ms = grid.first_at_or_after(start_ms.max(first.start_ms));
-        let mut index = 0;
-        while at_ms <= end_ms {
-            while self.pieces.get(index + 1).is_some_and(|next| next.start_ms <= at_ms) {
-                index += 1;
-            }
-            let piece = &self.pieces[index];
-            let elapsed = piece.elapsed_seconds(at_ms);
-            let value = |part| piece.before.part(part) + piece.per_second.part(part) * elapsed;
-            if whole(value(Part::Count)) >= 1.0 {
-                let shown = if part == Part::SumMs { value(part) } else { whole(value(part)) };
-                samples.push((at_ms, shown));
-            }
-            at_ms += grid.interval_ms;
-        }
-        samples
+        samples(&[self], part, grid, start_ms, end_ms)
     }
+
+    /// Position of the piece that holds at a moment.
+    fn piece_at(&self, at_ms: i64) -> Option<usize> {
+        self.pieces.partition_point(|piece| piece.start_ms <= at_ms).checked_sub(1)
+    }
+}
+
+/// What scrapes in `start_ms..=end_ms` saw of the sum of several counters of one process. A series begins with its first
+/// whole request; the first scrape that finds its process gone ends it with a stale marker.
+pub(crate) fn samples(counters: &[&Counter], part: Part, grid: ScrapeGrid, start_ms: i64, end_ms: i64) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    let Some(first_ms) = counters.iter().filter_map(|counter| counter.pieces.front()).map(|piece| piece.start_ms).min()
+    else {
+        return samples;
+    };
+    let mut at_ms = grid.first_at_or_after(start_ms.max(first_ms));
+    while at_ms <= end_ms {
+        let now = reading(counters, part, at_ms);
+        if now.exists {
+            samples.push((at_ms, if now.is_sum { now.value } else { whole(now.value) }));
+        } else if reading(counters, part, at_ms - grid.interval_ms).exists {
+            samples.push((at_ms, stale_marker()));
+        }
+        at_ms += grid.interval_ms;
+    }
+    samples
+}
+
+/// What a scrape reads.
+struct Reading {
+    value: f64,
+    is_sum: bool,
+    exists: bool,
+}
+
+fn reading(counters: &[&Counter], part: Part, at_ms: i64) -> Reading {
+    let is_sum = matches!(part, Part::SumMs | Part::SumSeconds);
+    let (mut value, mut count) = (0.0, 0.0);
+    for counter in counters {
+        let Some(piece) = counter.piece_at(at_ms).map(|index| &counter.pieces[index]).filter(|piece| piece.counts)
+        else {
+            continue;
+        };
+        value += piece.part_at(part, at_ms);
+        count += piece.part_at(Part::Count, at_ms);
+    }
+    Reading { value, is_sum, exists: whole(count) >= 1.0 }
 }
 
 /// Whole requests. What rounding takes from a sum of products must not take a request, so a millionth is given back.
@@ -192,6 +249,30 @@ mod tests {
         counter.set_rate(20_001 + RETENTION_MS, Totals::default());
         assert_eq!(counter.pieces.len(), 2);
         assert_eq!(counter.samples(Part::Count, GRID, 25_000, 25_000), [(25_000, 210.0)]);
+    }
+
+    #[test]
+    fn a_series_ends_with_its_process_and_begins_again_at_zero() {
+        let mut counter = counter();
+        counter.stop(12_000);
+        counter.set_rate(13_000, Totals::default());
+        let samples = counter.samples(Part::Count, GRID, 5_000, 30_000);
+        assert_eq!(samples[..2], [(5_000, 80.0), (10_000, 180.0)]);
+        assert!(samples.len() == 3 && samples[2].0 == 15_000 && aviary_promql::is_stale(samples[2].1), "{samples:?}");
+        counter.set_rate(31_000, Totals::new(2.0, LATENCY));
+        assert_eq!(counter.samples(Part::Count, GRID, 20_000, 35_000), [(35_000, 8.0)]);
+    }
+
+    #[test]
+    fn counters_of_one_process_add_up_before_they_are_rounded() {
+        let half = |rate| {
+            let mut counter = Counter::default();
+            counter.set_rate(0, Totals::new(rate, LATENCY));
+            counter
+        };
+        let (first, second) = (half(0.15), half(0.15));
+        let sum = samples(&[&first, &second], Part::Count, GRID, 0, 10_000);
+        assert_eq!(sum, [(5_000, 1.0), (10_000, 3.0)]);
     }
 
     #[test]

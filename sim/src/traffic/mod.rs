@@ -5,18 +5,29 @@
 //!
 //! - **Users**: every service that a Canary or a VirtualService names gets [`TrafficOptions::default_load`] requests per
 //!   second of `GET /` through the ingress gateway, from the moment it first has a ready pod.
-//! - **Routes**: the VirtualService of the host decides, first rule first; without one the service's own selector does.
-//!   A share of the requests goes to the ready pods of each destination service, evenly. Destinations without a ready pod
-//!   answer 503 (`UH`), requests without a route 404 (`NR`), as Envoy does.
+//! - **Routes**: the VirtualService of the host decides, first rule first, over to another one where a rule delegates;
+//!   without one the service's own selector does. A share of the requests goes to the ready pods of each destination
+//!   service, evenly. Destinations without a ready pod answer 503 (`UH`), requests without a route 404 (`NR`), as Envoy does.
+//! - **Lag**: a mesh takes a while to hear of a change ([`TrafficOptions::route_lag`], [`TrafficOptions::endpoint_lag`]). A
+//!   pod that is gone refuses connections in the meantime; the gateway tries another pod of the same destination, as often
+//!   as the route's `retries` say, and then answers 503 (`UF,URX`).
 //! - **Versions**: [`Behaviour`] rules by image, workload and namespace set error ratio and latency.
+//! - **Time**: behaviours and loads can change at a moment to come ([`Traffic::set_behaviour_at`], [`Traffic::set_load_at`]).
 //! - **Metrics**: `istio_requests_total` and `istio_request_duration_milliseconds` with Istio's labels, as the proxies of
-//!   workload (`reporter="destination"`) and gateway (`reporter="source"`) export them.
+//!   workload (`reporter="destination"`) and gateway (`reporter="source"`) export them, and podinfo's own
+//!   `http_requests_total` and `http_request_duration_seconds`. Series of pods end, with a stale marker, with the last pod
+//!   of their version.
+//!
+//! What differs from a real mesh: the pods of a version are one target, not one each. An answer of the application is never
+//! sent again, whatever `retryOn` says. Timeouts, fault injection and header rewrites of routes have no effect.
 
 mod behaviour;
+mod change;
 mod counter;
 mod flow;
 mod report;
 mod route;
+mod series;
 mod state;
 mod streams;
 #[cfg(test)]
@@ -30,18 +41,21 @@ use std::task::Poll;
 use std::time::Duration;
 
 use aviary_promql::{Matcher, Series, SeriesSource};
+use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use behaviour::{Behaviour, BehaviourMatch, Latency};
 pub use report::{TrafficReport, WorkloadTotals};
 
 use crate::clock::Clock;
-use crate::controllers::Workloads;
+use crate::controllers::{Utilisation, Workloads};
 use crate::store::{ChangeType, Store, StoreEvent};
+use change::{Change, Pod, Reader, WATCHED_KINDS};
 use flow::Population;
 use state::State;
-use topology::{ServiceKey, Topology, WATCHED_KINDS};
+use topology::ServiceKey;
 
 /// Settings of the traffic model.
 #[derive(Clone, Debug)]
@@ -50,13 +64,28 @@ pub struct TrafficOptions {
     pub default_load: f64,
     /// How often the metrics are scraped.
     pub scrape_interval: Duration,
+    /// From the write of a route until the proxies follow it. A mesh with Istio's defaults takes some 110 ms, of which
+    /// 100 ms are the time it waits for more changes (`PILOT_DEBOUNCE_AFTER`); 25 ms where that is 10 ms.
+    pub route_lag: Duration,
+    /// From the moment at which a pod becomes ready, or is told to end, until the proxies know. Of the same order as
+    /// [`Self::route_lag`], because the same push tells of it.
+    pub endpoint_lag: Duration,
+    /// How long a pod goes on answering after it was told to end. Zero, the worst case, is a server that closes its
+    /// listener on SIGTERM; Istio's sidecar drains for 5 s.
+    pub drain: Duration,
 }
 
 impl Default for TrafficOptions {
     /// 20 requests per second, so that a canary at 5 % gets a request per second and a check of one minute sees sixty;
-    /// a scrape every 5 s, as the Prometheus that is bundled with Flagger.
+    /// a scrape every 5 s, as the Prometheus that is bundled with Flagger; a mesh that knows of every change at once.
     fn default() -> Self {
-        Self { default_load: 20.0, scrape_interval: Duration::from_secs(5) }
+        Self {
+            default_load: 20.0,
+            scrape_interval: Duration::from_secs(5),
+            route_lag: Duration::ZERO,
+            endpoint_lag: Duration::ZERO,
+            drain: Duration::ZERO,
+        }
     }
 }
 
@@ -69,41 +98,86 @@ pub struct Traffic {
 struct Inner {
     clock: Clock,
     followed: Mutex<Followed>,
+    /// Something was put off. Only [`Traffic::report_load_to`] waits for it.
+    put_off: Notify,
 }
 
 /// The state and the changes that it has yet to follow, under one lock so that changes are applied in their order.
 struct Followed {
     changes: UnboundedReceiver<StoreEvent>,
+    reader: Reader,
+    lags: Lags,
+    /// What takes effect later, by the time at which it does, in milliseconds, and the order in which it came. Nothing waits
+    /// for that time: whoever looks at the state next brings it up to date.
+    pending: BTreeMap<(i64, u64), Effect>,
+    sequence: u64,
     state: State,
+}
+
+/// Milliseconds from a change until it takes effect.
+#[derive(Clone, Copy, Debug)]
+struct Lags {
+    route: i64,
+    endpoint: i64,
+    drain: i64,
+}
+
+/// Something that takes effect at a moment.
+enum Effect {
+    /// The proxies learn of a change.
+    Known(Change),
+    /// Pods begin or cease to answer, whatever the proxies know.
+    Answering {
+        name: ServiceKey,
+        pod: Option<Pod>,
+    },
+    Behaviour {
+        pods: BehaviourMatch,
+        behaviour: Option<Behaviour>,
+    },
+    Load {
+        host: ServiceKey,
+        requests_per_second: f64,
+    },
 }
 
 impl Traffic {
     /// Follows the changes of `store` from now on, in a task of its own. Must be called inside a tokio runtime.
     #[must_use]
     pub fn new(store: &Store, clock: Clock, options: &TrafficOptions) -> Self {
-        Self::over(store, clock, options, Topology::default())
+        Self::over(store, clock, options, Reader::default())
     }
 
     /// The same for a cluster whose pods are counted and are no objects
     /// ([`PodDetail::CountsOnly`](crate::controllers::PodDetail::CountsOnly)).
     #[must_use]
     pub fn of_counted_pods(store: &Store, clock: Clock, options: &TrafficOptions, pods: Arc<Workloads>) -> Self {
-        Self::over(store, clock, options, Topology::counting(pods))
+        Self::over(store, clock, options, Reader::counting(pods))
     }
 
-    fn over(store: &Store, clock: Clock, options: &TrafficOptions, topology: Topology) -> Self {
+    fn over(store: &Store, clock: Clock, options: &TrafficOptions, reader: Reader) -> Self {
         let changes = store.subscribe();
-        let interval_ms = i64::try_from(options.scrape_interval.as_millis()).unwrap_or(i64::MAX);
-        let mut state = State::new(topology, options.default_load, interval_ms);
+        let lags = Lags {
+            route: milliseconds(options.route_lag),
+            endpoint: milliseconds(options.endpoint_lag),
+            drain: milliseconds(options.drain),
+        };
+        let mut followed = Followed {
+            changes,
+            reader,
+            lags,
+            pending: BTreeMap::new(),
+            sequence: 0,
+            state: State::new(options.default_load, milliseconds(options.scrape_interval)),
+        };
         let now_ms = clock.now().as_millisecond();
         for kind in &WATCHED_KINDS {
             for object in store.list(kind, None) {
                 let event = StoreEvent { change: ChangeType::Added, kind: kind.clone(), object, resource_version: 0 };
-                let touched = state.topology.apply(&event);
-                state.touch(now_ms, touched);
+                followed.follow(&event, now_ms);
             }
         }
-        let traffic = Self { inner: Arc::new(Inner { clock, followed: Mutex::new(Followed { changes, state }) }) };
+        let traffic = Self { inner: Arc::new(Inner { clock, followed: Mutex::new(followed), put_off: Notify::new() }) };
         tokio::spawn(follow(Arc::clone(&traffic.inner)));
         traffic
     }
@@ -111,28 +185,33 @@ impl Traffic {
     /// Sets how the pods that match behave from now on; a part of an image's name will do as `pods`. The rule that was set
     /// last wins; setting a rule again replaces it.
     pub fn set_behaviour(&self, pods: impl Into<BehaviourMatch>, behaviour: Behaviour) {
-        self.change(|state, now_ms| {
-            state.behaviours.set(pods.into(), behaviour);
-            state.recompute_all(now_ms);
-        });
+        self.at_once(Effect::Behaviour { pods: pods.into(), behaviour: Some(behaviour) });
+    }
+
+    /// The same from a moment to come on. Of several rules for the same pods the one whose time came last holds.
+    pub fn set_behaviour_at(&self, at: Timestamp, pods: impl Into<BehaviourMatch>, behaviour: Behaviour) {
+        self.later(at, Effect::Behaviour { pods: pods.into(), behaviour: Some(behaviour) });
     }
 
     /// Withdraws a rule of [`Self::set_behaviour`].
     pub fn clear_behaviour(&self, pods: impl Into<BehaviourMatch>) {
-        self.change(|state, now_ms| {
-            state.behaviours.remove(&pods.into());
-            state.recompute_all(now_ms);
-        });
+        self.at_once(Effect::Behaviour { pods: pods.into(), behaviour: None });
+    }
+
+    /// Withdraws a rule at a moment to come.
+    pub fn clear_behaviour_at(&self, at: Timestamp, pods: impl Into<BehaviourMatch>) {
+        self.later(at, Effect::Behaviour { pods: pods.into(), behaviour: None });
     }
 
     /// Sets the requests per second to a service, 0 for none. It need not be named by anything: load on
     /// `podinfo-canary` is what a load tester would send.
     pub fn set_load(&self, namespace: &str, host: &str, requests_per_second: f64) {
-        let host = ServiceKey::new(namespace, host);
-        self.change(|state, now_ms| {
-            state.loads.entry(host.clone()).or_default().anonymous = Some(requests_per_second);
-            state.recompute(now_ms, &host);
-        });
+        self.at_once(Effect::Load { host: ServiceKey::new(namespace, host), requests_per_second });
+    }
+
+    /// The same from a moment to come on.
+    pub fn set_load_at(&self, at: Timestamp, namespace: &str, host: &str, requests_per_second: f64) {
+        self.later(at, Effect::Load { host: ServiceKey::new(namespace, host), requests_per_second });
     }
 
     /// Adds users who send these headers, for example the cookie of an A/B test. They come on top of
@@ -163,9 +242,24 @@ impl Traffic {
         report
     }
 
+    /// Tells autoscalers of the load of every workload, as it changes. Must be called inside a tokio runtime.
+    pub(crate) fn report_load_to(&self, utilisation: Utilisation) {
+        self.inner.followed.lock().state.utilisation = Some(utilisation);
+        tokio::spawn(keep_up(Arc::clone(&self.inner)));
+    }
+
     /// The present time of the cluster in milliseconds since the Unix epoch.
     pub(crate) fn now_ms(&self) -> i64 {
         self.inner.clock.now().as_millisecond()
+    }
+
+    fn at_once(&self, effect: Effect) {
+        self.change(|state, now_ms| effect.take(state, now_ms));
+    }
+
+    fn later(&self, at: Timestamp, effect: Effect) {
+        self.inner.followed.lock().put(at.as_millisecond(), effect);
+        self.inner.put_off.notify_one();
     }
 
     /// Runs `act` on a state that has followed every change that was committed before the call.
@@ -173,17 +267,92 @@ impl Traffic {
         let now_ms = self.now_ms();
         let mut followed = self.inner.followed.lock();
         while let Ok(event) = followed.changes.try_recv() {
-            followed.apply(&event, now_ms);
+            followed.follow(&event, now_ms);
         }
+        followed.catch_up(now_ms);
         act(&mut followed.state, now_ms);
     }
 }
 
 impl Followed {
-    fn apply(&mut self, event: &StoreEvent, now_ms: i64) {
-        let touched = self.state.topology.apply(event);
-        self.state.touch(now_ms, touched);
+    /// Takes note of a change that happens now.
+    fn follow(&mut self, event: &StoreEvent, now_ms: i64) {
+        for change in self.reader.read(event) {
+            match change {
+                Change::Pod { name, pod } => self.follow_pod(name, pod, now_ms),
+                Change::Canary { .. } => self.put(now_ms, Effect::Known(change)),
+                Change::Service { .. } => self.put(now_ms + self.lags.endpoint, Effect::Known(change)),
+                Change::VirtualService { .. } => self.put(now_ms + self.lags.route, Effect::Known(change)),
+            }
+        }
+        self.catch_up(now_ms);
     }
+
+    /// Pods answer before anyone knows of them. Pods that end are forgotten first where both happen at the same time: then
+    /// nobody is sent to them.
+    fn follow_pod(&mut self, name: ServiceKey, pod: Option<Pod>, now_ms: i64) {
+        if self.lags.drain > 0 {
+            // What was to come of an earlier change is not to undo this one.
+            self.pending.retain(|_, effect| !matches!(effect, Effect::Answering { name: other, .. } if *other == name));
+        }
+        let serving = pod.as_ref().map_or(0, Pod::serving);
+        let grows = serving >= self.state.topology.answering(&name);
+        let answering = Effect::Answering { name: name.clone(), pod: pod.clone() };
+        let known = Effect::Known(Change::Pod { name, pod });
+        if grows {
+            self.put(now_ms, answering);
+            self.put(now_ms + self.lags.endpoint, known);
+        } else {
+            self.put(now_ms + self.lags.endpoint, known);
+            self.put(now_ms + self.lags.drain, answering);
+        }
+    }
+
+    fn put(&mut self, at_ms: i64, effect: Effect) {
+        self.sequence += 1;
+        self.pending.insert((at_ms, self.sequence), effect);
+    }
+
+    /// Lets everything take effect that is due, each at its own time.
+    fn catch_up(&mut self, now_ms: i64) {
+        while let Some(first) = self.pending.first_entry() {
+            let (at_ms, _) = *first.key();
+            if at_ms > now_ms {
+                return;
+            }
+            first.remove().take(&mut self.state, at_ms);
+        }
+    }
+}
+
+impl Effect {
+    fn take(self, state: &mut State, at_ms: i64) {
+        match self {
+            Self::Known(change) => {
+                let touched = state.topology.apply(&change);
+                state.touch(at_ms, touched);
+            }
+            Self::Answering { name, pod } => {
+                let touched = state.topology.set_answering(&name, pod.as_ref());
+                state.touch(at_ms, touched);
+            }
+            Self::Behaviour { pods, behaviour } => {
+                match behaviour {
+                    Some(behaviour) => state.behaviours.set(pods, behaviour),
+                    None => state.behaviours.remove(&pods),
+                }
+                state.recompute_all(at_ms);
+            }
+            Self::Load { host, requests_per_second } => {
+                state.loads.entry(host.clone()).or_default().anonymous = Some(requests_per_second);
+                state.recompute(at_ms, &host);
+            }
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
 impl SeriesSource for Traffic {
@@ -194,13 +363,36 @@ impl SeriesSource for Traffic {
     }
 }
 
+/// Lets what was put off take effect when it is due, for those who do not ask.
+async fn keep_up(inner: Arc<Inner>) {
+    loop {
+        let next = inner.followed.lock().pending.keys().next().map(|(at_ms, _)| *at_ms);
+        let Some(at_ms) = next else {
+            inner.put_off.notified().await;
+            continue;
+        };
+        let left = u64::try_from(at_ms - inner.clock.now().as_millisecond()).unwrap_or(0);
+        tokio::select! {
+            () = inner.put_off.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(left)) => {
+                inner.followed.lock().catch_up(inner.clock.now().as_millisecond().max(at_ms));
+            }
+        }
+    }
+}
+
 /// Applies changes as they come, so that each has the time at which it happened; ends with the store.
 async fn follow(inner: Arc<Inner>) {
     poll_fn(|context| {
         let mut followed = inner.followed.lock();
         loop {
             match followed.changes.poll_recv(context) {
-                Poll::Ready(Some(event)) => followed.apply(&event, inner.clock.now().as_millisecond()),
+                Poll::Ready(Some(event)) => {
+                    followed.follow(&event, inner.clock.now().as_millisecond());
+                    if !followed.pending.is_empty() {
+                        inner.put_off.notify_one();
+                    }
+                }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

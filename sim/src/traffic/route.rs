@@ -21,7 +21,13 @@ pub(crate) struct Route {
     matches: Vec<RequestMatch>,
     destinations: Vec<(ServiceKey, f64)>,
     mirror: Option<(ServiceKey, f64)>,
+    /// The VirtualService whose rules apply instead.
+    delegate: Option<ServiceKey>,
+    retries: u32,
 }
+
+/// How often Istio sends a request again whose connection was refused, where a rule says nothing of it.
+pub(crate) const DEFAULT_RETRIES: u32 = 2;
 
 /// Where requests go: services with the part (0 to 1) of the requests that each gets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +35,8 @@ pub(crate) struct Split {
     pub(crate) destinations: Vec<(ServiceKey, f64)>,
     /// Copies of requests, whose answers nobody sees.
     pub(crate) mirrors: Vec<(ServiceKey, f64)>,
+    /// How often a request is sent again whose connection was refused.
+    pub(crate) retries: u32,
 }
 
 impl VirtualService {
@@ -36,10 +44,6 @@ impl VirtualService {
         let listed = object.pointer("/spec/hosts").and_then(Value::as_array);
         let mut hosts: Vec<ServiceKey> =
             listed.into_iter().flatten().filter_map(|host| ServiceKey::of_host(namespace, host.as_str()?)).collect();
-        if hosts.is_empty() {
-            // Without a host of its own (delegation, `*`) it routes the service after which Flagger names it.
-            hosts.push(ServiceKey::new(namespace, name));
-        }
         let rules = |field: &str| {
             let rules = object.pointer(&format!("/spec/{field}")).and_then(Value::as_array);
             rules.into_iter().flatten().map(|rule| Route::parse(namespace, rule)).collect::<Vec<_>>()
@@ -48,7 +52,17 @@ impl VirtualService {
         if routes.is_empty() {
             routes = rules("tcp");
         }
+        let delegates = !routes.is_empty() && routes.iter().all(|route| route.delegate.is_some());
+        if hosts.is_empty() && !delegates {
+            // Without a host of its own (delegation, `*`) it routes the service after which Flagger names it.
+            hosts.push(ServiceKey::new(namespace, name));
+        }
         Self { hosts, routes }
+    }
+
+    /// The VirtualServices to which rules of this one hand requests over.
+    pub(crate) fn delegates(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.routes.iter().filter_map(Route::delegate)
     }
 
     /// The rule for a `GET /` with these headers; `None` if no rule admits it, which Envoy answers with 404.
@@ -76,7 +90,19 @@ impl Route {
             matches: matches.into_iter().flatten().map(RequestMatch::parse).collect(),
             destinations: destinations.collect(),
             mirror,
+            delegate: rule.get("delegate").and_then(|delegate| {
+                let field = |name: &str| delegate.get(name).and_then(Value::as_str);
+                Some(ServiceKey::new(field("namespace").unwrap_or(namespace), field("name")?))
+            }),
+            retries: rule
+                .pointer("/retries/attempts")
+                .and_then(Value::as_u64)
+                .map_or(DEFAULT_RETRIES, |attempts| u32::try_from(attempts).unwrap_or(u32::MAX)),
         }
+    }
+
+    pub(crate) fn delegate(&self) -> Option<&ServiceKey> {
+        self.delegate.as_ref()
     }
 
     /// The parts of the requests that each destination gets; none if all weights are zero. A single destination gets
@@ -91,7 +117,8 @@ impl Route {
                 .map(|(service, weight)| (service.clone(), weight / total))
                 .collect(),
         };
-        Split { destinations, mirrors: self.mirror.iter().filter(|(_, share)| *share > 0.0).cloned().collect() }
+        let mirrors = self.mirror.iter().filter(|(_, share)| *share > 0.0).cloned().collect();
+        Split { destinations, mirrors, retries: self.retries }
     }
 }
 
@@ -246,6 +273,17 @@ mod tests {
             [ServiceKey::new("prod", "web"), ServiceKey::new("test", "podinfo")]
         );
         assert_eq!(hosts(json!(["*"])), [ServiceKey::new("test", "podinfo")]);
+    }
+
+    #[test]
+    fn a_root_that_only_delegates_routes_no_service_of_its_own() {
+        let spec = json!({"hosts": ["*"], "http": [
+            {"match": [{"uri": {"prefix": "/"}}], "delegate": {"name": "podinfo", "namespace": "prod"}},
+        ]});
+        let root = VirtualService::parse("test", "root", &json!({"spec": spec}));
+        assert_eq!(root.hosts, []);
+        let route = root.route(&BTreeMap::new()).unwrap();
+        assert_eq!(route.delegate(), Some(&ServiceKey::new("prod", "podinfo")));
     }
 
     #[test]

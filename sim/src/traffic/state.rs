@@ -6,8 +6,9 @@ use super::behaviour::Behaviours;
 use super::counter::Totals;
 use super::flow::{Flow, Population, flows};
 use super::report::{TrafficReport, WorkloadTotals};
-use super::streams::{StreamKey, Streams};
+use super::streams::{Rate, StreamKey, Streams, UNKNOWN};
 use super::topology::{ServiceKey, Topology, Touched};
+use crate::controllers::Utilisation;
 
 /// The users of a host, as far as somebody set them.
 #[derive(Debug, Default)]
@@ -61,18 +62,24 @@ pub(crate) struct State {
     apexes: BTreeMap<ServiceKey, Apex>,
     /// The hosts whose flows pass each service.
     dependents: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
+    /// Who wants to know of the load of each workload, where somebody does.
+    pub(crate) utilisation: Option<Utilisation>,
+    /// Requests per second that each workload answers, by the host to which they were sent.
+    workload_loads: HashMap<ServiceKey, BTreeMap<ServiceKey, f64>>,
 }
 
 impl State {
-    pub(crate) fn new(topology: Topology, default_load: f64, scrape_interval_ms: i64) -> Self {
+    pub(crate) fn new(default_load: f64, scrape_interval_ms: i64) -> Self {
         Self {
-            topology,
+            topology: Topology::default(),
             behaviours: Behaviours::default(),
             default_load,
             loads: HashMap::new(),
             streams: Streams::new(scrape_interval_ms),
             apexes: BTreeMap::new(),
             dependents: HashMap::new(),
+            utilisation: None,
+            workload_loads: HashMap::new(),
         }
     }
 
@@ -86,6 +93,9 @@ impl State {
         }
         for host in hosts {
             self.recompute(now_ms, &host);
+        }
+        for (workload, identity) in touched.ended {
+            self.streams.stop(now_ms, &workload, &identity);
         }
     }
 
@@ -111,6 +121,9 @@ impl State {
         apex.started = started;
         if apex.flows == flows {
             return;
+        }
+        if let Some(utilisation) = &self.utilisation {
+            tell_load(utilisation, &mut self.workload_loads, host, &apex.flows, &flows);
         }
         let interrupted = |flows: &[Flow]| flows.iter().any(|flow| flow.fails_users() && flow.is_unanswered());
         if interrupted(&flows) && !interrupted(&apex.flows) {
@@ -170,13 +183,36 @@ impl State {
     }
 }
 
+/// Tells how many requests the workloads answer that had some of a host's requests before, or have some now.
+fn tell_load(
+    utilisation: &Utilisation,
+    loads: &mut HashMap<ServiceKey, BTreeMap<ServiceKey, f64>>,
+    host: &ServiceKey,
+    before: &[Flow],
+    after: &[Flow],
+) {
+    let mut rates: BTreeMap<&ServiceKey, f64> = BTreeMap::new();
+    for flow in before.iter().chain(after).filter(|flow| !flow.is_unanswered()) {
+        rates.insert(&flow.stream.workload, 0.0);
+    }
+    for flow in after.iter().filter(|flow| !flow.is_unanswered()) {
+        *rates.entry(&flow.stream.workload).or_default() += flow.requests_per_second;
+    }
+    for (workload, rate) in rates {
+        let by_host = loads.entry(workload.clone()).or_default();
+        by_host.insert(host.clone(), rate);
+        utilisation.set_load(&workload.namespace, &workload.name, by_host.values().sum());
+    }
+}
+
 /// The rate of every stream: several flows, for example those of two images of one workload, can share one.
-fn stream_rates(flows: &[Flow]) -> BTreeMap<&StreamKey, Totals> {
-    let mut rates: BTreeMap<&StreamKey, Totals> = BTreeMap::new();
+fn stream_rates(flows: &[Flow]) -> BTreeMap<&StreamKey, Rate> {
+    let mut rates: BTreeMap<&StreamKey, Rate> = BTreeMap::new();
     for flow in flows {
         let rate = Totals::new(flow.requests_per_second, flow.latency);
         let total = rates.entry(&flow.stream).or_default();
-        *total = total.plus(&rate, 1.0);
+        let part = if flow.mirrored { &mut total.mirrored } else { &mut total.direct };
+        *part = part.plus(&rate, 1.0);
     }
     rates
 }
@@ -186,9 +222,9 @@ fn settle(ledger: &mut BTreeMap<String, Ledger>, now_ms: i64, flows: &[Flow]) {
         *entry = Ledger { requests_per_second: 0.0, failures_per_second: 0.0, ..entry.settled(now_ms) };
     }
     for flow in flows.iter().filter(|flow| !flow.mirrored) {
-        let entry = ledger
-            .entry(flow.stream.workload.name.clone())
-            .or_insert_with(|| Ledger { since_ms: now_ms, ..Ledger::default() });
+        let workload = if flow.is_unanswered() { UNKNOWN } else { &flow.stream.workload.name };
+        let entry =
+            ledger.entry(workload.to_owned()).or_insert_with(|| Ledger { since_ms: now_ms, ..Ledger::default() });
         entry.requests_per_second += flow.requests_per_second;
         if flow.fails_users() {
             entry.failures_per_second += flow.requests_per_second;

@@ -1,12 +1,14 @@
-//! The series that Istio's proxies export, computed from [`Counter`]s when a query asks for them.
+//! Streams of requests and the counters that proxies and applications keep of them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use aviary_promql::{Labels, METRIC_NAME, Matcher, Series};
+use aviary_promql::{Labels, Matcher, Series};
 
-use super::behaviour::BUCKET_BOUNDS_MS;
-use super::counter::{Counter, Part, ScrapeGrid, Totals};
+use super::change::PodIdentity;
+use super::counter::{Counter, ScrapeGrid, Totals, samples};
+use super::flow::ANSWERED;
+use super::series::{APPLICATION, Family, GATEWAY, NAMES, Reporter, application_labels, mesh_labels};
 use super::topology::ServiceKey;
 
 /// What Istio calls a workload that it does not know, here: where no pod was.
@@ -18,6 +20,7 @@ pub(crate) struct StreamKey {
     pub(crate) service: ServiceKey,
     /// The workload that answered; `unknown` in namespace `unknown` where there was none.
     pub(crate) workload: ServiceKey,
+    pub(crate) identity: Arc<PodIdentity>,
     pub(crate) response_code: u16,
     /// Envoy's reason for an answer that it gave itself, `-` for an answer of the workload.
     pub(crate) response_flags: &'static str,
@@ -25,8 +28,22 @@ pub(crate) struct StreamKey {
 
 impl StreamKey {
     /// Whether a workload saw the requests: only then is there a proxy that reports as the destination.
-    fn arrives(&self) -> bool {
-        self.workload.name != UNKNOWN
+    pub(crate) fn arrives(&self) -> bool {
+        self.response_flags == ANSWERED
+    }
+}
+
+/// Requests per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Rate {
+    pub(crate) direct: Totals,
+    /// Copies of requests: the gateway does not count them.
+    pub(crate) mirrored: Totals,
+}
+
+impl Rate {
+    fn plus(self, other: &Self) -> Self {
+        Self { direct: self.direct.plus(&other.direct, 1.0), mirrored: self.mirrored.plus(&other.mirrored, 1.0) }
     }
 }
 
@@ -36,8 +53,31 @@ struct Stream {
     labels: Labels,
     destination_grid: ScrapeGrid,
     /// The rate to which each apex service contributes now.
-    rates: BTreeMap<ServiceKey, Totals>,
-    counter: Counter,
+    rates: BTreeMap<ServiceKey, Rate>,
+    /// What the pods and their proxies count. It begins again when the pods are replaced.
+    destination: Counter,
+    /// What the gateway counts, once that is something else.
+    source: Option<Counter>,
+}
+
+impl Stream {
+    fn set_rate(&mut self, now_ms: i64) {
+        let total = self.rates.values().fold(Rate::default(), |total, rate| total.plus(rate));
+        if total.mirrored != Totals::default() {
+            self.source.get_or_insert_with(|| self.destination.clone());
+        }
+        if let Some(source) = &mut self.source {
+            source.set_rate(now_ms, total.direct);
+        }
+        self.destination.set_rate(now_ms, total.direct.plus(&total.mirrored, 1.0));
+    }
+
+    fn counter(&self, reporter: Reporter) -> &Counter {
+        match reporter {
+            Reporter::Source => self.source.as_ref().unwrap_or(&self.destination),
+            Reporter::Destination => &self.destination,
+        }
+    }
 }
 
 /// All streams, found by the namespace and name of their workload.
@@ -60,15 +100,26 @@ impl Streams {
     }
 
     /// Sets what `apex` contributes to a stream, in requests per second; `None` for nothing any more.
-    pub(crate) fn set_rate(&mut self, now_ms: i64, key: &StreamKey, apex: &ServiceKey, rate: Option<Totals>) {
+    pub(crate) fn set_rate(&mut self, now_ms: i64, key: &StreamKey, apex: &ServiceKey, rate: Option<Rate>) {
         let position = self.position(key);
         let stream = &mut self.streams[position];
         match rate {
             Some(rate) => stream.rates.insert(apex.clone(), rate),
             None => stream.rates.remove(apex),
         };
-        let total = stream.rates.values().fold(Totals::default(), |total, rate| total.plus(rate, 1.0));
-        stream.counter.set_rate(now_ms, total);
+        stream.set_rate(now_ms);
+    }
+
+    /// The last pod of a version is gone: its series end. The gateway goes on counting.
+    pub(crate) fn stop(&mut self, now_ms: i64, workload: &ServiceKey, identity: &PodIdentity) {
+        let positions = self.by_workload.get(&workload.namespace).and_then(|workloads| workloads.get(&workload.name));
+        for position in positions.into_iter().flatten() {
+            let stream = &mut self.streams[*position];
+            if *stream.key.identity == *identity && stream.key.arrives() {
+                stream.source.get_or_insert_with(|| stream.destination.clone());
+                stream.destination.stop(now_ms);
+            }
+        }
     }
 
     fn position(&mut self, key: &StreamKey) -> usize {
@@ -78,10 +129,11 @@ impl Streams {
         let position = self.streams.len();
         self.streams.push(Stream {
             key: key.clone(),
-            labels: labels(key),
+            labels: mesh_labels(key),
             destination_grid: self.grid(&format!("{}/{}", key.workload.namespace, key.workload.name)),
             rates: BTreeMap::new(),
-            counter: Counter::default(),
+            destination: Counter::default(),
+            source: None,
         });
         self.positions.insert(key.clone(), position);
         self.by_workload
@@ -105,58 +157,83 @@ impl Streams {
 
     /// The series that satisfy all matchers, with the samples that scrapes took in `start_ms..=end_ms`.
     pub(crate) fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
-        let names = &*NAMES;
-        let is_common = |matcher: &&Matcher| ![METRIC_NAME, "reporter", "le"].contains(&matcher.name());
-        let common: Vec<&Matcher> = matchers.iter().filter(is_common).collect();
-        let metrics: Vec<(Metric, &Arc<str>)> = Metric::ALL
-            .into_iter()
-            .zip(&names.metrics)
-            .filter(|(_, name)| admits(matchers, METRIC_NAME, name))
-            .collect();
-        let gateway_grid = self.grid(GATEWAY);
+        let mut found = self.mesh_series(matchers, start_ms, end_ms);
+        found.append(&mut self.application_series(matchers, start_ms, end_ms));
+        found
+    }
 
+    /// What the proxies of Istio export.
+    fn mesh_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+        let families = admitted(&NAMES.mesh, matchers);
+        if families.is_empty() {
+            return Vec::new();
+        }
+        let own = ["__name__", "reporter", "connection_security_policy", "le"];
+        let common: Vec<&Matcher> = matchers.iter().filter(|matcher| !own.contains(&matcher.name())).collect();
+        let gateway_grid = self.grid(GATEWAY);
         let mut found = Vec::new();
-        for position in self.candidates(matchers) {
+        for position in self.candidates(matchers, "destination_workload_namespace", Some("destination_workload")) {
             let stream = &self.streams[position];
             if !common.iter().all(|matcher| matcher.matches_labels(&stream.labels)) {
                 continue;
             }
-            let reporters = [
-                (&names.destination, stream.destination_grid, stream.key.arrives()),
-                (&names.source, gateway_grid, true),
-            ];
-            for (reporter, grid, exists) in reporters {
-                if !exists || !admits(matchers, "reporter", reporter) {
+            for reporter in [Reporter::Destination, Reporter::Source] {
+                let exists = reporter == Reporter::Source || stream.key.arrives();
+                let reporter_labels = NAMES.reporter_labels(reporter);
+                if !exists || !reporter_labels.iter().all(|(name, value)| admits(matchers, name, value)) {
                     continue;
                 }
-                for (metric, metric_name) in &metrics {
-                    for (part, bound) in metric.parts() {
-                        if !admits(matchers, "le", bound.map_or("", |bound| bound)) {
-                            continue;
-                        }
-                        let samples = stream.counter.samples(part, grid, start_ms, end_ms);
-                        if samples.is_empty() {
-                            continue;
-                        }
-                        let mut labels = stream.labels.clone();
-                        labels.insert(Arc::clone(&names.metric_name), Arc::clone(metric_name));
-                        labels.insert(Arc::clone(&names.reporter), Arc::clone(reporter));
-                        if let Some(bound) = bound {
-                            labels.insert(Arc::clone(&names.le), Arc::clone(bound));
-                        }
-                        found.push(Series { labels: Arc::new(labels), samples });
-                    }
+                let grid = match reporter {
+                    Reporter::Destination => stream.destination_grid,
+                    Reporter::Source => gateway_grid,
+                };
+                let mut labels = stream.labels.clone();
+                for (name, value) in reporter_labels {
+                    labels.insert(name, value);
                 }
+                let scrape = Scrape { grid, start_ms, end_ms };
+                render(&families, matchers, &labels, &[stream.counter(reporter)], scrape, &mut found);
             }
         }
         found
     }
 
-    fn candidates(&self, matchers: &[Matcher]) -> Vec<usize> {
+    /// What the applications export themselves: podinfo's metrics, whatever the image is.
+    fn application_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+        let families = admitted(&NAMES.application, matchers);
+        if families.is_empty() {
+            return Vec::new();
+        }
+        let own = ["__name__", "le", "method", "path"];
+        let common: Vec<&Matcher> = matchers.iter().filter(|matcher| !own.contains(&matcher.name())).collect();
+        // An application does not know by which service it was called.
+        let mut processes: BTreeMap<(&ServiceKey, &PodIdentity, u16), Vec<usize>> = BTreeMap::new();
+        for position in self.candidates(matchers, "kubernetes_namespace", None) {
+            let key = &self.streams[position].key;
+            if key.arrives() {
+                processes.entry((&key.workload, &key.identity, key.response_code)).or_default().push(position);
+            }
+        }
+        let mut found = Vec::new();
+        for ((workload, identity, code), positions) in processes {
+            let labels = application_labels(workload, identity, code);
+            if !common.iter().all(|matcher| matcher.matches_labels(&labels)) {
+                continue;
+            }
+            let counters: Vec<&Counter> =
+                positions.iter().map(|position| &self.streams[*position].destination).collect();
+            let grid = self.grid(&format!("{APPLICATION}/{}/{}", workload.namespace, workload.name));
+            render(&families, matchers, &labels, &counters, Scrape { grid, start_ms, end_ms }, &mut found);
+        }
+        found
+    }
+
+    /// Positions of the streams that can satisfy matchers on these labels.
+    fn candidates(&self, matchers: &[Matcher], namespace: &str, workload: Option<&str>) -> Vec<usize> {
         let literals =
             |label: &str| matchers.iter().filter(|matcher| matcher.name() == label).find_map(Matcher::literals);
-        let namespaces = select_keys(&self.by_workload, literals("destination_workload_namespace"));
-        let workloads = literals("destination_workload");
+        let namespaces = select_keys(&self.by_workload, literals(namespace));
+        let workloads = workload.and_then(literals);
         namespaces.into_iter().flat_map(|namespace| select_keys(namespace, workloads)).flatten().copied().collect()
     }
 }
@@ -177,94 +254,50 @@ fn admits(matchers: &[Matcher], label: &str, value: &str) -> bool {
     matchers.iter().filter(|matcher| matcher.name() == label).all(|matcher| matcher.matches(value))
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Metric {
-    Requests,
-    DurationBucket,
-    DurationSum,
-    DurationCount,
+fn admitted<'a>(families: &'a [Family], matchers: &[Matcher]) -> Vec<&'a Family> {
+    families.iter().filter(|family| admits(matchers, "__name__", &family.name)).collect()
 }
 
-impl Metric {
-    const ALL: [Self; 4] = [Self::Requests, Self::DurationBucket, Self::DurationSum, Self::DurationCount];
+/// When a target was scraped.
+#[derive(Clone, Copy)]
+struct Scrape {
+    grid: ScrapeGrid,
+    start_ms: i64,
+    end_ms: i64,
+}
 
-    /// The series of this metric: what each counts, and its bucket's bound.
-    fn parts(self) -> Vec<(Part, Option<&'static Arc<str>>)> {
-        match self {
-            Self::Requests | Self::DurationCount => vec![(Part::Count, None)],
-            Self::DurationSum => vec![(Part::SumMs, None)],
-            Self::DurationBucket => {
-                let bounds = NAMES.bounds.iter().enumerate();
-                bounds.map(|(index, bound)| (Part::Bucket(index), Some(bound))).collect()
+/// Adds the series of one target that the matchers admit.
+fn render(
+    families: &[&Family],
+    matchers: &[Matcher],
+    labels: &Labels,
+    counters: &[&Counter],
+    scrape: Scrape,
+    found: &mut Vec<Series>,
+) {
+    for family in families {
+        if !family.constants.iter().all(|(name, value)| admits(matchers, name, value)) {
+            continue;
+        }
+        for (part, bound) in &family.parts {
+            if !admits(matchers, "le", bound.as_deref().unwrap_or_default()) {
+                continue;
             }
+            let samples = samples(counters, *part, scrape.grid, scrape.start_ms, scrape.end_ms);
+            if samples.is_empty() {
+                continue;
+            }
+            let mut labels = labels.clone();
+            labels.insert(Arc::clone(&NAMES.metric_name), Arc::clone(&family.name));
+            for (name, value) in &family.constants {
+                labels.insert(Arc::clone(name), Arc::clone(value));
+            }
+            if let Some(bound) = bound {
+                labels.insert(Arc::clone(&NAMES.le), Arc::clone(bound));
+            }
+            found.push(Series { labels: Arc::new(labels), samples });
         }
     }
-}
-
-/// The strings that every series shares.
-struct Names {
-    metric_name: Arc<str>,
-    metrics: [Arc<str>; 4],
-    reporter: Arc<str>,
-    destination: Arc<str>,
-    source: Arc<str>,
-    le: Arc<str>,
-    bounds: Vec<Arc<str>>,
-    /// The other labels, in the order of the values in [`labels`].
-    others: [Arc<str>; 10],
-    http: Arc<str>,
-    gateway: Arc<str>,
-    gateway_namespace: Arc<str>,
-}
-
-static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
-    metric_name: METRIC_NAME.into(),
-    metrics: [
-        "istio_requests_total".into(),
-        "istio_request_duration_milliseconds_bucket".into(),
-        "istio_request_duration_milliseconds_sum".into(),
-        "istio_request_duration_milliseconds_count".into(),
-    ],
-    reporter: "reporter".into(),
-    destination: "destination".into(),
-    source: "source".into(),
-    le: "le".into(),
-    bounds: BUCKET_BOUNDS_MS.iter().map(|bound| bound.to_string().into()).chain(["+Inf".into()]).collect(),
-    others: [
-        "destination_service".into(),
-        "destination_service_name".into(),
-        "destination_service_namespace".into(),
-        "destination_workload".into(),
-        "destination_workload_namespace".into(),
-        "request_protocol".into(),
-        "response_code".into(),
-        "response_flags".into(),
-        "source_workload".into(),
-        "source_workload_namespace".into(),
-    ],
-    http: "http".into(),
-    gateway: GATEWAY.into(),
-    gateway_namespace: "istio-system".into(),
-});
-
-/// Users come through the ingress gateway, whose proxy reports as the source.
-const GATEWAY: &str = "istio-ingressgateway";
-
-fn labels(key: &StreamKey) -> Labels {
-    let names = &*NAMES;
-    let values: [Arc<str>; 10] = [
-        key.service.host().into(),
-        key.service.name.as_str().into(),
-        key.service.namespace.as_str().into(),
-        key.workload.name.as_str().into(),
-        key.workload.namespace.as_str().into(),
-        Arc::clone(&names.http),
-        key.response_code.to_string().into(),
-        key.response_flags.into(),
-        Arc::clone(&names.gateway),
-        Arc::clone(&names.gateway_namespace),
-    ];
-    names.others.iter().cloned().zip(values).collect()
 }
 
 #[cfg(test)]
@@ -285,10 +318,12 @@ mod tests {
                 let key = StreamKey {
                     service: workload.clone(),
                     workload: workload.clone(),
+                    identity: Arc::default(),
                     response_code: 200,
                     response_flags: "-",
                 };
-                streams.set_rate(0, &key, &workload, Some(Totals::new(20.0, LATENCY)));
+                let rate = Rate { direct: Totals::new(20.0, LATENCY), ..Rate::default() };
+                streams.set_rate(0, &key, &workload, Some(rate));
             }
         }
         streams
@@ -302,7 +337,9 @@ mod tests {
     fn a_query_of_one_workload_looks_at_no_other() {
         let streams = fleet();
         let namespace = || matcher("destination_workload_namespace", MatchOperator::Equal, "team-7");
-        let looked_at = |matchers: &[Matcher]| streams.candidates(matchers).len();
+        let looked_at = |matchers: &[Matcher]| {
+            streams.candidates(matchers, "destination_workload_namespace", Some("destination_workload")).len()
+        };
         let workload = |value| matcher("destination_workload", MatchOperator::Regex, value);
         assert_eq!(looked_at(&[namespace(), workload("app-17")]), 1);
         assert_eq!(looked_at(&[namespace(), workload("app-17|app-17-primary")]), 2);

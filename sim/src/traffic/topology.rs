@@ -6,15 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use super::change::{Change, Pod, PodIdentity, Version};
 use super::route::VirtualService;
-use crate::controllers::{WorkloadKind, Workloads};
-use crate::store::{ChangeType, GroupKind, StoreEvent, kinds};
-
-/// The kinds that decide where requests go.
-pub(crate) const WATCHED_KINDS: [GroupKind; 6] =
-    [kinds::POD, kinds::SERVICE, kinds::VIRTUAL_SERVICE, kinds::CANARY, kinds::DEPLOYMENT, kinds::DAEMON_SET];
 
 /// A service, or any other namespaced object, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,31 +44,26 @@ impl ServiceKey {
 
 type Label = (String, String);
 
-#[derive(Clone, Debug, PartialEq)]
-struct Pod {
-    labels: BTreeMap<String, String>,
-    workload: String,
-    images: String,
-    ready: bool,
-    /// 1 for a pod that is an object; more where pods are only counted.
-    count: u32,
-}
-
 #[derive(Debug, Default)]
 struct Namespace {
     services: HashMap<String, BTreeMap<String, String>>,
     /// Services by the first pair of their selector.
     services_by_label: HashMap<Label, BTreeSet<String>>,
+    /// Pods as the proxies know them.
     pods: HashMap<String, Pod>,
+    /// The pods that answer, whatever the proxies know: how many under each of these names.
+    answering: HashMap<String, (Version, u32)>,
+    /// The names under which each version answers.
+    processes: HashMap<(String, Arc<PodIdentity>), BTreeSet<String>>,
     pods_by_label: HashMap<Label, BTreeSet<String>>,
 }
 
-/// Pods of one version behind a service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Version {
-    pub(crate) workload: String,
-    /// The images of the containers, separated by spaces.
-    pub(crate) images: String,
+/// Pods to which the proxies send requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backends {
+    pub(crate) known: u32,
+    /// Those of them that answer; a pod that is gone does not, until the proxies hear of it.
+    pub(crate) answering: u32,
 }
 
 /// What a change concerns.
@@ -85,46 +73,71 @@ pub(crate) struct Touched {
     pub(crate) services: Vec<ServiceKey>,
     /// Hosts whose routes or users changed.
     pub(crate) hosts: Vec<ServiceKey>,
+    /// Versions of which no pod answers any more: workload and identity.
+    pub(crate) ended: Vec<(ServiceKey, Arc<PodIdentity>)>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Topology {
-    /// Where pods are counted and are no objects.
-    counted: Option<Arc<Workloads>>,
     namespaces: HashMap<String, Namespace>,
     virtual_services: HashMap<ServiceKey, VirtualService>,
     virtual_services_by_host: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
+    /// The VirtualServices that hand requests over to each one.
+    delegating: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
     canary_hosts: HashMap<ServiceKey, ServiceKey>,
     /// How many Canaries and VirtualServices name a host.
     named: HashMap<ServiceKey, usize>,
 }
 
 impl Topology {
-    /// Takes pods from this table and not from pod objects.
-    pub(crate) fn counting(workloads: Arc<Workloads>) -> Self {
-        Self { counted: Some(workloads), ..Self::default() }
+    /// What the proxies learn of a change.
+    pub(crate) fn apply(&mut self, change: &Change) -> Touched {
+        match change {
+            Change::Pod { name, pod } => self.set_pod(name, pod.as_ref()),
+            Change::Service { name, selector } => self.set_service(name, selector.as_ref()),
+            Change::VirtualService { name, parsed } => self.set_virtual_service(name, parsed.clone()),
+            Change::Canary { name, host } => self.set_canary(name, host.as_ref()),
+        }
     }
 
-    pub(crate) fn apply(&mut self, event: &StoreEvent) -> Touched {
-        let object = &*event.object;
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let key = ServiceKey::new(text("/metadata/namespace"), text("/metadata/name"));
-        let object = (event.change != ChangeType::Deleted).then_some(object);
-        match &event.kind {
-            kind if *kind == kinds::POD => self.set_pod(&key, object.map(parse_pod).as_ref()),
-            kind if *kind == kinds::SERVICE => self.set_service(&key, object.map(selector).as_ref()),
-            kind if *kind == kinds::VIRTUAL_SERVICE => {
-                let parsed = object.map(|object| VirtualService::parse(&key.namespace, &key.name, object));
-                self.set_virtual_service(&key, parsed)
-            }
-            kind if *kind == kinds::CANARY => {
-                let host = object.and_then(|object| canary_host(&key.namespace, object));
-                self.set_canary(&key, host.as_ref())
-            }
-            kind if *kind == kinds::DEPLOYMENT => self.count(WorkloadKind::Deployment, &key, object.is_some()),
-            kind if *kind == kinds::DAEMON_SET => self.count(WorkloadKind::DaemonSet, &key, object.is_some()),
-            _ => Touched::default(),
+    /// How many pods of a name answer.
+    pub(crate) fn answering(&self, name: &ServiceKey) -> u32 {
+        let namespace = self.namespaces.get(&name.namespace);
+        namespace.and_then(|namespace| namespace.answering.get(&name.name)).map_or(0, |(_, count)| *count)
+    }
+
+    /// How many pods of a name answer from now on. Concerns a service only if the proxies send requests to them.
+    pub(crate) fn set_answering(&mut self, name: &ServiceKey, pod: Option<&Pod>) -> Touched {
+        let namespace = self.namespaces.entry(name.namespace.clone()).or_default();
+        let after = pod.filter(|pod| pod.serving() > 0).map(|pod| (pod.version.clone(), pod.serving()));
+        let before = match after.clone() {
+            Some(after) => namespace.answering.insert(name.name.clone(), after),
+            None => namespace.answering.remove(&name.name),
+        };
+        if before == after {
+            return Touched::default();
         }
+        let mut touched = Touched::default();
+        for (version, is_new) in
+            before.iter().map(|(version, _)| (version, false)).chain(after.iter().map(|(version, _)| (version, true)))
+        {
+            let process = (version.workload.clone(), Arc::clone(&version.identity));
+            set_membership(&mut namespace.processes, process.clone(), &name.name, is_new);
+            if !namespace.processes.contains_key(&process) {
+                let (workload, identity) = process;
+                touched.ended.push((ServiceKey::new(&name.namespace, &workload), identity));
+            }
+        }
+        touched.ended.retain(|(workload, identity)| {
+            !namespace.processes.contains_key(&(workload.name.clone(), Arc::clone(identity)))
+        });
+        let count = |answering: &Option<(Version, u32)>| answering.as_ref().map_or(0, |(_, count)| *count);
+        if let Some(known) = namespace.pods.get(&name.name)
+            && count(&before).min(known.serving()) != count(&after).min(known.serving())
+        {
+            touched.services = namespace.services_of(&name.namespace, known);
+        }
+        touched
     }
 
     /// Whether a Canary or a VirtualService names the host.
@@ -142,9 +155,14 @@ impl Topology {
         self.virtual_services.get(name)
     }
 
-    /// How many ready pods of which version a service has.
-    pub(crate) fn ready_pods(&self, service: &ServiceKey) -> BTreeMap<Version, u32> {
-        let mut versions = BTreeMap::new();
+    /// A VirtualService by its own name, to which another one delegates.
+    pub(crate) fn delegate(&self, name: &ServiceKey) -> Option<&VirtualService> {
+        self.virtual_services.get(name)
+    }
+
+    /// The pods that the proxies know behind a service, by version.
+    pub(crate) fn backends(&self, service: &ServiceKey) -> BTreeMap<Version, Backends> {
+        let mut versions: BTreeMap<Version, Backends> = BTreeMap::new();
         let Some(namespace) = self.namespaces.get(&service.namespace) else {
             return versions;
         };
@@ -154,39 +172,16 @@ impl Topology {
         let Some(candidates) = first_pair(selector).and_then(|pair| namespace.pods_by_label.get(&pair)) else {
             return versions;
         };
-        let pods = candidates.iter().filter_map(|name| namespace.pods.get(name));
-        for pod in pods.filter(|pod| pod.ready && selects(selector, &pod.labels)) {
-            let version = Version { workload: pod.workload.clone(), images: pod.images.clone() };
-            *versions.entry(version).or_insert(0) += pod.count;
+        for (name, pod) in candidates.iter().filter_map(|name| Some((name, namespace.pods.get(name)?))) {
+            if pod.serving() == 0 || !selects(selector, &pod.labels) {
+                continue;
+            }
+            let backends = versions.entry(pod.version.clone()).or_default();
+            backends.known += pod.serving();
+            let answering = namespace.answering.get(name).map_or(0, |(_, count)| *count);
+            backends.answering += answering.min(pod.serving());
         }
         versions
-    }
-
-    /// Follows the counted pods of a workload. The table is up to date before the workload's status tells of a change.
-    fn count(&mut self, kind: WorkloadKind, key: &ServiceKey, exists: bool) -> Touched {
-        let Some(workloads) = self.counted.clone() else { return Touched::default() };
-        let versions = if exists { workloads.ready_of(kind, &key.namespace, &key.name) } else { Vec::new() };
-        let pods = versions.into_iter().map(|version| {
-            Some(Pod {
-                labels: (*version.labels).clone(),
-                workload: key.name.clone(),
-                images: version.image.as_ref().to_owned(),
-                ready: true,
-                count: version.ready,
-            })
-        });
-        let mut touched = Touched::default();
-        for (index, pod) in pods.chain(std::iter::repeat(None)).enumerate() {
-            // No pod has a slash in its name.
-            let name = ServiceKey::new(&key.namespace, &format!("{kind:?}/{}/{index}", key.name));
-            let was_known =
-                self.namespaces.get(&key.namespace).is_some_and(|known| known.pods.contains_key(&name.name));
-            if pod.is_none() && !was_known {
-                break;
-            }
-            touched.services.extend(self.set_pod(&name, pod.as_ref()).services);
-        }
-        touched
     }
 
     fn set_pod(&mut self, key: &ServiceKey, pod: Option<&Pod>) -> Touched {
@@ -198,21 +193,17 @@ impl Topology {
         if before.as_ref() == pod {
             return Touched::default();
         }
-        let mut services = BTreeSet::new();
+        let mut services = Vec::new();
         for (pod, is_new) in before.iter().map(|pod| (pod, false)).chain(pod.map(|pod| (pod, true))) {
+            services.extend(namespace.services_of(&key.namespace, pod));
             for (name, value) in &pod.labels {
                 let label = (name.clone(), value.clone());
-                let selecting = namespace.services_by_label.get(&label).into_iter().flatten();
-                services.extend(selecting.filter(|service| {
-                    namespace.services.get(*service).is_some_and(|selector| selects(selector, &pod.labels))
-                }));
                 set_membership(&mut namespace.pods_by_label, label, &key.name, is_new);
             }
         }
-        Touched {
-            services: services.into_iter().map(|service| ServiceKey::new(&key.namespace, service)).collect(),
-            hosts: Vec::new(),
-        }
+        services.sort_unstable();
+        services.dedup();
+        Touched { services, ..Touched::default() }
     }
 
     fn set_service(&mut self, key: &ServiceKey, selector: Option<&BTreeMap<String, String>>) -> Touched {
@@ -229,15 +220,25 @@ impl Topology {
                 set_membership(&mut namespace.services_by_label, pair, &key.name, is_new);
             }
         }
-        Touched { services: vec![key.clone()], hosts: vec![key.clone()] }
+        Touched { services: vec![key.clone()], hosts: vec![key.clone()], ..Touched::default() }
     }
 
     fn set_virtual_service(&mut self, key: &ServiceKey, parsed: Option<VirtualService>) -> Touched {
         let after = parsed.as_ref().map(|service| service.hosts.clone()).unwrap_or_default();
+        for delegate in parsed.iter().flat_map(VirtualService::delegates) {
+            set_membership(&mut self.delegating, delegate.clone(), key, true);
+        }
         let before = match parsed {
             Some(service) => self.virtual_services.insert(key.clone(), service),
             None => self.virtual_services.remove(key),
         };
+        if let Some(before) = &before {
+            let after: Vec<&ServiceKey> =
+                self.virtual_services.get(key).into_iter().flat_map(VirtualService::delegates).collect();
+            for delegate in before.delegates().filter(|delegate| !after.contains(delegate)) {
+                set_membership(&mut self.delegating, delegate.clone(), key, false);
+            }
+        }
         let before = before.map(|service| service.hosts).unwrap_or_default();
         for host in &before {
             set_membership(&mut self.virtual_services_by_host, host.clone(), key, false);
@@ -245,7 +246,11 @@ impl Topology {
         for host in &after {
             set_membership(&mut self.virtual_services_by_host, host.clone(), key, true);
         }
-        self.rename(&before, &after)
+        let mut touched = self.rename(&before, &after);
+        let roots = self.delegating.get(key).into_iter().flatten();
+        let roots = roots.filter_map(|root| self.virtual_services.get(root));
+        touched.hosts.extend(roots.flat_map(|root| root.hosts.iter().cloned()));
+        touched
     }
 
     fn set_canary(&mut self, key: &ServiceKey, host: Option<&ServiceKey>) -> Touched {
@@ -271,7 +276,18 @@ impl Topology {
                 }
             }
         }
-        Touched { services: Vec::new(), hosts: before.iter().chain(after).cloned().collect() }
+        Touched { hosts: before.iter().chain(after).cloned().collect(), ..Touched::default() }
+    }
+}
+
+impl Namespace {
+    /// The services whose selector matches a pod.
+    fn services_of(&self, namespace: &str, pod: &Pod) -> Vec<ServiceKey> {
+        let labels = pod.labels.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let selecting = labels.filter_map(|label| self.services_by_label.get(&label)).flatten();
+        let matching = selecting
+            .filter(|service| self.services.get(*service).is_some_and(|selector| selects(selector, &pod.labels)));
+        matching.map(|service| ServiceKey::new(namespace, service)).collect()
     }
 }
 
@@ -300,55 +316,4 @@ fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String
 
 fn first_pair(selector: &BTreeMap<String, String>) -> Option<Label> {
     selector.first_key_value().map(|(name, value)| (name.clone(), value.clone()))
-}
-
-fn string_map(object: Option<&Value>) -> BTreeMap<String, String> {
-    let fields = object.and_then(Value::as_object);
-    fields.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
-}
-
-fn selector(service: &Value) -> BTreeMap<String, String> {
-    string_map(service.pointer("/spec/selector"))
-}
-
-fn parse_pod(pod: &Value) -> Pod {
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    let is_ready =
-        conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-    let images: Vec<&str> =
-        containers.into_iter().flatten().filter_map(|container| container["image"].as_str()).collect();
-    Pod {
-        labels: string_map(pod.pointer("/metadata/labels")),
-        workload: workload(pod),
-        images: images.join(" "),
-        // A terminating pod is no endpoint any more.
-        count: 1,
-        ready: is_ready && pod.pointer("/metadata/deletionTimestamp").is_none_or(Value::is_null),
-    }
-}
-
-/// The workload's name as Istio's injector derives it: a ReplicaSet's name without the template hash is its Deployment's.
-fn workload(pod: &Value) -> String {
-    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
-    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    let owner = owners
-        .into_iter()
-        .flatten()
-        .find(|owner| owner["controller"] == true)
-        .and_then(|owner| Some((owner["kind"].as_str()?, owner["name"].as_str()?)));
-    match owner {
-        Some(("ReplicaSet", name)) => text("/metadata/labels/pod-template-hash")
-            .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'))
-            .unwrap_or(name)
-            .to_owned(),
-        Some((_, name)) => name.to_owned(),
-        None => text("/metadata/name").unwrap_or_default().to_owned(),
-    }
-}
-
-/// The apex service of a Canary: `spec.service.name`, else the target's name.
-fn canary_host(namespace: &str, canary: &Value) -> Option<ServiceKey> {
-    let text = |pointer: &str| canary.pointer(pointer).and_then(Value::as_str).filter(|name| !name.is_empty());
-    text("/spec/service/name").or_else(|| text("/spec/targetRef/name")).map(|name| ServiceKey::new(namespace, name))
 }

@@ -1,5 +1,8 @@
 //! Prometheus' HTTP query API over the traffic of the embedded cluster.
 
+mod discovery;
+mod parameters;
+
 use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::io;
@@ -14,10 +17,10 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::traffic::Traffic;
+use parameters::{Parameters, parse_time};
 
 /// What is wrong with the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +98,8 @@ impl Prometheus {
         self.inner.query_count.load(Ordering::Relaxed)
     }
 
-    /// Answers one request: `/api/v1/query` and `/api/v1/query_range` (GET, or POST with a form), `/api/v1/status/buildinfo`,
+    /// Answers one request: `/api/v1/query` and `/api/v1/query_range` (GET, or POST with a form); `labels`,
+    /// `label/<name>/values`, `series`, `metadata`, `format_query` and what else Grafana asks for under `/api/v1`;
     /// `/-/healthy`, `/-/ready`. `body` is read only as the form of a POST.
     ///
     /// # Errors
@@ -109,6 +113,7 @@ impl Prometheus {
     async fn respond(&self, method: &Method, path_and_query: &str, body: &[u8]) -> io::Result<Answer> {
         let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         let is_query = matches!(path, "/api/v1/query" | "/api/v1/query_range");
+        let is_discovery = discovery::is_served(path);
         if is_query {
             self.inner.query_count.fetch_add(1, Ordering::Relaxed);
         }
@@ -132,6 +137,10 @@ impl Prometheus {
         if is_query {
             return Ok(self.answer_query(&settings.engine, method, path, query, body));
         }
+        if is_discovery {
+            let finds = settings.fault.is_none();
+            return Ok(self.answer_discovery(method, path, query, body, finds));
+        }
         Ok(match path {
             _ if method != Method::GET && method != Method::HEAD => {
                 Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
@@ -141,6 +150,22 @@ impl Prometheus {
             "/api/v1/status/buildinfo" => Answer::json(StatusCode::OK, build_info(settings.engine.boundary)),
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         })
+    }
+
+    /// Names and series, for those who explore; nothing of them where the server has lost its targets.
+    fn answer_discovery(&self, method: &Method, path: &str, query: &str, body: &[u8], finds: bool) -> Answer {
+        let mut parameters = Parameters::parse(query);
+        match *method {
+            Method::GET => {}
+            Method::POST => parameters.prefer(&String::from_utf8_lossy(body)),
+            _ => return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n"),
+        }
+        match discovery::answer(&self.inner.traffic, path, &parameters, finds) {
+            Ok(data) => {
+                Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
+            }
+            Err(error) => Answer::error(&error),
+        }
     }
 
     fn answer_query(&self, engine: &EngineOptions, method: &Method, path: &str, query: &str, body: &[u8]) -> Answer {
@@ -156,10 +181,7 @@ impl Prometheus {
         };
         match result {
             Ok(value) => Answer::json(StatusCode::OK, api::success_body(&value)),
-            Err(error) => {
-                let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                Answer::json(status, error.body())
-            }
+            Err(error) => Answer::error(&error),
         }
     }
 
@@ -199,6 +221,11 @@ impl Prometheus {
 impl Answer {
     fn json(status: StatusCode, body: String) -> Self {
         Self { status, content_type: "application/json", body }
+    }
+
+    fn error(error: &ApiError) -> Self {
+        let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self::json(status, error.body())
     }
 
     fn text(status: StatusCode, body: &str) -> Self {
@@ -255,76 +282,4 @@ fn build_info(boundary: RangeBoundary) -> String {
         "version": version, "revision": "", "branch": "HEAD", "buildUser": "aviary-sim", "buildDate": "", "goVersion": "",
     }})
     .to_string()
-}
-
-/// Seconds since the epoch, with or without decimals, or RFC 3339; in milliseconds.
-#[allow(clippy::cast_possible_truncation)]
-fn parse_time(name: &str, text: &str) -> Result<i64, ApiError> {
-    // Ten thousand years on both sides: sums of times and durations stay far from overflow.
-    const LIMIT_SECONDS: f64 = 3.2e11;
-    if let Some(seconds) = text.parse::<f64>().ok().filter(|seconds| seconds.abs() < LIMIT_SECONDS) {
-        return Ok((seconds * 1000.0).round() as i64);
-    }
-    let refuse =
-        |_| ApiError::bad_data(format!("invalid parameter {name:?}: cannot parse {text:?} to a valid timestamp"));
-    text.parse::<Timestamp>().map(Timestamp::as_millisecond).map_err(refuse)
-}
-
-/// The fields of a query string or a form.
-#[derive(Debug, Default)]
-struct Parameters {
-    pairs: Vec<(String, String)>,
-}
-
-impl Parameters {
-    fn parse(encoded: &str) -> Self {
-        let pairs = encoded.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name), decode(value))
-        });
-        Self { pairs: pairs.collect() }
-    }
-
-    /// Puts the fields of a form before those of the query string, as Go's `FormValue` does.
-    fn prefer(&mut self, form: &str) {
-        let Self { mut pairs } = Self::parse(form);
-        pairs.append(&mut self.pairs);
-        self.pairs = pairs;
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        let found = self.pairs.iter().find(|(candidate, value)| candidate == name && !value.is_empty());
-        found.map(|(_, value)| value.as_str())
-    }
-}
-
-/// Decodes `application/x-www-form-urlencoded`. A percent sign that begins no escape stands for itself.
-fn decode(encoded: &str) -> String {
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = match (first, tail) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high * 16 + low),
-            _ => None,
-        };
-        match (escaped, first) {
-            (Some(byte), _) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            (None, b'+') => {
-                bytes.push(b' ');
-                rest = tail;
-            }
-            (None, byte) => {
-                bytes.push(*byte);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }

@@ -1,6 +1,9 @@
 //! The traffic model through its store and its queries, on virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod metrics;
+mod propagation;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,18 +26,26 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(&TrafficOptions::default())
+    }
+
+    fn with(options: &TrafficOptions) -> Self {
         // A multiple of every scrape interval in use, so that grids differ by their offsets only.
         let clock = Clock::new("2026-01-01T00:00:00Z".parse().unwrap());
         let store = Store::new(clock, 1);
         store.create(&kinds::NAMESPACE, json!({"metadata": {"name": "test"}})).unwrap();
-        let traffic = Traffic::new(&store, clock, &TrafficOptions::default());
+        let traffic = Traffic::new(&store, clock, options);
         let prometheus = Prometheus::new(traffic.clone());
         Self { store, traffic, prometheus }
     }
 
     /// Canary `podinfo` after its initialisation: primary and canary pods ready, everything routed to the primary.
     fn initialised() -> Self {
-        let world = Self::new();
+        Self::initialised_with(&TrafficOptions::default())
+    }
+
+    fn initialised_with(options: &TrafficOptions) -> Self {
+        let world = Self::with(options);
         world.canary("podinfo");
         for (service, app) in
             [("podinfo", "podinfo-primary"), ("podinfo-primary", "podinfo-primary"), ("podinfo-canary", "podinfo")]
@@ -357,6 +368,56 @@ async fn the_api_answers_as_prometheus_does() {
     let (status, _) = world.prometheus.handle(&Method::DELETE, "/api/v1/query", b"").await.unwrap();
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(world.prometheus.query_count(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_api_tells_what_there_is_to_ask_for() {
+    let world = World::initialised();
+    sleep(seconds(30)).await;
+    let data = async |target: &str| {
+        let (status, body) = world.get(target).await;
+        assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("success")), "{target}: {body}");
+        body["data"].clone()
+    };
+    let labels = data("/api/v1/labels").await;
+    for label in ["__name__", "destination_workload", "le", "kubernetes_pod_name"] {
+        assert!(labels.as_array().unwrap().contains(&json!(label)), "{labels}");
+    }
+    assert_eq!(
+        data("/api/v1/label/__name__/values").await,
+        json!([
+            "http_request_duration_seconds_bucket",
+            "http_request_duration_seconds_count",
+            "http_request_duration_seconds_sum",
+            "http_requests_total",
+            "istio_request_duration_milliseconds_bucket",
+            "istio_request_duration_milliseconds_count",
+            "istio_request_duration_milliseconds_sum",
+            "istio_requests_total",
+        ])
+    );
+    let reporters = "/api/v1/label/reporter/values?match[]=istio_requests_total&match%5B%5D=up";
+    assert_eq!(data(reporters).await, json!(["destination", "source"]));
+    let series = data("/api/v1/series?match[]=http_requests_total").await;
+    assert_eq!(series.as_array().unwrap().len(), 1);
+    assert_eq!((&series[0]["app"], &series[0]["status"]), (&json!("podinfo-primary"), &json!("200")));
+    let early = "/api/v1/labels?start=2025-12-31T00:00:00Z&end=2025-12-31T01:00:00Z";
+    assert_eq!(data(early).await, json!([]), "before the first scrape");
+    let metadata = data("/api/v1/metadata?metric=istio_requests_total").await;
+    assert_eq!(metadata["istio_requests_total"][0]["type"], "counter");
+    assert_eq!(data("/api/v1/format_query?query=sum(up)by(job)").await, "sum by (job) (up)");
+    assert_eq!(data("/api/v1/rules").await, json!({"groups": []}));
+    for (target, text) in [
+        ("/api/v1/series", "no match[] parameter provided"),
+        ("/api/v1/series?match[]=up%5B5m%5D", "expected a series selector"),
+        ("/api/v1/labels?start=soon", "cannot parse \\\"soon\\\""),
+    ] {
+        let (status, body) = world.get(target).await;
+        assert_eq!((status, &body["errorType"]), (StatusCode::BAD_REQUEST, &json!("bad_data")), "{target}: {body}");
+        assert!(body.to_string().contains(text), "{target}: {body}");
+    }
+    world.prometheus.set_fault(Some(PrometheusFault::Empty));
+    assert_eq!(data("/api/v1/labels").await, json!([]));
 }
 
 #[tokio::test(start_paused = true)]

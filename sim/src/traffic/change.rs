@@ -1,0 +1,191 @@
+//! What a change of an object means for traffic, read at the moment of the change: it may take effect later.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::route::VirtualService;
+use super::topology::ServiceKey;
+use crate::controllers::{VersionPods, WorkloadKind, Workloads};
+use crate::store::{ChangeType, GroupKind, StoreEvent, kinds};
+
+/// The kinds that decide where requests go.
+pub(crate) const WATCHED_KINDS: [GroupKind; 6] =
+    [kinds::POD, kinds::SERVICE, kinds::VIRTUAL_SERVICE, kinds::CANARY, kinds::DEPLOYMENT, kinds::DAEMON_SET];
+
+/// New state of something; `None` where it is gone.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Pod { name: ServiceKey, pod: Option<Pod> },
+    Service { name: ServiceKey, selector: Option<BTreeMap<String, String>> },
+    VirtualService { name: ServiceKey, parsed: Option<VirtualService> },
+    Canary { name: ServiceKey, host: Option<ServiceKey> },
+}
+
+/// Pods of one version behind a service. All that tells their metrics apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Version {
+    pub(crate) workload: String,
+    /// The images of the containers, separated by spaces.
+    pub(crate) images: String,
+    pub(crate) identity: Arc<PodIdentity>,
+}
+
+/// Labels that proxies and scrape configurations take from a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PodIdentity {
+    pub(crate) app: String,
+    /// The label `version`.
+    pub(crate) version: String,
+    /// The label by which the pods name the template they were made from.
+    pub(crate) template_hash: String,
+}
+
+/// A pod, or several of a kind where pods are only counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Pod {
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) version: Version,
+    pub(crate) ready: bool,
+    /// 1 for a pod that is an object; more where pods are only counted.
+    pub(crate) count: u32,
+}
+
+impl Pod {
+    /// How many of them take requests.
+    pub(crate) fn serving(&self) -> u32 {
+        if self.ready { self.count } else { 0 }
+    }
+}
+
+/// Reads objects. Where pods are counted it asks the table of workloads, which is up to date before a workload's status
+/// tells of a change.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    counted: Option<Arc<Workloads>>,
+    /// Names under which the counted pods of a workload were reported last.
+    reported: BTreeMap<(WorkloadKind, ServiceKey), BTreeSet<String>>,
+}
+
+impl Reader {
+    /// Takes pods from this table and not from pod objects.
+    pub(crate) fn counting(workloads: Arc<Workloads>) -> Self {
+        Self { counted: Some(workloads), reported: BTreeMap::new() }
+    }
+
+    pub(crate) fn read(&mut self, event: &StoreEvent) -> Vec<Change> {
+        let object = &*event.object;
+        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+        let name = ServiceKey::new(text("/metadata/namespace"), text("/metadata/name"));
+        let object = (event.change != ChangeType::Deleted).then_some(object);
+        let change = match &event.kind {
+            kind if *kind == kinds::POD => Change::Pod { name, pod: object.map(parse_pod) },
+            kind if *kind == kinds::SERVICE => Change::Service { name, selector: object.map(selector) },
+            kind if *kind == kinds::VIRTUAL_SERVICE => {
+                let parsed = object.map(|object| VirtualService::parse(&name.namespace, &name.name, object));
+                Change::VirtualService { name, parsed }
+            }
+            kind if *kind == kinds::CANARY => {
+                let host = object.and_then(|object| canary_host(&name.namespace, object));
+                Change::Canary { name, host }
+            }
+            kind if *kind == kinds::DEPLOYMENT => return self.count(WorkloadKind::Deployment, name, object.is_some()),
+            kind if *kind == kinds::DAEMON_SET => return self.count(WorkloadKind::DaemonSet, name, object.is_some()),
+            _ => return Vec::new(),
+        };
+        vec![change]
+    }
+
+    fn count(&mut self, kind: WorkloadKind, workload: ServiceKey, exists: bool) -> Vec<Change> {
+        let Some(workloads) = &self.counted else { return Vec::new() };
+        let versions = if exists { workloads.ready_of(kind, &workload.namespace, &workload.name) } else { Vec::new() };
+        let mut names = BTreeSet::new();
+        let mut changes = Vec::new();
+        for pods in versions {
+            let version = version(&workload.name, &pods.image, &pods.labels);
+            // No pod has a slash in its name.
+            let name = format!("{kind:?}/{}/{}/{}", workload.name, version.identity.template_hash, version.images);
+            names.insert(name.clone());
+            let name = ServiceKey::new(&workload.namespace, &name);
+            changes.push(Change::Pod { name, pod: Some(counted_pods(pods, version)) });
+        }
+        let gone =
+            self.reported.get(&(kind, workload.clone())).into_iter().flatten().filter(|name| !names.contains(*name));
+        changes.extend(gone.map(|name| Change::Pod { name: ServiceKey::new(&workload.namespace, name), pod: None }));
+        if names.is_empty() {
+            self.reported.remove(&(kind, workload));
+        } else {
+            self.reported.insert((kind, workload), names);
+        }
+        changes
+    }
+}
+
+fn counted_pods(pods: VersionPods, version: Version) -> Pod {
+    Pod { labels: (*pods.labels).clone(), version, ready: true, count: pods.ready }
+}
+
+fn version(workload: &str, images: &str, labels: &BTreeMap<String, String>) -> Version {
+    let label = |names: &[&str]| names.iter().find_map(|name| labels.get(*name)).cloned().unwrap_or_default();
+    Version {
+        workload: workload.to_owned(),
+        images: images.to_owned(),
+        identity: Arc::new(PodIdentity {
+            app: label(&["app", "app.kubernetes.io/name"]),
+            version: label(&["version", "app.kubernetes.io/version"]),
+            template_hash: label(&["pod-template-hash", "controller-revision-hash"]),
+        }),
+    }
+}
+
+fn string_map(object: Option<&Value>) -> BTreeMap<String, String> {
+    let fields = object.and_then(Value::as_object);
+    fields.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+fn selector(service: &Value) -> BTreeMap<String, String> {
+    string_map(service.pointer("/spec/selector"))
+}
+
+fn parse_pod(pod: &Value) -> Pod {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    let is_ready =
+        conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    let images: Vec<&str> =
+        containers.into_iter().flatten().filter_map(|container| container["image"].as_str()).collect();
+    let labels = string_map(pod.pointer("/metadata/labels"));
+    Pod {
+        version: version(&workload(pod), &images.join(" "), &labels),
+        labels,
+        // A terminating pod is no endpoint any more.
+        ready: is_ready && pod.pointer("/metadata/deletionTimestamp").is_none_or(Value::is_null),
+        count: 1,
+    }
+}
+
+/// The workload's name as Istio's injector derives it: a ReplicaSet's name without the template hash is its Deployment's.
+fn workload(pod: &Value) -> String {
+    let text = |pointer: &str| pod.pointer(pointer).and_then(Value::as_str);
+    let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let owner = owners
+        .into_iter()
+        .flatten()
+        .find(|owner| owner["controller"] == true)
+        .and_then(|owner| Some((owner["kind"].as_str()?, owner["name"].as_str()?)));
+    match owner {
+        Some(("ReplicaSet", name)) => text("/metadata/labels/pod-template-hash")
+            .and_then(|hash| name.strip_suffix(hash)?.strip_suffix('-'))
+            .unwrap_or(name)
+            .to_owned(),
+        Some((_, name)) => name.to_owned(),
+        None => text("/metadata/name").unwrap_or_default().to_owned(),
+    }
+}
+
+/// The apex service of a Canary: `spec.service.name`, else the target's name.
+fn canary_host(namespace: &str, canary: &Value) -> Option<ServiceKey> {
+    let text = |pointer: &str| canary.pointer(pointer).and_then(Value::as_str).filter(|name| !name.is_empty());
+    text("/spec/service/name").or_else(|| text("/spec/targetRef/name")).map(|name| ServiceKey::new(namespace, name))
+}

@@ -1,0 +1,43 @@
+//! Endpoints and EndpointSlices.
+
+use aviary_sim::controllers::PodDetail;
+use aviary_sim::store::kinds;
+use serde_json::json;
+
+use crate::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_follow_the_readiness_of_the_selected_pods() {
+    let bench = Bench::new(PodDetail::Objects);
+    let service = json!({
+        "metadata": {"name": "podinfo", "namespace": NAMESPACE},
+        "spec": {"selector": {"app": "podinfo"}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+    });
+    bench.store.create(&kinds::SERVICE, service).unwrap();
+    bench.create(deployment("podinfo", 2, "podinfo:1"));
+    bench.create(deployment("other", 1, "podinfo:1"));
+    bench.at(1.0).await;
+    let conditions = || -> Vec<bool> {
+        let slices = bench.store.list(&kinds::ENDPOINT_SLICE, Some(NAMESPACE));
+        assert_eq!(slices.len(), 1);
+        assert_eq!(slices[0]["metadata"]["labels"]["kubernetes.io/service-name"], "podinfo");
+        let endpoints = slices[0]["endpoints"].as_array().unwrap();
+        endpoints.iter().map(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(conditions(), [false, false]);
+    bench.at(4.0).await;
+    assert_eq!(conditions(), [true, true]);
+    let endpoints = bench.store.get(&kinds::ENDPOINTS, NAMESPACE, "podinfo").unwrap();
+    let subset = &endpoints["subsets"][0];
+    assert_eq!(subset["addresses"].as_array().unwrap().len(), 2);
+    assert_eq!(subset["ports"][0]["port"], 9898, "the port that the pods name");
+    bench.scale("podinfo", 0);
+    bench.at(4.5).await;
+    assert_eq!(conditions(), [false, false], "terminating pods take no new requests");
+    bench.at(6.0).await;
+    assert!(conditions().is_empty());
+    bench.store.delete(&kinds::SERVICE, NAMESPACE, "podinfo").unwrap();
+    bench.at(7.0).await;
+    assert!(bench.store.list(&kinds::ENDPOINT_SLICE, None).is_empty());
+    assert!(bench.store.list(&kinds::ENDPOINTS, None).is_empty());
+}

@@ -1,0 +1,70 @@
+//! What users lose while the mesh has not heard of a change yet. The cluster's default is a mesh without lag; these tests
+//! give it the lag of a real one and state what a rollout costs today.
+
+use std::time::Duration;
+
+use aviary_sim::controllers::PodDetail;
+use aviary_sim::traffic::{Behaviour, TrafficOptions, TrafficReport};
+
+use crate::support::{World, canary, deployment, in_virtual_time};
+
+/// Requests per second of the users.
+const LOAD: f64 = 1000.0;
+
+/// A release of `podinfo:6.0.1` until its verdict, in a mesh that hears of routes and endpoints after 100 ms; what its users
+/// saw.
+async fn release(options: TrafficOptions, behaviour: Behaviour, verdict: &str) -> TrafficReport {
+    let lag = Duration::from_millis(100);
+    let options = TrafficOptions { route_lag: lag, endpoint_lag: lag, ..options };
+    let mut world = World::with_traffic(1, PodDetail::Objects, options);
+    world.traffic.set_load("test", "podinfo", LOAD);
+    world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+    world.create(canary("test", "podinfo")).await;
+    world.start();
+    world.wait_for_phase("podinfo", "Initialized").await;
+    world.pass(Duration::from_secs(60)).await;
+    world.traffic.set_behaviour("podinfo:6.0.1", behaviour);
+    world.set_image("podinfo", "podinfo:6.0.1");
+    world.wait_for_phase("podinfo", verdict).await;
+    world.pass(Duration::from_secs(60)).await;
+    let report = world.traffic.report("test", "podinfo");
+    world.stop().await;
+    report
+}
+
+#[test]
+fn a_good_release_loses_no_request_where_pods_drain() {
+    in_virtual_time(async {
+        let drain = TrafficOptions { drain: Duration::from_secs(5), ..TrafficOptions::default() };
+        let report = release(drain, Behaviour::default(), "Succeeded").await;
+        assert_eq!((report.failures(), report.interruptions), (0.0, 0), "{report:#?}");
+    });
+}
+
+/// The controller scales the canary down as soon as it has written the last route, and the mesh sends requests to it for
+/// 100 ms more: half of 1000 a second, as the last weight is 50.
+#[test]
+fn a_good_release_loses_the_requests_of_the_lag_where_pods_end_at_once() {
+    in_virtual_time(async {
+        let report = release(TrafficOptions::default(), Behaviour::default(), "Succeeded").await;
+        assert_lost(&report, 0.1 * LOAD * 0.5);
+    });
+}
+
+/// The same after a rollback, at the first weight, which is 10.
+#[test]
+fn a_rollback_loses_the_requests_of_the_lag_where_pods_end_at_once() {
+    in_virtual_time(async {
+        let report = release(TrafficOptions::default(), Behaviour::slow(900.0, 2000.0), "Failed").await;
+        assert_lost(&report, 0.1 * LOAD * 0.1);
+    });
+}
+
+/// So many requests found nobody, in one gap.
+#[track_caller]
+fn assert_lost(report: &TrafficReport, requests: f64) {
+    let lost = report.workload("unknown").requests;
+    assert!((lost - requests).abs() < 1e-6, "{lost} lost, not {requests}: {report:#?}");
+    assert!((report.failures() - requests).abs() < 1e-6, "{report:#?}");
+    assert_eq!(report.interruptions, 1, "{report:#?}");
+}
