@@ -137,7 +137,7 @@ fn slice(
         })
         .collect();
     let service_name = text(service, "/metadata/name").unwrap_or_default();
-    json!({
+    let mut slice = json!({
         "metadata": {
             "name": &*slice_name.name,
             "namespace": &*slice_name.namespace,
@@ -154,7 +154,11 @@ fn slice(
         "addressType": "IPv4",
         "ports": ports,
         "endpoints": endpoints,
-    })
+    });
+    if text(service, "/spec/clusterIP") == Some("None") {
+        slice["metadata"]["labels"]["service.kubernetes.io/headless"] = "".into();
+    }
+    slice
 }
 
 fn endpoints(name: &ObjectName, ports: &[Value], backends: &[Backend], publish_not_ready: bool) -> Value {

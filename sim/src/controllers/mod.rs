@@ -8,10 +8,14 @@
 //! Two levels of detail ([`PodDetail`]) show the same Deployment statuses: with objects, everything that `kubectl` would list is
 //! stored; with counts only, a Deployment costs a few hundred bytes and one write per moment at which its status changes.
 //!
+//! Autoscalers act on CPU alone: on the usage that is set for a target ([`Utilisation::set_utilisation`]) or on what the
+//! requests of its users cost ([`Utilisation::set_cost_per_request`]). Where neither is known they keep a target between its
+//! bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
+//!
 //! What differs from a real cluster: there is one node, without limits. Orphaned ReplicaSets and pods are not adopted. A change
 //! of a Deployment's annotations reaches its ReplicaSet only with the next revision. DaemonSets have no ControllerRevision
 //! objects and ignore `maxSurge`. Init containers, jobs, StatefulSets and disruption budgets are not simulated. Events do not
-//! expire.
+//! expire, and repeated ones are stored one by one. A pod that cannot be created leaves no `ReplicaFailure`.
 
 mod autoscaler;
 mod behaviours;

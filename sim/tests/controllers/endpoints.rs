@@ -41,3 +41,37 @@ async fn endpoints_follow_the_readiness_of_the_selected_pods() {
     assert!(bench.store.list(&kinds::ENDPOINT_SLICE, None).is_empty());
     assert!(bench.store.list(&kinds::ENDPOINTS, None).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_a_headless_service_say_so_and_may_hold_pods_that_are_not_ready() {
+    let bench = Bench::new(PodDetail::Objects);
+    let service = json!({
+        "metadata": {"name": "podinfo", "namespace": NAMESPACE},
+        "spec": {
+            "clusterIP": "None", "publishNotReadyAddresses": true, "selector": {"app": "podinfo"},
+            "ports": [{"name": "http", "port": 80, "targetPort": "http"}],
+        },
+    });
+    bench.store.create(&kinds::SERVICE, service).unwrap();
+    bench.create(deployment("podinfo", 1, "podinfo:noready"));
+    bench.at(10.0).await;
+    let slices = bench.store.list(&kinds::ENDPOINT_SLICE, Some(NAMESPACE));
+    assert_eq!(slices[0]["metadata"]["labels"]["service.kubernetes.io/headless"], "");
+    assert_eq!(slices[0]["endpoints"][0]["conditions"], json!({"ready": true, "serving": false, "terminating": false}));
+    assert_eq!(slices[0]["ports"][0]["port"], 9898);
+    let endpoints = bench.store.list(&kinds::ENDPOINTS, Some(NAMESPACE));
+    assert_eq!(endpoints[0]["subsets"][0]["addresses"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_without_selector_gets_no_endpoints() {
+    let bench = Bench::new(PodDetail::Objects);
+    let service = json!({
+        "metadata": {"name": "outside", "namespace": NAMESPACE}, "spec": {"ports": [{"port": 80}]},
+    });
+    bench.store.create(&kinds::SERVICE, service).unwrap();
+    bench.create(deployment("podinfo", 1, "podinfo:1"));
+    bench.at(10.0).await;
+    assert!(bench.store.list(&kinds::ENDPOINT_SLICE, None).is_empty());
+    assert!(bench.store.list(&kinds::ENDPOINTS, None).is_empty());
+}

@@ -5,6 +5,7 @@
 mod autoscalers;
 mod daemon_sets;
 mod endpoints;
+mod fidelity;
 mod pods;
 mod rollouts;
 mod support;
