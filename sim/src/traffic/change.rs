@@ -108,7 +108,7 @@ impl Reader {
             let name = format!("{kind:?}/{}/{}/{}", workload.name, version.identity.template_hash, version.images);
             names.insert(name.clone());
             let name = ServiceKey::new(&workload.namespace, &name);
-            changes.push(Change::Pod { name, pod: Some(counted_pods(pods, version)) });
+            changes.push(Change::Pod { name, pod: Some(counted_pods(&pods, version)) });
         }
         let gone =
             self.reported.get(&(kind, workload.clone())).into_iter().flatten().filter(|name| !names.contains(*name));
@@ -122,7 +122,7 @@ impl Reader {
     }
 }
 
-fn counted_pods(pods: VersionPods, version: Version) -> Pod {
+fn counted_pods(pods: &VersionPods, version: Version) -> Pod {
     Pod { labels: (*pods.labels).clone(), version, ready: true, count: pods.ready }
 }
 

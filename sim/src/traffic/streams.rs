@@ -62,7 +62,7 @@ struct Stream {
 
 impl Stream {
     fn set_rate(&mut self, now_ms: i64) {
-        let total = self.rates.values().fold(Rate::default(), |total, rate| total.plus(rate));
+        let total = self.rates.values().fold(Rate::default(), Rate::plus);
         if total.mirrored != Totals::default() {
             self.source.get_or_insert_with(|| self.destination.clone());
         }

@@ -54,7 +54,7 @@ async fn an_autoscaler_stays_in_its_bounds_and_rests_at_zero() {
 }
 
 /// A cluster in which a request costs 5 ms of CPU, with Deployment and Service `podinfo` of which each pod asks for 100m.
-fn loaded_cluster(pods: PodDetail, requests: Value) -> Cluster {
+fn loaded_cluster(pods: PodDetail, requests: &Value) -> Cluster {
     let options = ControllerOptions { pods, ..ControllerOptions::default() };
     options.utilisation.set_cost_per_request(Duration::from_millis(5));
     let cluster = Cluster::new(ClusterOptions { controllers: Some(options), ..ClusterOptions::default() });
@@ -77,7 +77,7 @@ fn replicas(cluster: &Cluster) -> Value {
 #[tokio::test(start_paused = true)]
 async fn an_autoscaler_follows_the_load_of_the_users() {
     for detail in BOTH {
-        let cluster = loaded_cluster(detail, json!({"cpu": "100m"}));
+        let cluster = loaded_cluster(detail, &json!({"cpu": "100m"}));
         cluster.traffic().set_load(NAMESPACE, "podinfo", 20.0);
         sleep(Duration::from_secs(60)).await;
         // 20 requests of 5 ms are 100m: half of what the two pods ask for, which is the target.
@@ -105,7 +105,7 @@ async fn an_autoscaler_follows_the_load_of_the_users() {
 
 #[tokio::test(start_paused = true)]
 async fn an_autoscaler_says_what_it_misses_once() {
-    let cluster = loaded_cluster(PodDetail::Objects, json!({"memory": "1Gi"}));
+    let cluster = loaded_cluster(PodDetail::Objects, &json!({"memory": "1Gi"}));
     cluster.traffic().set_load(NAMESPACE, "podinfo", 50.0);
     sleep(Duration::from_secs(120)).await;
     assert_eq!(replicas(&cluster), 2);
