@@ -12,10 +12,10 @@
 //! requests of its users cost ([`Utilisation::set_cost_per_request`]). Where neither is known they keep a target between its
 //! bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
 //!
-//! What differs from a real cluster: there is one node, without limits. Orphaned ReplicaSets and pods are not adopted. A change
-//! of a Deployment's annotations reaches its ReplicaSet only with the next revision. DaemonSets have no ControllerRevision
-//! objects and ignore `maxSurge`. Init containers, jobs, StatefulSets and disruption budgets are not simulated. Events do not
-//! expire, and repeated ones are stored one by one. A pod that cannot be created leaves no `ReplicaFailure`.
+//! What differs from a real cluster: there is one node, without limits. Orphaned ReplicaSets and pods are not adopted.
+//! DaemonSets have no ControllerRevision objects and ignore `maxSurge`. Init containers, jobs, StatefulSets and disruption
+//! budgets are not simulated. Events do not expire, and repeated ones are stored one by one. A pod that cannot be created
+//! leaves no `ReplicaFailure`.
 
 mod autoscaler;
 mod behaviours;

@@ -37,14 +37,35 @@ impl Engine {
         let stored = DeploymentStatus::parse(&object);
         let sets: Vec<_> = self.cache.sets_of(uid).into_iter().map(|set| set.view.clone()).collect();
         self.retain_versions(WorkloadKind::Deployment, name, |version| sets.iter().any(|set| set.name == version));
+        let current = sets
+            .iter()
+            .filter(|set| set.template_hash == spec.template_hash)
+            .min_by_key(|set| (set.created, &set.name))
+            .map(|set| name.sibling(&set.name));
         let plan = plan(&spec, &stored, sets, self.clock.now());
         for operation in &plan.operations {
             if let Err(NameCollision) = self.apply_operation(name, &object, &spec, operation) {
                 return None;
             }
         }
+        if let Some(set) = current.filter(|_| !spec.deleting) {
+            self.hand_down_annotations(&object, &set);
+        }
         self.write_deployment_status(name, &object, &plan.status, plan.revision);
         plan.wake
+    }
+
+    /// Annotations that were set after the rollout began (`kubernetes.io/change-cause`) reach the set of the present template.
+    fn hand_down_annotations(&self, deployment: &Value, set: &ObjectName) {
+        if inherited_annotations(deployment).next().is_none() {
+            return;
+        }
+        let Some(object) = self.store.get(&kinds::REPLICA_SET, &set.namespace, &set.name) else { return };
+        let present = object.pointer("/metadata/annotations");
+        let is_new = |(key, value): (&String, &Value)| present.and_then(|present| present.get(key)) != Some(value);
+        if inherited_annotations(deployment).any(is_new) {
+            self.update(&kinds::REPLICA_SET, set, |set| inherit_annotations(set, deployment));
+        }
     }
 
     fn apply_operation(
@@ -173,15 +194,14 @@ fn new_set(deployment: &Value, spec: &DeploymentSpec, name: &str, hash: &str, re
     set
 }
 
+fn inherited_annotations(deployment: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let annotations = deployment.pointer("/metadata/annotations").and_then(Value::as_object);
+    annotations.into_iter().flatten().filter(|(key, _)| !NOT_INHERITED.contains(&key.as_str()))
+}
+
 fn inherit_annotations(set: &mut Value, deployment: &Value) {
-    let Some(inherited) = deployment.pointer("/metadata/annotations").and_then(Value::as_object) else {
-        return;
-    };
-    let annotations = &mut set["metadata"]["annotations"];
-    for (key, value) in inherited {
-        if !NOT_INHERITED.contains(&key.as_str()) {
-            annotations[key] = value.clone();
-        }
+    for (key, value) in inherited_annotations(deployment) {
+        set["metadata"]["annotations"][key] = value.clone();
     }
 }
 

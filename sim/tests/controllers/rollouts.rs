@@ -357,3 +357,25 @@ async fn history_is_cut_to_its_limit_and_old_templates_are_found_again() {
     assert_eq!(after["podinfo:2"].0, kept["podinfo:2"].0, "the same set");
     assert_eq!(after["podinfo:2"].1, "6");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_cause_that_is_given_later_reaches_the_present_set_alone() {
+    let bench = Bench::new(PodDetail::Objects);
+    bench.create(deployment("podinfo", 1, "podinfo:1"));
+    bench.until_complete("podinfo").await;
+    bench.set_image("podinfo", "podinfo:2");
+    bench.until_complete("podinfo").await;
+    bench.change("podinfo", |object| {
+        let annotations = &mut object["metadata"]["annotations"];
+        annotations["kubernetes.io/change-cause"] = "a better image".into();
+        annotations["kubectl.kubernetes.io/last-applied-configuration"] = "{}".into();
+    });
+    sleep(Duration::from_secs(1)).await;
+    let sets = bench.store.list(&kinds::REPLICA_SET, Some(NAMESPACE));
+    let causes: BTreeMap<&str, Option<&str>> = sets
+        .iter()
+        .map(|set| (revision(set), set["metadata"]["annotations"]["kubernetes.io/change-cause"].as_str()))
+        .collect();
+    assert_eq!(causes, BTreeMap::from([("1", None), ("2", Some("a better image"))]));
+    assert!(!sets.iter().any(|set| set.to_string().contains("last-applied-configuration")));
+}
