@@ -5,6 +5,7 @@
 
 mod go_flags;
 mod run;
+mod sandbox;
 #[cfg(test)]
 mod tests;
 
@@ -16,11 +17,15 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
 pub(crate) use run::{comma_list, is_http_url};
+pub use sandbox::{SandboxArgs, SandboxOutput};
 
 const EXAMPLES: &str = "\
 Examples:
   # Watch a whole release on this machine: no Kubernetes needed
   aviary demo
+
+  # A cluster to try things on: no Kubernetes needed either
+  aviary sandbox --kubeconfig=sandbox.yaml
 
   # Install the CustomResourceDefinitions
   aviary crds | kubectl apply -f -
@@ -67,6 +72,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Show one good and one bad release on an embedded cluster.
     Demo(DemoArgs),
+    /// Serve an embedded cluster to kubectl and to the operator.
+    Sandbox(Box<SandboxArgs>),
     /// Print the CustomResourceDefinitions as YAML, ready for kubectl apply.
     Crds,
     /// Print the version.

@@ -31,7 +31,7 @@ pub fn start_controller(
         config,
         &cluster.client(user_agent),
         Arc::new(services.clone()),
-        Clock::from_fn(move || clock.now()),
+        Clock::from_fn(move || clock.now()).at_speed(clock.speed()),
         Metrics::new()?,
     ))
 }

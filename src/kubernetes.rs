@@ -13,12 +13,13 @@ use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::api::ListParams;
 use kube::client::ClientBuilder;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::DynamicObject;
 use kube::{Api, Client, Config};
 
 use crate::api_calls::CountCalls;
 use crate::args::{RunArgs, is_http_url};
+use crate::sandbox::follow::Sandbox;
 use crate::throttle::Throttle;
 
 /// A client, and what a person needs to know to mend a connection that fails.
@@ -29,6 +30,8 @@ pub struct Connection {
     first_calls: Client,
     address: String,
     source: String,
+    /// Set where the cluster is a sandbox.
+    pub sandbox: Option<Sandbox>,
 }
 
 impl fmt::Display for Connection {
@@ -43,7 +46,7 @@ impl fmt::Display for Connection {
 /// # Errors
 /// If there is no usable configuration. Nothing is sent yet.
 pub async fn connect(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Connection> {
-    let (mut config, source) = config(args).await?;
+    let Found { mut config, source, sandbox } = find(args).await?;
     let address = shown(&config.cluster_url);
     if !is_http_url(&config.cluster_url.to_string()) {
         bail!("{source}: server {address}: expected http:// or https://");
@@ -57,7 +60,7 @@ pub async fn connect(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Connec
     };
     let client = build(config.clone())?;
     config.default_retry = false;
-    Ok(Connection { client, first_calls: build(config)?, address, source })
+    Ok(Connection { client, first_calls: build(config)?, address, source, sandbox })
 }
 
 /// Scheme, host and port: a password before the host is nobody's business.
@@ -70,14 +73,36 @@ fn shown(address: &http::Uri) -> String {
     }
 }
 
+/// A configuration, in words where it is from, and whether it leads to a sandbox.
+struct Found {
+    config: Config,
+    source: String,
+    sandbox: Option<Sandbox>,
+}
+
+impl Found {
+    fn elsewhere(config: Config, source: &str) -> Found {
+        Found { config, source: source.to_owned(), sandbox: None }
+    }
+
+    async fn read(kubeconfig: Kubeconfig, source: String) -> Result<Found, KubeconfigError> {
+        let sandbox = Sandbox::of(&kubeconfig);
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        if sandbox.is_some() {
+            // It is on this machine, where a proxy that the environment names does not lead.
+            config.proxy_url = None;
+        }
+        Ok(Found { config, source, sandbox })
+    }
+}
+
 /// `--kubeconfig`, with `--master` before what it says; or else the service account. Flagger ends there; for a person's
-/// laptop KUBECONFIG and `~/.kube/config` follow. Also says in words where the configuration is from.
-async fn config(args: &RunArgs) -> anyhow::Result<(Config, String)> {
+/// laptop KUBECONFIG and `~/.kube/config` follow.
+async fn find(args: &RunArgs) -> anyhow::Result<Found> {
     let master = match args.master.as_str() {
         "" => None,
         master => Some(master.parse::<http::Uri>().context("read --master")?),
     };
-    let options = KubeConfigOptions::default();
     if !args.kubeconfig.is_empty() {
         let source = format!("--kubeconfig={}", args.kubeconfig);
         let read = async {
@@ -86,30 +111,32 @@ async fn config(args: &RunArgs) -> anyhow::Result<(Config, String)> {
             if let Some(master) = &master {
                 for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
                     cluster.server = Some(master.to_string());
+                    // What the file says of its own server.
+                    cluster.extensions = None;
                 }
             }
-            Config::from_custom_kubeconfig(kubeconfig, &options).await
+            Found::read(kubeconfig, if master.is_some() { "--master".to_owned() } else { source.clone() }).await
         };
-        let config = read.await.map_err(|error| anyhow!("read {source}: {}", explain::kubeconfig(error)))?;
-        return Ok((config, if master.is_some() { "--master".to_owned() } else { source }));
+        return read.await.map_err(|error| anyhow!("read {source}: {}", explain::kubeconfig(error)));
     }
     if let Some(master) = master {
-        return Ok((Config::new(master), "--master".to_owned()));
+        return Ok(Found::elsewhere(Config::new(master), "--master"));
     }
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
         let config = Config::incluster().context("use the service account of this pod")?;
-        return Ok((config, "the service account of this pod".to_owned()));
+        return Ok(Found::elsewhere(config, "the service account of this pod"));
     }
     let source = match std::env::var("KUBECONFIG") {
         Ok(path) if !path.is_empty() => format!("KUBECONFIG={path}"),
         _ => "~/.kube/config".to_owned(),
     };
-    let config = Config::from_kubeconfig(&options).await.map_err(|error| {
+    let read = async { Found::read(Kubeconfig::read()?, source.clone()).await };
+    let found = read.await.map_err(|error| {
         let why = explain::kubeconfig(error);
         anyhow!("find a cluster: pass --kubeconfig, set KUBECONFIG, or run in a pod; {source}: {why}")
     })?;
-    tracing::info!(cluster = shown(&config.cluster_url), "Not in a cluster: using {source}");
-    Ok((config, source))
+    tracing::info!(cluster = shown(&found.config.cluster_url), "Not in a cluster: using {source}");
+    Ok(found)
 }
 
 /// The first calls get this long for an answer: a healthy API server takes milliseconds, a busy one a few seconds, and
@@ -235,7 +262,7 @@ mod tests {
 
     fn connection(client: Client) -> Connection {
         let (address, source) = ("https://k8s:6443".to_owned(), "--kubeconfig=x".to_owned());
-        Connection { first_calls: client.clone(), client, address, source }
+        Connection { first_calls: client.clone(), client, address, source, sandbox: None }
     }
 
     async fn refusal(refused: &'static [(&'static str, u16)]) -> String {

@@ -1,4 +1,4 @@
-//! The `aviary` binary, as a library so that tests can call it: command line, wiring, HTTP endpoints, demo. Nothing here
+//! The `aviary` binary, as a library so that tests can call it: command line, wiring, HTTP endpoints, demo, sandbox. Nothing here
 //! decides anything about a release.
 
 pub mod admin;
@@ -9,6 +9,7 @@ pub mod embedded;
 pub mod kubernetes;
 pub mod logging;
 pub mod run;
+pub mod sandbox;
 pub mod settings;
 pub mod throttle;
 pub mod version;
@@ -46,6 +47,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(run) if run.version => writeln!(out, "aviary {}", version::text())?,
         Command::Run(run) => return run::run(&run),
         Command::Demo(demo) => return run_demo(demo, &mut out),
+        Command::Sandbox(sandbox) => return sandbox::run(&sandbox, &mut out),
         Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
         Command::Version(VersionArgs { output: VersionOutput::Text }) => writeln!(out, "aviary {}", version::text())?,
         Command::Version(VersionArgs { output: VersionOutput::Json }) => writeln!(out, "{:#}", version::json())?,

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::admin::Introspect;
 use crate::args::{LogLevel, RunArgs};
+use crate::kubernetes::Connection;
 use crate::{admin, kubernetes, logging, settings, version};
 
 /// Threads for watches, decoding, TLS and HTTP; actors decide on a thread of their own. Two keep up with ten thousand
@@ -61,8 +62,7 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
         tracing::warn!(flag = unused.flag, "--{} is accepted, but {}", unused.flag, unused.consequence);
     }
     let metrics = Metrics::new().context("register metrics")?;
-    let clock = Clock::system();
-    metrics.start_time.set(clock.now().as_duration().as_secs_f64());
+    metrics.start_time.set(Clock::system().now().as_duration().as_secs_f64());
     let operator = Arc::new(Starting { metrics: metrics.clone(), controller: OnceLock::new() });
     tracing::info!("Starting HTTP server on port {}", listener.local_addr().context("read the port")?.port());
     tokio::spawn(admin::serve(listener, admin::router(operator.clone())));
@@ -76,9 +76,9 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
     if !namespaces.is_empty() {
         tracing::info!("Watching namespace {}", namespaces.join(","));
     }
-    let transport: Arc<dyn Transport> = Arc::new(Network::default());
+    let (clock, transport) = surroundings(&cluster).await?;
     if !args.metrics_server.is_empty() {
-        tokio::spawn(probe_metrics_server(args.metrics_server.clone(), transport.clone()));
+        tokio::spawn(probe_metrics_server(args.metrics_server.clone(), transport.clone(), clock.clone()));
     }
 
     let config = settings::controller_config(args);
@@ -100,6 +100,16 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
         }
         _ = stops.recv() => Ok(ExitCode::FAILURE),
     }
+}
+
+/// The time and the network: the system's, or a sandbox's where the cluster is one.
+async fn surroundings(cluster: &Connection) -> anyhow::Result<(Clock, Arc<dyn Transport>)> {
+    let Some(sandbox) = &cluster.sandbox else {
+        return Ok((Clock::system(), Arc::new(Network::default())));
+    };
+    let (clock, speed) = (sandbox.clock().await?, sandbox.speed());
+    tracing::info!("Following the clock of a sandbox, {speed} times real time, and the names of its services");
+    Ok((clock, sandbox.transport()))
 }
 
 /// SIGINT and SIGTERM, as they come.
@@ -150,9 +160,9 @@ impl Introspect for Starting {
 }
 
 /// Asks once whether the metrics server is there, for the log only: it may well come later.
-async fn probe_metrics_server(address: String, transport: Arc<dyn Transport>) {
+async fn probe_metrics_server(address: String, transport: Arc<dyn Transport>, clock: Clock) {
     let shown = without_secrets(&address);
-    match probe(&address, transport).await {
+    match probe(&address, transport, &clock).await {
         Ok(()) => tracing::info!("Connected to metrics server {shown}"),
         Err(error) => tracing::error!("Metrics server {shown} unreachable: {}", brief(&crate::one_line(&error))),
     }
@@ -176,9 +186,9 @@ fn brief(text: &str) -> String {
     }
 }
 
-async fn probe(address: &str, transport: Arc<dyn Transport>) -> anyhow::Result<()> {
+async fn probe(address: &str, transport: Arc<dyn Transport>, clock: &Clock) -> anyhow::Result<()> {
     let prometheus = metrics::for_type("prometheus")?;
-    let request = prometheus.probe(&ProviderConfig::metrics_server(address), Clock::system().now())?;
+    let request = prometheus.probe(&ProviderConfig::metrics_server(address), clock.now())?;
     let answer = transport.send(request).await?;
     Ok(prometheus.check_probe(answer.status, &answer.body)?)
 }

@@ -36,12 +36,18 @@ pub trait Transport: Send + Sync {
 pub struct Network {
     /// One connection pool for each way of connecting, not one for each call.
     clients: DashMap<(bool, Option<String>), reqwest::Client>,
+    ignores_environment: bool,
 }
 
 /// Redirects that are followed, as Go's client does.
 const MAX_REDIRECTS: usize = 10;
 
 impl Network {
+    /// The network without the proxies that environment variables name: for a server on this machine.
+    pub fn direct() -> Network {
+        Network { ignores_environment: true, ..Network::default() }
+    }
+
     fn client(&self, insecure: bool, proxy: Option<&str>) -> reqwest::Result<reqwest::Client> {
         let key = (insecure, proxy.map(str::to_owned));
         if let Some(client) = self.clients.get(&key) {
@@ -51,6 +57,9 @@ impl Network {
             .user_agent(concat!("aviary/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
             .tls_danger_accept_invalid_certs(insecure);
+        if self.ignores_environment {
+            builder = builder.no_proxy();
+        }
         if let Some(proxy) = proxy {
             builder = builder.proxy(reqwest::Proxy::all(proxy)?);
         }

@@ -122,7 +122,7 @@ impl ApiServer {
         let mut loses_response = false;
         match self.faults.on_request(&call) {
             None => {}
-            Some(Action::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(Action::Delay(delay)) => self.store.clock().sleep(delay).await,
             Some(Action::Hang) => std::future::pending().await,
             Some(Action::LoseResponse) => loses_response = true,
             Some(Action::Error(error)) => {

@@ -1,6 +1,6 @@
 //! The embedded cluster: everything wired.
 
-use std::io;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::controllers::{self, ControllerOptions, PodDetail, Utilisation, Workloads};
 use crate::faults::Faults;
 use crate::prometheus::Prometheus;
+use crate::services::{Frontend, Services};
 use crate::store::{StatusError, Store, kinds};
 use crate::traffic::{Traffic, TrafficOptions};
 
@@ -25,6 +26,8 @@ use crate::traffic::{Traffic, TrafficOptions};
 pub struct ClusterOptions {
     /// The time that the cluster's clock shows at first.
     pub base_time: Timestamp,
+    /// How many times faster than tokio's clock the cluster's runs.
+    pub speed: f64,
     /// Decides uids, generated names, watch lifetimes and random faults.
     pub seed: u64,
     /// CustomResourceDefinitions to install; they replace the built-in permissive ones of the same name.
@@ -44,6 +47,7 @@ impl Default for ClusterOptions {
         Self {
             // Any fixed time will do; a fixed one makes runs comparable.
             base_time: Timestamp::from_second(1_767_225_600).unwrap_or_default(),
+            speed: 1.0,
             seed: 1,
             crds: Vec::new(),
             server: ServerOptions::default(),
@@ -66,6 +70,7 @@ pub struct Cluster {
     workloads: Option<Arc<Workloads>>,
     traffic: Traffic,
     prometheus: Prometheus,
+    services: Services,
 }
 
 impl Cluster {
@@ -75,7 +80,7 @@ impl Cluster {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(options: ClusterOptions) -> Self {
-        let clock = Clock::new(options.base_time);
+        let clock = Clock::with_speed(options.base_time, options.speed);
         let store = Store::new(clock, options.seed);
         for crd in options.crds {
             install(&store, &clock, crd);
@@ -98,7 +103,7 @@ impl Cluster {
             traffic.report_load_to(utilisation);
         }
         let prometheus = Prometheus::new(traffic.clone());
-        Self { server, store, calls, faults, clock, workloads, traffic, prometheus }
+        Self { server, store, calls, faults, clock, workloads, traffic, prometheus, services: Services::default() }
     }
 
     /// A client in this process, without sockets. Its calls are counted under this user agent; its default namespace is
@@ -159,12 +164,16 @@ impl Cluster {
         self.server.clone()
     }
 
-    /// Serves the API over plain HTTP until the listener fails.
-    ///
-    /// # Errors
-    /// When the listener can accept no more connections.
-    pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
-        crate::http::serve(self.server.clone(), listener).await
+    /// Services that are answered in process; see [`Self::serve`].
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Serves the API, and the services behind its proxy, over plain HTTP for ever.
+    pub async fn serve(&self, listener: TcpListener) -> Infallible {
+        let frontend = Frontend::new(self.server.clone(), self.store.clone(), self.services.clone());
+        crate::http::serve(frontend, listener).await
     }
 }
 

@@ -12,6 +12,7 @@ pub mod controllers;
 pub mod faults;
 pub mod http;
 pub mod prometheus;
+pub mod services;
 pub mod store;
 pub mod traffic;
 

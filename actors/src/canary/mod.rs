@@ -330,7 +330,7 @@ impl CanaryActor {
     fn arm(&mut self, at: Timestamp, now: Timestamp, context: &mut Context<Self>) {
         let wait = Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
         self.next_wake = Some(at);
-        self.timer = Some(context.run_later(wait, |actor, context| {
+        self.timer = Some(context.run_later(self.deps.clock.timer(wait), |actor, context| {
             actor.timer = None;
             actor.next_wake = None;
             actor.step(context);

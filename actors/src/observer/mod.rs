@@ -96,8 +96,9 @@ impl Observer {
 
     fn ask(&mut self, query: &Query, context: &mut Context<Self>) -> SharedAnswer {
         let now = Instant::now();
+        let share = self.asker.clock.timer(SHARE);
         while let Some((at, key)) = self.asked.front()
-            && now.duration_since(*at) >= SHARE
+            && now.duration_since(*at) >= share
         {
             self.recent.remove(key);
             self.asked.pop_front();

@@ -100,7 +100,7 @@ pub fn serve(options: &Options, address: SocketAddr, ready: impl FnOnce(SocketAd
         tokio::time::resume();
         let listener = TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))?;
         ready(listener.local_addr()?);
-        fleet.cluster.serve(listener).await.context("serve the cluster")
+        match fleet.cluster.serve(listener).await {}
     })
 }
 

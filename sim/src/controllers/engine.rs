@@ -6,7 +6,6 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::Instant;
 
 use super::autoscaler::AutoscalerMemory;
 use super::cache::Cache;
@@ -290,6 +289,5 @@ async fn until(clock: Clock, at: Option<Timestamp>) {
     let Some(at) = at else {
         return std::future::pending().await;
     };
-    let left = at.duration_since(clock.now()).max(jiff::SignedDuration::ZERO);
-    tokio::time::sleep_until(Instant::now() + left.unsigned_abs()).await;
+    clock.sleep_until(at).await;
 }

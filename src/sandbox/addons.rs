@@ -1,0 +1,105 @@
+//! What is on the cluster before anybody has applied anything: Prometheus, the load tester, the clock.
+
+use std::io;
+use std::sync::Arc;
+
+use anyhow::Context;
+use aviary_sim::Cluster;
+use aviary_sim::clock::Clock;
+use aviary_sim::prometheus::Prometheus;
+use aviary_sim::services::Backend;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use kube::api::{DynamicObject, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tower::Service as _;
+
+use super::AGENT;
+use super::load_tester::LoadTester;
+
+/// Where names without a namespace are looked up: the namespace in which Flagger's installation guide for Istio puts the
+/// operator, so that `http://prometheus:9090`, its default, is Istio's Prometheus.
+pub(super) const SEARCH_NAMESPACE: &str = "istio-system";
+/// Where the operator asks for the cluster's time.
+pub(super) const CLOCK_PATH: &str = "/api/v1/namespaces/kube-system/services/aviary-sandbox:80/proxy/clock";
+
+/// Installs everything.
+pub(super) async fn install(cluster: &Cluster, namespaces: &[String]) -> anyhow::Result<()> {
+    let client = cluster.client(AGENT);
+    let own = std::iter::once(SEARCH_NAMESPACE).chain(namespaces.iter().map(String::as_str));
+    for (index, namespace) in own.enumerate() {
+        let is_repeated = namespaces[..index.saturating_sub(1)].iter().any(|earlier| earlier == namespace);
+        if is_repeated || (index > 0 && namespace == SEARCH_NAMESPACE) || namespace == "default" {
+            continue;
+        }
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        create(&client, object).await.with_context(|| format!("create namespace {namespace:?} (--namespace)"))?;
+    }
+    create(&client, service(SEARCH_NAMESPACE, "prometheus", 9090)).await.context("create Prometheus")?;
+    create(&client, service("kube-system", "aviary-sandbox", 80)).await.context("create the clock")?;
+
+    let services = cluster.services();
+    services.answer(SEARCH_NAMESPACE, "prometheus", prometheus(cluster.prometheus().clone()));
+    services.answer("kube-system", "aviary-sandbox", clock(*cluster.clock()));
+    services.answer_everywhere("flagger-prometheus", prometheus(cluster.prometheus().clone()));
+    services.answer_everywhere("flagger-loadtester", LoadTester::default().backend());
+    Ok(())
+}
+
+/// A service without a selector: what answers is no pod.
+fn service(namespace: &str, name: &str, port: u16) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "spec": {"ports": [{"name": "http", "port": port}]},
+    })
+}
+
+async fn create(client: &Client, object: Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(object)?;
+    let types = object.types.as_ref().context("an object has no kind")?;
+    let resource = kube::discovery::ApiResource::from_gvk(&types.try_into()?);
+    let api: Api<DynamicObject> = match &object.metadata.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    api.create(&PostParams::default(), &object).await?;
+    Ok(())
+}
+
+fn prometheus(prometheus: Prometheus) -> Backend {
+    Arc::new(move |request: Request<Bytes>| {
+        let mut prometheus = prometheus.clone();
+        async move {
+            let response = prometheus.call(request.map(Full::new)).await?;
+            let (head, body) = response.into_parts();
+            let body = match body.collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(never) => match never {},
+            };
+            Ok(Response::from_parts(head, body))
+        }
+        .boxed()
+    })
+}
+
+/// `GET /clock`: the cluster's time and how fast it runs.
+fn clock(clock: Clock) -> Backend {
+    Arc::new(move |request: Request<Bytes>| {
+        let answer = match request.uri().path() {
+            "/clock" => answer(StatusCode::OK, &json!({"time": clock.now(), "speed": clock.speed()})),
+            path => answer(StatusCode::NOT_FOUND, &json!({"error": format!("there is no {path}")})),
+        };
+        std::future::ready(io::Result::Ok(answer)).boxed()
+    })
+}
+
+fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
