@@ -6,12 +6,12 @@ mod kubeconfig;
 mod load_tester;
 mod manifests;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use aviary_actors::Clock;
 use aviary_sim::Cluster;
 use aviary_sim::cluster::ClusterOptions;
@@ -105,9 +105,14 @@ fn behaviours(args: &SandboxArgs) -> Vec<(&str, Behaviour)> {
 }
 
 async fn bind(address: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((address, port)).await.with_context(|| match port {
-        0 => format!("listen on {address} (--address)"),
-        _ => format!("listen on {} ({flag})", SocketAddr::from((address, port))),
+    let bound = TcpListener::bind((address, port)).await;
+    bound.map_err(|error| match (port, error.kind()) {
+        (0, _) => anyhow!("listen on {address} (--address): {error}"),
+        (_, ErrorKind::AddrInUse) => {
+            let wanted = SocketAddr::from((address, port));
+            anyhow!("listen on {wanted} ({flag}): the port is in use; without {flag} a free one is taken")
+        }
+        _ => anyhow!("listen on {} ({flag}): {error}", SocketAddr::from((address, port))),
     })
 }
 

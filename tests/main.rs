@@ -10,6 +10,7 @@ mod lifecycle;
 mod metrics;
 mod process;
 mod propagation;
+mod sandbox;
 mod supervision;
 mod support;
 mod webhooks;

@@ -1,10 +1,5 @@
 //! The binary as a process of its own, over HTTP, in real time: probes, metrics, a whole release, signals.
 
-use std::io::Read as _;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-
 use aviary::embedded;
 use aviary_actors::Clock;
 use aviary_sim::cluster::{Cluster, ClusterOptions};
@@ -12,10 +7,8 @@ use aviary_sim::store::kinds;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::support::process::{Operator, eventually};
 use crate::support::{canary, create_through, deployment};
-
-/// Real time may be slow on a busy machine; nothing here takes a tenth of this.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Server {
     cluster: Cluster,
@@ -62,75 +55,11 @@ async fn serve() -> Server {
     Server { cluster, kubeconfig, prometheus: prometheus_address, client }
 }
 
-/// A running controller; killed when a test fails.
-struct Process {
-    child: Child,
-    port: u16,
-}
-
-impl Process {
-    fn start(server: &Server, arguments: &[&str]) -> Process {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(env!("CARGO_BIN_EXE_aviary"))
-            .arg(format!("-kubeconfig={}", path(server.kubeconfig.path())))
-            .arg(format!("-metrics-server={}", server.prometheus))
-            .arg(format!("-port={port}"))
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Process { child, port }
-    }
-
-    async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let response = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await.ok()?;
-        Some((response.status().as_u16(), response.text().await.ok()?))
-    }
-
-    async fn wait_ready(&self) {
-        eventually("ready", async || self.get("/readyz").await.is_some_and(|(status, _)| status == 200)).await;
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    async fn exit(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the process does not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    fn log(&mut self) -> String {
-        let mut log = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-        log
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn path(path: &Path) -> String {
-    path.display().to_string()
-}
-
-async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// A controller against this server, with more arguments.
+fn start(server: &Server, arguments: &[&str]) -> Operator {
+    let kubeconfig = format!("-kubeconfig={}", server.kubeconfig.path().display());
+    let metrics_server = format!("-metrics-server={}", server.prometheus);
+    Operator::start(&[&[kubeconfig.as_str(), &metrics_server], arguments].concat())
 }
 
 fn phase(cluster: &Cluster) -> String {
@@ -142,10 +71,9 @@ fn phase(cluster: &Cluster) -> String {
 async fn a_release_through_the_binary_with_flaggers_flags() {
     let server = serve().await;
     // As in Flagger's manifests: no verb, one dash.
-    let mut process =
-        Process::start(&server, &["-log-level=info", "-mesh-provider", "istio", "-include-label-prefix=app"]);
-    process.wait_ready().await;
-    assert_eq!(process.get("/healthz").await.unwrap(), (200, "OK".to_owned()));
+    let mut operator = start(&server, &["-log-level=info", "-mesh-provider", "istio", "-include-label-prefix=app"]);
+    operator.wait_ready().await;
+    assert_eq!(operator.get("/healthz").await.unwrap(), (200, "OK".to_owned()));
 
     create_through(server.client.clone(), deployment("test", "podinfo", "podinfo:6.0.0")).await;
     let mut object = canary("test", "podinfo");
@@ -161,7 +89,7 @@ async fn a_release_through_the_binary_with_flaggers_flags() {
     let story: Vec<_> = events.iter().map(|event| event["message"].to_string()).collect();
     assert_eq!(phase(&server.cluster), "Succeeded", "{story:#?}");
 
-    let (_, metrics) = process.get("/metrics").await.unwrap();
+    let (_, metrics) = operator.get("/metrics").await.unwrap();
     for line in [
         r#"flagger_canary_status{name="podinfo",namespace="test"} 1"#,
         r#"flagger_canary_weight{namespace="test",workload="podinfo-primary"} 100"#,
@@ -170,13 +98,13 @@ async fn a_release_through_the_binary_with_flaggers_flags() {
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
-    let (status, view) = process.get("/debug/canaries/test/podinfo").await.unwrap();
+    let (status, view) = operator.get("/debug/canaries/test/podinfo").await.unwrap();
     assert_eq!(status, 200);
     assert_eq!(serde_json::from_str::<Value>(&view).unwrap()["phase"], "Succeeded");
 
-    process.signal("TERM");
-    assert_eq!(process.exit().await.code(), Some(0));
-    let log = process.log();
+    operator.process.signal("TERM");
+    assert_eq!(operator.process.exit().await.code(), Some(0));
+    let log = operator.process.errors();
     assert!(log.contains("Advance podinfo.test canary weight 50"), "{log}");
     assert!(log.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "every line is JSON: {log}");
 }
@@ -187,8 +115,8 @@ async fn a_cluster_without_the_resource_types_is_refused_with_the_fix() {
     for crd in ["canaries.flagger.app", "metrictemplates.flagger.app", "alertproviders.flagger.app"] {
         server.cluster.store().delete(&kinds::CUSTOM_RESOURCE_DEFINITION, "", crd).unwrap();
     }
-    let mut process = Process::start(&server, &["-log-level=info"]);
-    assert_eq!(process.exit().await.code(), Some(1));
-    let log = process.log();
+    let mut operator = start(&server, &["-log-level=info"]);
+    assert_eq!(operator.process.exit().await.code(), Some(1));
+    let log = operator.process.errors();
     assert!(log.contains("canaries.flagger.app") && log.contains("aviary crds"), "{log}");
 }

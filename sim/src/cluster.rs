@@ -170,10 +170,15 @@ impl Cluster {
         &self.services
     }
 
-    /// Serves the API, and the services behind its proxy, over plain HTTP for ever.
+    /// The API server with the services behind its proxy, as clients outside of the process see it.
+    #[must_use]
+    pub fn frontend(&self) -> Frontend {
+        Frontend::new(self.server.clone(), self.store.clone(), self.services.clone())
+    }
+
+    /// Serves [`Self::frontend`] over plain HTTP for ever.
     pub async fn serve(&self, listener: TcpListener) -> Infallible {
-        let frontend = Frontend::new(self.server.clone(), self.store.clone(), self.services.clone());
-        crate::http::serve(frontend, listener).await
+        crate::http::serve(self.frontend(), listener).await
     }
 }
 

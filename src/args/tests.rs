@@ -183,6 +183,12 @@ fn refusals_name_flag_value_and_what_is_allowed() {
         (&["flagger", "-mesh-provder=istio"], &["'--mesh-provder'", "'--mesh-provider'"]),
         (&["aviary", "demo", "--speed=0"], &["--speed", "'0'", "max"]),
         (&["aviary", "demo", "--bad-error-rate=10"], &["--bad-error-rate", "'10'", "0 to 1"]),
+        (&["aviary", "sandbox"], &["--kubeconfig <FILE>"]),
+        (&["aviary", "sandbox", "--kubeconfig=x", "--speed=nan"], &["--speed", "'nan'", "0.01 to 1000"]),
+        (&["aviary", "sandbox", "--kubeconfig=x", "--load=-1"], &["--load", "'-1'", "0 or more"]),
+        (&["aviary", "sandbox", "--kubeconfig=x", "--error-rate=0.1"], &["--error-rate", "podinfo:6.0.2=0.1"]),
+        (&["aviary", "sandbox", "--kubeconfig=x", "--error-rate=a=2"], &["--error-rate", "0 to 1"]),
+        (&["aviary", "sandbox", "--kubeconfig=x", "--latency=a=2"], &["--latency", "unit (ms, s, m or h)"]),
     ] {
         let refusal = refusal(line);
         assert!(parts.iter().all(|part| refusal.contains(part)), "{line:?}: {refusal}");
@@ -243,6 +249,11 @@ fn other_verbs_are_no_flagger() {
     assert_eq!((demo.speed, demo.plain, demo.bad_error_rate), (Speed::Times(2.0), true, 0.5));
     assert!(refusal(&["aviary", "demo", "-v"]).contains("'-v'"), "only `run` drops Go's logging flags");
     assert!(matches!(parse(&["aviary", "version", "-o", "json"]), Ok(Cli { command: Command::Version(_) })));
+    let line =
+        ["aviary", "sandbox", "--kubeconfig", "x", "-n", "a,b", "-f", "-", "--error-rate=img:1=0.5", "-o", "json"];
+    let Ok(Cli { command: Command::Sandbox(sandbox) }) = parse(&line) else { panic!("not `sandbox`") };
+    assert_eq!((sandbox.namespace, sandbox.filename), (vec!["a".to_owned(), "b".to_owned()], vec!["-".into()]));
+    assert_eq!((sandbox.error_rate, sandbox.output), (vec![("img:1".to_owned(), 0.5)], SandboxOutput::Json));
     assert!(matches!(parse(&["flagger", "crds"]), Ok(Cli { command: Command::Crds })));
 }
 

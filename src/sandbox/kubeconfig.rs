@@ -49,6 +49,8 @@ impl KubeconfigFile {
     /// Makes sure that nothing is lost when the file is written.
     pub(super) fn claim(path: &Path) -> anyhow::Result<KubeconfigFile> {
         let path = std::path::absolute(path).with_context(|| format!("write {} (--kubeconfig)", path.display()))?;
+        // A link is followed, as every other program does.
+        let path = fs::canonicalize(&path).unwrap_or(path);
         let shown = path.display();
         let directory = path.parent().unwrap_or(&path);
         if !directory.is_dir() {
@@ -99,8 +101,7 @@ fn refuse_unless_left_over(text: &str, path: &Path) -> anyhow::Result<()> {
     let Some((server, extension)) = known.as_ref().and_then(Extension::find) else {
         bail!("{shown} (--kubeconfig) exists and is no sandbox's: name another file, or remove it");
     };
-    let address: Option<SocketAddr> = server.strip_prefix("http://").and_then(|address| address.parse().ok());
-    if address.is_some_and(|address| TcpStream::connect_timeout(&address, CONNECT_LIMIT).is_ok()) {
+    if runs(&server, extension.pid) {
         bail!(
             "{shown} (--kubeconfig) belongs to a sandbox that runs at {server} (pid {}): end it, or name another file",
             extension.pid
@@ -109,19 +110,27 @@ fn refuse_unless_left_over(text: &str, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether somebody listens there, and is not somebody else who has got the port since.
+fn runs(server: &str, pid: u32) -> bool {
+    let processes = Path::new("/proc/self");
+    if processes.exists() && !processes.with_file_name(pid.to_string()).exists() {
+        return false;
+    }
+    let address: Option<SocketAddr> = server.strip_prefix("http://").and_then(|address| address.parse().ok());
+    address.is_some_and(|address| TcpStream::connect_timeout(&address, CONNECT_LIMIT).is_ok())
+}
+
 /// Nobody but its owner reads a kubeconfig; kubectl warns of others.
 const MODE: u32 = 0o600;
 
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    // A link is followed, as every other program does.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let draft = path.with_file_name(name);
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(&draft)?;
         file.write_all(text.as_bytes())?;
-        fs::rename(&draft, &path)
+        fs::rename(&draft, path)
     };
     write().inspect_err(|_| {
         // There may be none.
@@ -181,6 +190,10 @@ mod tests {
         let server = format!("http://{}", listener.local_addr().unwrap());
         fs::write(&path, text(content(&server, 1.0))).unwrap();
         assert!(refusal(&path).contains(&format!("runs at {server} (pid {})", std::process::id())));
+        let mut of_the_dead = content(&server, 1.0);
+        of_the_dead["clusters"][0]["cluster"]["extensions"][0]["extension"]["pid"] = json!(u32::MAX);
+        fs::write(&path, text(of_the_dead)).unwrap();
+        KubeconfigFile::claim(&path).expect("somebody else has the port by now");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An embedded cluster with a controller, in virtual time, and words to talk about it.
 
 pub mod checks;
+pub mod process;
 
 use std::time::Duration;
 
@@ -331,7 +332,7 @@ impl Journal {
     }
 }
 
-fn api(client: Client, group: &str, version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+pub fn api(client: Client, group: &str, version: &str, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     match namespace {
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),

@@ -6,5 +6,6 @@ mod calls;
 mod cluster;
 mod faults;
 mod recorded;
+mod proxy;
 mod support;
 mod watches;
