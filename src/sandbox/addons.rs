@@ -12,13 +12,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
-use kube::api::{DynamicObject, PostParams};
-use kube::{Api, Client};
 use serde_json::{Value, json};
 use tower::Service as _;
 
 use super::AGENT;
 use super::load_tester::LoadTester;
+use super::manifests::apply_one;
 
 /// Where names without a namespace are looked up: the namespace in which Flagger's installation guide for Istio puts the
 /// operator, so that `http://prometheus:9090`, its default, is Istio's Prometheus.
@@ -29,17 +28,12 @@ pub(super) const CLOCK_PATH: &str = "/api/v1/namespaces/kube-system/services/avi
 /// Installs everything.
 pub(super) async fn install(cluster: &Cluster, namespaces: &[String]) -> anyhow::Result<()> {
     let client = cluster.client(AGENT);
-    let own = std::iter::once(SEARCH_NAMESPACE).chain(namespaces.iter().map(String::as_str));
-    for (index, namespace) in own.enumerate() {
-        let is_repeated = namespaces[..index.saturating_sub(1)].iter().any(|earlier| earlier == namespace);
-        if is_repeated || (index > 0 && namespace == SEARCH_NAMESPACE) || namespace == "default" {
-            continue;
-        }
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        create(&client, object).await.with_context(|| format!("create namespace {namespace:?} (--namespace)"))?;
+    for name in std::iter::once(SEARCH_NAMESPACE).chain(namespaces.iter().map(String::as_str)) {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        apply_one(&client, namespace).await.with_context(|| format!("create namespace {name:?} (--namespace)"))?;
     }
-    create(&client, service(SEARCH_NAMESPACE, "prometheus", 9090)).await.context("create Prometheus")?;
-    create(&client, service("kube-system", "aviary-sandbox", 80)).await.context("create the clock")?;
+    apply_one(&client, service(SEARCH_NAMESPACE, "prometheus", 9090)).await.context("create Prometheus")?;
+    apply_one(&client, service("kube-system", "aviary-sandbox", 80)).await.context("create the clock")?;
 
     let services = cluster.services();
     services.answer(SEARCH_NAMESPACE, "prometheus", prometheus(cluster.prometheus().clone()));
@@ -56,18 +50,6 @@ fn service(namespace: &str, name: &str, port: u16) -> Value {
         "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
         "spec": {"ports": [{"name": "http", "port": port}]},
     })
-}
-
-async fn create(client: &Client, object: Value) -> anyhow::Result<()> {
-    let object: DynamicObject = serde_json::from_value(object)?;
-    let types = object.types.as_ref().context("an object has no kind")?;
-    let resource = kube::discovery::ApiResource::from_gvk(&types.try_into()?);
-    let api: Api<DynamicObject> = match &object.metadata.namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
-    };
-    api.create(&PostParams::default(), &object).await?;
-    Ok(())
 }
 
 fn prometheus(prometheus: Prometheus) -> Backend {

@@ -4,7 +4,8 @@
 //! nothing here is used.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use aviary_actors::Clock;
@@ -14,6 +15,7 @@ use futures::future::BoxFuture;
 use http::Uri;
 use jiff::Timestamp;
 use kube::config::Kubeconfig;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -46,27 +48,45 @@ impl Extension {
 }
 
 /// A sandbox, as the operator sees it.
+#[derive(Clone)]
 pub struct Sandbox {
     server: String,
     extension: Extension,
+    network: Arc<Network>,
 }
+
+/// How often the operator compares clocks. A sandbox that was started again begins with another time, and by then nobody has
+/// applied anything yet.
+const COMPARED_EVERY: Duration = Duration::from_secs(1);
+/// Clocks that are further apart are set, in real time: an answer of a busy machine may be late, but not that late.
+const TOLERANCE: Duration = Duration::from_secs(2);
 
 impl Sandbox {
     /// The sandbox that a kubeconfig is for, if it is for one.
     pub fn of(kubeconfig: &Kubeconfig) -> Option<Sandbox> {
         let (server, extension) = Extension::find(kubeconfig)?;
-        Some(Sandbox { server: server.trim_end_matches('/').to_owned(), extension })
+        let server = server.trim_end_matches('/').to_owned();
+        Some(Sandbox { server, extension, network: Arc::new(Network::direct()) })
     }
 
-    /// A clock that shows the sandbox's time from now on. Both processes count on from here; that neither looks at the time
-    /// of day again keeps them together when somebody sets it or when the computer sleeps.
+    /// A clock that shows the sandbox's time from now on. Both processes count on by themselves, and neither looks at the
+    /// time of day again: that keeps them together when somebody sets it. The clock is set when the sandbox's is.
     ///
     /// # Errors
     /// If the sandbox does not tell its time.
     pub async fn clock(&self) -> anyhow::Result<Clock> {
+        let told = self.ask().await?;
+        let shown = Arc::new(RwLock::new(Clock::running(told.time, told.speed)));
+        let sandbox = self.clone();
+        // A sandbox that does not answer is away, which the watches find out and tell.
+        tokio::spawn(keep_up(Arc::downgrade(&shown), told.speed, async move || sandbox.ask().await.ok()));
+        Ok(Clock::from_fn(move || shown.read().now()).at_speed(told.speed))
+    }
+
+    async fn ask(&self) -> anyhow::Result<Told> {
         let address = format!("{}{}", self.server, self.extension.clock);
         let read = || format!("read the sandbox's clock at {address}");
-        let answer = Network::direct().send(HttpRequest::get(address.clone())).await.with_context(read)?;
+        let answer = self.network.send(HttpRequest::get(address.clone())).await.with_context(read)?;
         if answer.status != 200 {
             bail!("{}: answered {}", read(), answer.status);
         }
@@ -74,7 +94,7 @@ impl Sandbox {
         if !(told.speed.is_finite() && told.speed > 0.0) {
             bail!("{}: it runs at {} times real time", read(), told.speed);
         }
-        Ok(Clock::running(told.time, told.speed))
+        Ok(told)
     }
 
     /// The network as a pod of the sandbox would see it: names of services first, and then everything else.
@@ -82,7 +102,7 @@ impl Sandbox {
         Arc::new(ClusterNetwork {
             server: self.server.clone(),
             search_namespace: self.extension.search_namespace.clone(),
-            sandbox: Arc::new(Network::direct()),
+            sandbox: self.network.clone(),
             world: Arc::default(),
         })
     }
@@ -93,10 +113,29 @@ impl Sandbox {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 struct Told {
     time: Timestamp,
     speed: f64,
+}
+
+/// Sets a clock that the sandbox's has left, as long as anybody looks at it.
+async fn keep_up(shown: Weak<RwLock<Clock>>, speed: f64, ask: impl AsyncFn() -> Option<Told>) {
+    let mut has_complained = false;
+    loop {
+        tokio::time::sleep(COMPARED_EVERY).await;
+        let told = ask().await;
+        let Some(shown) = shown.upgrade() else { return };
+        let Some(told) = told else { continue };
+        let apart = told.time.duration_since(shown.read().now()).unsigned_abs();
+        if apart > TOLERANCE.mul_f64(speed.max(1.0)) {
+            tracing::warn!("The clock of the sandbox was set, now it is {}", told.time);
+            *shown.write() = Clock::running(told.time, speed);
+        }
+        if told.speed != speed && !std::mem::replace(&mut has_complained, true) {
+            tracing::error!("The sandbox runs at {} times real time now: start the operator again", told.speed);
+        }
+    }
 }
 
 /// Sends requests for services through the API server's proxy.
@@ -239,5 +278,61 @@ mod tests {
         assert!(!service.is_unknown(&answer(404, "404 page not found")));
         let of_another = r#"{"kind":"Status","code":404,"details":{"kind":"pods","name":"hook"}}"#;
         assert!(!service.is_unknown(&answer(404, of_another)));
+    }
+
+    /// A sandbox in this process, reached over HTTP as from another one.
+    async fn served(speed: f64) -> Sandbox {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let cluster = aviary_sim::Cluster::new(aviary_sim::ClusterOptions { speed, ..Default::default() });
+        super::super::addons::install(&cluster, &[]).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { cluster.serve(listener).await });
+        let content = super::super::kubeconfig::content(&server, speed);
+        Sandbox::of(&serde_json::from_value(content).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn names_lead_where_they_lead_in_a_pod() {
+        let transport = served(1.0).await.transport();
+        let get = async |url: &str| transport.send(HttpRequest::get(url.to_owned())).await;
+        for url in ["http://prometheus:9090/-/ready", "http://prometheus.istio-system.svc:9090/-/ready"] {
+            let answer = get(url).await.unwrap();
+            assert_eq!((answer.status, &answer.body[..]), (200, &b"Prometheus Server is Ready.\n"[..]), "{url}");
+        }
+        assert_eq!(get("http://prometheus:9090/nothing").await.unwrap().status, 404, "Prometheus' own");
+        assert_eq!(get("http://flagger-loadtester.anywhere/healthz").await.unwrap().status, 200);
+        assert_eq!(get("http://prometheus:80/-/ready").await.unwrap().status, 503, "no such port");
+        assert_eq!(get("http://nobody:9090/").await.unwrap_err().to_string(), "lookup nobody: no such host");
+        let error = get("http://nobody.test.svc/").await.unwrap_err();
+        assert_eq!(error.to_string(), "lookup nobody.test.svc: no such host");
+    }
+
+    #[tokio::test]
+    async fn the_clock_is_the_sandboxs() {
+        let sandbox = served(1000.0).await;
+        let clock = sandbox.clock().await.unwrap();
+        assert_eq!(clock.timer(Duration::from_secs(1000)).as_secs(), 1);
+        let started = aviary_sim::ClusterOptions::default().base_time;
+        let ahead = clock.now().duration_since(started);
+        // Setting up takes milliseconds, which are seconds there; nothing takes the two minutes that are more than a day.
+        assert!(ahead.as_hours() < 48 && ahead.is_positive(), "{ahead}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sandbox_that_starts_again_sets_the_clock() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let shown = Arc::new(RwLock::new(Clock::running(at(100_000), 60.0)));
+        let sandboxs = Arc::new(RwLock::new(Clock::running(at(100_030), 60.0)));
+        let asked = sandboxs.clone();
+        let ask = async move || Some(Told { time: asked.read().now(), speed: 60.0 });
+        let task = tokio::spawn(keep_up(Arc::downgrade(&shown), 60.0, ask));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(shown.read().now(), at(100_090), "half a second apart is near enough");
+        *sandboxs.write() = Clock::running(at(0), 60.0);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(shown.read().now(), at(60));
+        drop(shown);
+        tokio::time::timeout(Duration::from_secs(2), task).await.expect("it ends with the clock").unwrap();
     }
 }

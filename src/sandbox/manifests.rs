@@ -82,7 +82,8 @@ fn parse(text: &str) -> anyhow::Result<Vec<Value>> {
     Ok(objects)
 }
 
-async fn apply_one(client: &Client, object: Value) -> anyhow::Result<()> {
+/// Creates an object, or merges it into the one that is there.
+pub(super) async fn apply_one(client: &Client, object: Value) -> anyhow::Result<()> {
     let mut object: DynamicObject = serde_json::from_value(object).context("no Kubernetes object")?;
     let types = object.types.clone().context("apiVersion or kind is missing")?;
     let kind = GroupVersionKind::try_from(&types)?;
