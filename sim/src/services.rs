@@ -22,8 +22,11 @@ pub type Backend = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, io::Result<R
 /// The services that are answered in process. Clones share them.
 #[derive(Clone, Default)]
 pub struct Services {
-    backends: Arc<RwLock<HashMap<(Option<String>, String), Backend>>>,
+    backends: Arc<RwLock<HashMap<Name, Backend>>>,
 }
+
+/// A service's namespace and name; without a namespace in all of them.
+type Name = (Option<String>, String);
 
 impl Services {
     /// Answers for the service of this name in one namespace. The Service object is up to the caller: as on any cluster,

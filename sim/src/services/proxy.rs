@@ -179,9 +179,10 @@ fn has_port(service: &Value, wanted: &str) -> bool {
     if wanted.is_empty() && ports.len() == 1 {
         return true;
     }
+    let number = wanted.parse::<u64>().ok();
     ports.iter().any(|port| {
         let name = port["name"].as_str().unwrap_or_default();
-        name == wanted || port["port"].to_string() == wanted
+        name == wanted || number.is_some_and(|number| port["port"].as_u64() == Some(number))
     })
 }
 
