@@ -55,8 +55,8 @@ pub struct Sandbox {
     network: Arc<Network>,
 }
 
-/// How often the operator compares clocks. A sandbox that was started again begins with another time, and by then nobody has
-/// applied anything yet.
+/// How often the operator compares clocks. One that is far behind or ahead misjudges deadlines; a sandbox that was started
+/// again begins with another time, and whoever looks at the log should soon read why nothing happens.
 const COMPARED_EVERY: Duration = Duration::from_secs(1);
 /// Clocks that are further apart are set, in real time: an answer of a busy machine may be late, but not that late.
 const TOLERANCE: Duration = Duration::from_secs(2);
@@ -129,7 +129,10 @@ async fn keep_up(shown: Weak<RwLock<Clock>>, speed: f64, ask: impl AsyncFn() -> 
         let Some(told) = told else { continue };
         let apart = told.time.duration_since(shown.read().now()).unsigned_abs();
         if apart > TOLERANCE.mul_f64(speed.max(1.0)) {
-            tracing::warn!("The clock of the sandbox was set, now it is {}", told.time);
+            let time = told.time;
+            tracing::warn!(
+                "The sandbox's clock was set to {time}; if the sandbox was started again, start the operator again"
+            );
             *shown.write() = Clock::running(told.time, speed);
         }
         if told.speed != speed && !std::mem::replace(&mut has_complained, true) {
@@ -320,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sandbox_that_starts_again_sets_the_clock() {
+    async fn a_clock_that_was_left_behind_is_set() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let shown = Arc::new(RwLock::new(Clock::running(at(100_000), 60.0)));
         let sandboxs = Arc::new(RwLock::new(Clock::running(at(100_030), 60.0)));
