@@ -6,6 +6,7 @@
 mod go_flags;
 mod run;
 mod sandbox;
+mod simulate;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
+pub use simulate::{SimulateArgs, SimulateOutput};
 pub(crate) use run::{comma_list, is_http_url};
 pub use sandbox::{SandboxArgs, SandboxOutput};
 
@@ -26,6 +28,9 @@ Examples:
 
   # A cluster to try things on: no Kubernetes needed either
   aviary sandbox --kubeconfig=sandbox.yaml
+
+  # Try a Canary out: would this release be promoted?
+  aviary simulate -f canary.yaml
 
   # Install the CustomResourceDefinitions
   aviary crds | kubectl apply -f -
@@ -74,6 +79,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Serve an embedded cluster to kubectl and to the operator.
     Sandbox(Box<SandboxArgs>),
+    /// Try Canaries out: what would happen to a release, in virtual time.
+    Simulate(Box<SimulateArgs>),
     /// Print the CustomResourceDefinitions as YAML, ready for kubectl apply.
     Crds,
     /// Print the version.

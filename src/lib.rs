@@ -11,6 +11,7 @@ pub mod logging;
 pub mod run;
 pub mod sandbox;
 pub mod settings;
+pub mod simulate;
 pub mod throttle;
 pub mod version;
 
@@ -48,6 +49,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(run) => return run::run(&run),
         Command::Demo(demo) => return run_demo(demo, &mut out),
         Command::Sandbox(sandbox) => return sandbox::run(&sandbox, &mut out),
+        Command::Simulate(simulate) => return Ok(run_simulate(&simulate, &mut out)),
         Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
         Command::Version(VersionArgs { output: VersionOutput::Text }) => writeln!(out, "aviary {}", version::text())?,
         Command::Version(VersionArgs { output: VersionOutput::Json }) => writeln!(out, "{:#}", version::json())?,
@@ -65,6 +67,24 @@ fn run_demo(demo: args::DemoArgs, out: &mut dyn Write) -> anyhow::Result<ExitCod
     let color = is_terminal && !demo.no_color && !has_no_color;
     let report = demo::run(&demo::Options { live, color, ..demo::Options::from(demo) }, out).context("run the demo")?;
     Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Exit code 1 says that a release was rolled back; whatever goes wrong besides exits with 2.
+fn run_simulate(args: &args::SimulateArgs, out: &mut dyn Write) -> ExitCode {
+    if std::env::var_os("RUST_LOG").is_some() {
+        // Without a log the simulation is as good.
+        let _ = logging::init(LogLevel::Off, LogEncoding::Console);
+    }
+    let has_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let color = io::stdout().is_terminal() && !args.no_color && !has_no_color;
+    match simulate::run(args, color, out, &mut io::stderr()) {
+        Ok(report) => ExitCode::from(report.exit_code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {}", one_line(&error));
+            ExitCode::from(simulate::Verdict::NotUnderstood.exit_code())
+        }
+    }
 }
 
 /// An error with its causes, without those that it repeats.

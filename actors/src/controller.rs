@@ -8,8 +8,10 @@ use aviary_crds::ValidationOptions;
 use aviary_providers::{ObjectKind, traffic};
 use aviary_rollout::OutagePolicy;
 use kube::Client;
+use kube::core::DynamicObject;
 
 use crate::cache::Cache;
+use crate::canary::refusal;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::deps::{CanarySettings, Deps, FaultHook};
@@ -63,6 +65,24 @@ impl Default for ControllerConfig {
     }
 }
 
+impl ControllerConfig {
+    fn canary_settings(&self) -> CanarySettings {
+        CanarySettings {
+            providers: self.providers.clone(),
+            validation: self.validation,
+            outage: self.outage,
+            cluster_name: self.cluster_name.clone(),
+            notifier: self.notifier.clone(),
+        }
+    }
+
+    /// Why a controller with these settings would not run a Canary: one problem a line, each with its field path.
+    /// `None` if it would.
+    pub fn refusal(&self, canary: &DynamicObject) -> Option<String> {
+        refusal(canary, &self.canary_settings())
+    }
+}
+
 /// A running controller. It ends when this is dropped, as with [`kill`](Self::kill).
 #[must_use = "it ends when it is dropped"]
 pub struct Controller {
@@ -99,13 +119,7 @@ impl Controller {
         let deps = Deps {
             cache: cache.clone(),
             clock,
-            settings: Arc::new(CanarySettings {
-                providers: config.providers,
-                validation: config.validation,
-                outage: config.outage,
-                cluster_name: config.cluster_name,
-                notifier: config.notifier,
-            }),
+            settings: Arc::new(config.canary_settings()),
             metrics: metrics.clone(),
             router: lifetime.start(Router::new(client.clone(), cache.clone(), metrics.clone(), lifetime.clone())),
             observer,

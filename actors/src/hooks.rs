@@ -81,6 +81,7 @@ fn prepare_one(canary: &ValidatedCanary, hook: &ValidatedWebhook, phase: &str, c
     let mut request = HttpRequest::post_json(hook.url.clone(), &body);
     request.timeout = hook.timeout;
     request.insecure_skip_verify = hook.disable_tls;
+    request.webhook = Some(hook.name.clone());
     PreparedHook { name: hook.name.clone(), request, retries: hook.retries }
 }
 

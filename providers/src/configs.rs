@@ -185,6 +185,12 @@ pub(crate) fn referenced(template: &Value) -> impl Iterator<Item = (&'static Obj
     references(template).into_keys().map(|(kind, name)| (kind.object_kind(), name))
 }
 
+/// ConfigMaps and Secrets that a pod template cannot do without.
+pub fn required_configs(template: &Value) -> impl Iterator<Item = (&'static ObjectKind, String)> {
+    let required = references(template).into_iter().filter(|(_, optional)| !optional);
+    required.map(|((kind, name), _)| (kind.object_kind(), name))
+}
+
 /// See [`rewrite`].
 pub(crate) fn rewritten(template: &Value, configs: &[TrackedConfig]) -> Value {
     let mut template = template.clone();

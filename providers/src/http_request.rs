@@ -26,6 +26,8 @@ pub struct HttpRequest {
     pub insecure_skip_verify: bool,
     /// HTTP proxy to go through.
     pub proxy: Option<String>,
+    /// Name of the webhook that is called, for whoever answers requests in process. Never sent.
+    pub webhook: Option<String>,
 }
 
 impl HttpRequest {
@@ -39,6 +41,7 @@ impl HttpRequest {
             timeout: REQUEST_TIMEOUT,
             insecure_skip_verify: false,
             proxy: None,
+            webhook: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod testing;
 pub mod traffic;
 
 pub use change::{Change, Verb};
+pub use configs::required_configs;
 pub use http_request::HttpRequest;
 pub use object::{ObjectKey, ObjectKind, Objects, kinds};
 

@@ -342,6 +342,7 @@ fn go_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-fn go_duration(text: &str) -> Result<Duration, String> {
+/// A duration in Go's notation.
+pub(super) fn go_duration(text: &str) -> Result<Duration, String> {
     parse_go_duration(text).map_err(|error| error.to_string())
 }

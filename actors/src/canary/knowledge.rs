@@ -132,6 +132,11 @@ pub(super) fn status_of(object: &DynamicObject) -> CanaryStatus {
     serde_json::from_value(raw).unwrap_or_default()
 }
 
+/// Why there is no plan for a canary, if there is none.
+pub(crate) fn refusal(object: &DynamicObject, settings: &CanarySettings) -> Option<String> {
+    understand(object, settings).err()
+}
+
 /// Decodes, validates and plans. The error is what a person needs to mend the object.
 fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Understood, String> {
     let canary: Canary = decode_object(object).map_err(|error| error.to_string())?;

@@ -8,6 +8,7 @@ mod knowledge;
 mod run;
 mod upkeep;
 
+pub(crate) use knowledge::refusal;
 pub(crate) use run::with_complaint;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,126 @@
+//! A canary of the input, as far as the simulation needs to know it.
+
+use std::collections::BTreeMap;
+
+use aviary_actors::ControllerConfig;
+use aviary_crds::validated::{MetricCheck, MetricLimit, MetricSource, ObjectKey, ValidatedCanary, WebhookType};
+use aviary_crds::{Canary, decode};
+use kube::core::DynamicObject;
+
+use super::manifests::{Manifest, Manifests};
+
+/// A canary that can be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Subject {
+    pub(crate) manifest: Manifest,
+    pub(crate) canary: ValidatedCanary,
+    /// `spec.provider`, or else `--mesh-provider`.
+    pub(crate) provider: String,
+}
+
+impl Subject {
+    pub(crate) fn namespace(&self) -> &str {
+        &self.canary.key.namespace
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.canary.key.name
+    }
+
+    /// `podinfo.test`, as events name it.
+    pub(crate) fn id(&self) -> String {
+        format!("{}.{}", self.name(), self.namespace())
+    }
+
+    pub(crate) fn target(&self) -> &str {
+        &self.canary.target.name
+    }
+
+    /// The hosts that requests for either side go to: the service of all, and that of the canary alone.
+    pub(crate) fn hosts(&self) -> [String; 2] {
+        [self.canary.service.apex().to_owned(), self.canary.service.canary_name()]
+    }
+
+    /// Checks in the order of the spec.
+    pub(crate) fn checks(&self) -> &[MetricCheck] {
+        &self.canary.analysis.metrics
+    }
+
+    /// MetricTemplates in use, with the checks that use them.
+    pub(crate) fn templates(&self) -> impl Iterator<Item = (&ObjectKey, &MetricCheck)> {
+        self.checks().iter().filter_map(|check| match &check.source {
+            MetricSource::Template(key) => Some((key, check)),
+            _ => None,
+        })
+    }
+
+    /// Metadata of its webhooks by name, without those that only listen to events.
+    pub(crate) fn webhooks(&self) -> impl Iterator<Item = &aviary_crds::validated::ValidatedWebhook> {
+        self.canary.analysis.webhooks.iter().filter(|hook| hook.kind != WebhookType::Event)
+    }
+}
+
+/// All canaries, in the order of the input.
+///
+/// # Errors
+/// Every canary that cannot be run, with every reason; or that there is none.
+pub(crate) fn subjects(manifests: &Manifests, config: &ControllerConfig) -> Result<Vec<Subject>, Vec<String>> {
+    let mut subjects = Vec::new();
+    let mut problems = Vec::new();
+    for manifest in manifests.of(aviary_crds::names::GROUP, "Canary") {
+        if manifest.api_version() != aviary_crds::names::API_VERSION {
+            let known = aviary_crds::names::API_VERSION;
+            let message = format!("apiVersion {} is not supported; supported: {known}", manifest.api_version());
+            problems.push(manifest.message("apiVersion", &message));
+            continue;
+        }
+        match understand(manifest, config) {
+            Ok(subject) => subjects.push(subject),
+            Err(refusal) => problems.extend(manifest.messages(&refusal)),
+        }
+    }
+    if problems.is_empty() && subjects.is_empty() {
+        problems.push("there is no Canary in the input".to_owned());
+    }
+    if problems.is_empty() { Ok(subjects) } else { Err(problems) }
+}
+
+fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject, String> {
+    let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| error.to_string())?;
+    if let Some(refusal) = config.refusal(&object) {
+        return Err(refusal);
+    }
+    let canary: Canary = decode(&manifest.object).map_err(|error| error.to_string())?;
+    let canary = ValidatedCanary::parse(&canary, &config.validation).map_err(|problems| problems.to_string())?;
+    let provider = canary.provider.clone().filter(|provider| !provider.is_empty());
+    let provider = provider.unwrap_or_else(|| config.providers.mesh_provider.clone());
+    Ok(Subject { manifest: manifest.clone(), canary, provider })
+}
+
+/// A limit in words: `min 99`, `max 500`.
+pub(crate) fn limits(check: &MetricCheck) -> (Option<f64>, Option<f64>) {
+    match (check.limit, &check.source) {
+        (MetricLimit::Range(range), _) => (range.min, range.max),
+        (MetricLimit::Threshold(least), MetricSource::SuccessRate) => (Some(least), None),
+        (MetricLimit::Threshold(most), _) => (None, Some(most)),
+    }
+}
+
+/// Names of everything by name, for messages about names that do not exist.
+pub(crate) fn names<'a>(subjects: &'a [Subject]) -> BTreeMap<&'static str, Vec<&'a str>> {
+    let mut names: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
+    for subject in subjects {
+        names.entry("canary").or_default().push(subject.name());
+        for hook in &subject.canary.analysis.webhooks {
+            names.entry("webhook").or_default().push(&hook.name);
+        }
+        for check in subject.checks() {
+            match &check.source {
+                MetricSource::Template(key) => names.entry("metric").or_default().push(&key.name),
+                MetricSource::Query(_) => names.entry("metric").or_default().push(&check.name),
+                MetricSource::SuccessRate | MetricSource::Duration => {}
+            }
+        }
+    }
+    names
+}
