@@ -17,9 +17,9 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
-pub use simulate::{SimulateArgs, SimulateOutput};
 pub(crate) use run::{comma_list, is_http_url};
 pub use sandbox::{SandboxArgs, SandboxOutput};
+pub use simulate::{SimulateArgs, SimulateOutput};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -14,8 +14,6 @@ mod schedule;
 mod series;
 mod subject;
 mod table;
-#[cfg(test)]
-mod tests;
 mod time;
 mod timeline;
 mod world;
@@ -41,12 +39,7 @@ pub use scenario::json_schema;
 ///
 /// # Errors
 /// If something cannot be written, or the operator cannot be started. What is wrong with the input is in the report.
-pub fn run(
-    args: &SimulateArgs,
-    color: bool,
-    out: &mut dyn Write,
-    messages: &mut dyn Write,
-) -> anyhow::Result<Report> {
+pub fn run(args: &SimulateArgs, color: bool, out: &mut dyn Write, messages: &mut dyn Write) -> anyhow::Result<Report> {
     let mut notes = Vec::new();
     let mut report = match simulate(args, &mut notes)? {
         Ok(report) => report,
@@ -103,7 +96,9 @@ fn simulate(args: &SimulateArgs, notes: &mut Vec<String>) -> anyhow::Result<Refu
 /// Settings of the operator: those of `aviary run`, as far as they matter here.
 fn controller_config(args: &SimulateArgs) -> anyhow::Result<ControllerConfig> {
     let mut run = RunArgs::without_flags()?;
-    run.mesh_provider.clone_from(&args.mesh_provider);
+    if let Some(provider) = &args.mesh_provider {
+        run.mesh_provider.clone_from(provider);
+    }
     run.selector_labels.clone_from(&args.selector_labels);
     run.include_label_prefix.clone_from(&args.include_label_prefix);
     run.no_cross_namespace_refs = args.no_cross_namespace_refs;
@@ -114,8 +109,10 @@ fn controller_config(args: &SimulateArgs) -> anyhow::Result<ControllerConfig> {
 
 /// Reads and checks everything, and makes up what is missing.
 fn prepare(args: &SimulateArgs, config: ControllerConfig) -> Refused<(world::Setup, Manifests)> {
-    if let Err(error @ UnknownProvider::Unknown { .. }) = traffic::for_name(&args.mesh_provider) {
-        return Err(vec![format!("--mesh-provider={}: {error}", args.mesh_provider)]);
+    if let Some(provider) = &args.mesh_provider
+        && let Err(error @ UnknownProvider::Unknown { .. }) = traffic::for_name(provider)
+    {
+        return Err(vec![format!("--mesh-provider={provider}: {error}")]);
     }
     let mut problems = Vec::new();
     let mut keep = |found: Vec<String>| problems.extend(found);
@@ -125,8 +122,9 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> Refused<(world::Set
     };
     let texts = files::read(&args.filenames, args.recursive).map_err(&mut keep).ok();
     let manifests = texts.and_then(|texts| manifests::read(&texts, &args.namespace).map_err(&mut keep).ok());
-    let subjects =
-        manifests.as_ref().and_then(|manifests| subject::subjects(manifests, &config).map_err(&mut keep).ok());
+    let subjects = manifests.as_ref().and_then(|manifests| {
+        subject::subjects(manifests, &config, args.mesh_provider.is_some()).map_err(&mut keep).ok()
+    });
     let (Some(scenario), Some(mut manifests), Some(subjects)) = (scenario, manifests, subjects) else {
         return Err(problems);
     };
@@ -176,14 +174,18 @@ fn unknown_series(unknown: &std::collections::BTreeMap<String, String>, manifest
     unknown
         .iter()
         .map(|(name, query)| {
-            let template = manifests
-                .of("flagger.app", "MetricTemplate")
-                .find(|template| template.object["spec"]["query"].as_str().is_some_and(|text| text.contains(name.as_str())));
+            let template = manifests.of("flagger.app", "MetricTemplate").find(|template| {
+                template.object["spec"]["query"].as_str().is_some_and(|text| text.contains(name.as_str()))
+            });
             let (who, field) = match template {
                 Some(template) => (template.title(), template.name().to_owned()),
-                None => (format!("the query {}", query.split_whitespace().collect::<Vec<_>>().join(" ")), "NAME".to_owned()),
+                None => {
+                    (format!("the query {}", query.split_whitespace().collect::<Vec<_>>().join(" ")), "NAME".to_owned())
+                }
             };
-            format!("{who} asks for {name}, which the simulation does not have; a scenario can give values: metrics.{field}")
+            format!(
+                "{who} asks for {name}, which the simulation does not have; a scenario can give values: metrics.{field}"
+            )
         })
         .collect()
 }

@@ -11,6 +11,7 @@ mod metrics;
 mod process;
 mod propagation;
 mod sandbox;
+mod simulate;
 mod supervision;
 mod support;
 mod webhooks;

@@ -54,9 +54,10 @@ pub struct SimulateArgs {
     #[arg(long)]
     pub no_color: bool,
 
-    /// Provider of canaries that name none in spec.provider.
-    #[arg(long, value_name = "NAME", default_value = "istio", help_heading = OPERATOR)]
-    pub mesh_provider: String,
+    /// Provider of canaries that name none in spec.provider. Default: istio, but a canary that refers to something of
+    /// another provider (an ingress, a gateway of the Gateway API) is then refused.
+    #[arg(long, value_name = "NAME", help_heading = OPERATOR)]
+    pub mesh_provider: Option<String>,
     /// Labels that select the pods of a workload, in order of preference, separated by commas.
     #[arg(long, value_name = "NAMES", default_value = "app,name,app.kubernetes.io/name", help_heading = OPERATOR)]
     pub selector_labels: String,

@@ -107,7 +107,9 @@ fn templates(manifests: &mut Manifests, subject: &Subject, scenario: &Scenario) 
         };
         let note = match network::metric_of(scenario, &key.namespace, &key.name) {
             Some(_) => ", with the values of the scenario".to_owned(),
-            None => format!(", with the value {value}, which passes; the scenario's metrics.{} can say another", key.name),
+            None => {
+                format!(", with the value {value}, which passes; the scenario's metrics.{} can say another", key.name)
+            }
         };
         let object = json!({
             "apiVersion": names::API_VERSION, "kind": "MetricTemplate",

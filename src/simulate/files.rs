@@ -38,7 +38,8 @@ pub(crate) fn read(paths: &[String], recursive: bool) -> Result<Vec<Text>, Vec<S
             continue;
         }
         if path.starts_with("http://") || path.starts_with("https://") {
-            problems.push(format!("{path}: addresses are not read; download it: curl -s {path} | aviary simulate -f -"));
+            problems
+                .push(format!("{path}: addresses are not read; download it: curl -s {path} | aviary simulate -f -"));
             continue;
         }
         match files(Path::new(path), recursive) {

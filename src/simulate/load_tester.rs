@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn commands_of_the_examples_are_understood() {
-        let command = parse("hey -z 10m -q 10 -c 2 -H 'Cookie: type=insider' http://podinfo-canary.test/", "x").unwrap();
+        let command =
+            parse("hey -z 10m -q 10 -c 2 -H 'Cookie: type=insider' http://podinfo-canary.test/", "x").unwrap();
         assert_eq!((command.host.as_str(), command.namespace.as_str()), ("podinfo-canary", "test"));
         assert_eq!(command.headers, BTreeMap::from([("cookie".to_owned(), "type=insider".to_owned())]));
         assert_eq!((command.requests_per_second, command.time), (20.0, Duration::from_secs(600)));
@@ -153,7 +154,9 @@ mod tests {
 
     #[test]
     fn everything_else_sends_nothing() {
-        for command in ["curl -s http://podinfo.test/", "", "hey", "hey -c x http://a/", "hey http://www.example.com/", "hey -c"] {
+        for command in
+            ["curl -s http://podinfo.test/", "", "hey", "hey -c x http://a/", "hey http://www.example.com/", "hey -c"]
+        {
             assert_eq!(parse(command, "test"), None, "{command}");
         }
     }

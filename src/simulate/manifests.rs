@@ -32,8 +32,7 @@ pub(crate) struct Manifests {
 }
 
 /// Kinds that have no namespace.
-const CLUSTER_KINDS: [(&str, &str); 2] =
-    [("v1", "Namespace"), ("apiextensions.k8s.io/v1", "CustomResourceDefinition")];
+const CLUSTER_KINDS: [(&str, &str); 2] = [("v1", "Namespace"), ("apiextensions.k8s.io/v1", "CustomResourceDefinition")];
 
 impl Manifest {
     /// An object that the files do not hold.
@@ -130,15 +129,19 @@ impl Manifests {
     fn add(&mut self, source: Source, namespace: &str, problems: &mut Vec<String>) {
         let (file, node) = (source.file.clone(), source.node.clone());
         let (Some(api_version), Some(kind)) = (node.text("apiVersion"), node.text("kind")) else {
+            // Kustomize needs neither.
+            let name = file.rsplit('/').next().unwrap_or_default();
+            if ["kustomization.yaml", "kustomization.yml"].contains(&name) {
+                self.pass_over(&file, node.place, "Kustomization");
+                return;
+            }
             problems.push(at(&file, Some(node.place), "not an object of Kubernetes: apiVersion or kind is missing"));
             return;
         };
-        if api_version.starts_with("kustomize.config.k8s.io/") || api_version.starts_with("kustomize.toolkit.fluxcd.io/") {
-            self.notes.push(at(
-                &file,
-                Some(node.place),
-                &format!("{kind} is ignored; to use it: kubectl kustomize DIR | aviary simulate -f -"),
-            ));
+        if api_version.starts_with("kustomize.config.k8s.io/")
+            || api_version.starts_with("kustomize.toolkit.fluxcd.io/")
+        {
+            self.pass_over(&file, node.place, kind);
             return;
         }
         if kind.ends_with("List") && node.get("items").is_some() {
@@ -160,6 +163,11 @@ impl Manifests {
         self.insert(Manifest { object, source: Some(source) });
     }
 
+    fn pass_over(&mut self, file: &str, place: Place, kind: &str) {
+        let note = format!("{kind} is ignored; to use it: kubectl kustomize DIR | aviary simulate -f -");
+        self.notes.push(at(file, Some(place), &note));
+    }
+
     fn insert(&mut self, manifest: Manifest) {
         let key = |manifest: &Manifest| {
             [manifest.group(), manifest.kind(), manifest.namespace(), manifest.name()].map(str::to_owned)
@@ -176,9 +184,9 @@ impl Manifests {
 
     /// The object of this group, kind and name.
     pub(crate) fn find(&self, group: &str, kind: &str, namespace: &str, name: &str) -> Option<&Manifest> {
-        self.objects.iter().find(|manifest| {
-            manifest.is(group, kind) && manifest.namespace() == namespace && manifest.name() == name
-        })
+        self.objects
+            .iter()
+            .find(|manifest| manifest.is(group, kind) && manifest.namespace() == namespace && manifest.name() == name)
     }
 
     /// All objects of a kind.
@@ -205,7 +213,9 @@ mod tests {
 
     #[test]
     fn objects_get_a_namespace_unless_they_have_none() {
-        let text = format!("{SECRET}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: n}}\n---\n{SECRET}  namespace: n\n");
+        let text = format!(
+            "{SECRET}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: n}}\n---\n{SECRET}  namespace: n\n"
+        );
         let titles: Vec<String> = parse(&text).unwrap().objects.iter().map(Manifest::title).collect();
         assert_eq!(titles, ["Secret shop/s", "Namespace n", "Secret n/s"]);
     }
@@ -230,7 +240,8 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_told_with_its_line() {
-        let problems = parse("a: 1\n---\napiVersion: v1\nkind: Secret\nmetadata: {}\n---\n- 1\n").expect_err("no object");
+        let problems =
+            parse("a: 1\n---\napiVersion: v1\nkind: Secret\nmetadata: {}\n---\n- 1\n").expect_err("no object");
         assert_eq!(problems.len(), 3, "{problems:?}");
         assert!(problems[0].starts_with("a.yaml:1:1: not an object of Kubernetes"), "{problems:?}");
         assert_eq!(problems[1], "a.yaml:5:1: Secret: metadata.name is missing or no text");

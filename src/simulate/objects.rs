@@ -112,9 +112,9 @@ async fn create_one(client: &Client, manifest: &Manifest, manifests: &Manifests)
     let version = manifest.api_version().rsplit('/').next().unwrap_or_default();
     let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let definitions = manifests.of("apiextensions.k8s.io", "CustomResourceDefinition");
-    let names = definitions.map(|definition| &definition.object["spec"]).find(|spec| {
-        spec["group"] == group && spec["names"]["kind"] == kind
-    });
+    let names = definitions
+        .map(|definition| &definition.object["spec"])
+        .find(|spec| spec["group"] == group && spec["names"]["kind"] == kind);
     let mut namespace = Some(manifest.namespace()).filter(|namespace| !namespace.is_empty());
     if let Some(spec) = names {
         if let Some(plural) = spec["names"]["plural"].as_str() {

@@ -101,7 +101,12 @@ impl Releases {
                 if let Some(config) = &release.config
                     && manifests.find("", config_kind(config), subject.namespace(), &config.name).is_none()
                 {
-                    let message = format!("there is no {} {} in namespace {}", config_kind(config), config.name, subject.namespace());
+                    let message = format!(
+                        "there is no {} {} in namespace {}",
+                        config_kind(config),
+                        config.name,
+                        subject.namespace()
+                    );
                     problems.push(scenario.problem(&format!("{path}.config.name"), message));
                 }
                 releases.planned.push(Planned { at, subject: index, image, config: release.config.clone() });

@@ -175,7 +175,11 @@ pub(crate) struct RowReport {
     pub(crate) sample: Option<Totals>,
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are far below 2^53 and never negative")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts are far below 2^53 and never negative"
+)]
 fn whole(number: f64) -> u64 {
     number.round().max(0.0) as u64
 }
@@ -206,8 +210,11 @@ impl Report {
 
     /// The report of a simulation.
     pub(crate) fn of(outcome: &Outcome, subjects: &[Subject], releases: &Releases, seed: u64) -> Report {
-        let canaries: Vec<CanaryReport> =
-            subjects.iter().enumerate().filter_map(|(index, subject)| canary(index, subject, outcome, releases)).collect();
+        let canaries: Vec<CanaryReport> = subjects
+            .iter()
+            .enumerate()
+            .filter_map(|(index, subject)| canary(index, subject, outcome, releases))
+            .collect();
         let verdict = canaries.iter().map(|canary| canary.verdict).max().unwrap_or(Verdict::NotUnderstood);
         Report {
             api_version: API_VERSION,
@@ -251,10 +258,10 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
     for alert in outcome.observed.alerts.iter().filter(|alert| alert.canary == subject.id()) {
         let at_seconds = seconds(alert.at);
         let position = timeline.partition_point(|row| row.at_seconds <= at_seconds);
-        let (phase, weight) = position.checked_sub(1).and_then(|before| timeline.get(before)).map_or(
-            (Phase::Uninitialized, 0),
-            |before| (before.phase, before.weight),
-        );
+        let (phase, weight) = position
+            .checked_sub(1)
+            .and_then(|before| timeline.get(before))
+            .map_or((Phase::Uninitialized, 0), |before| (before.phase, before.weight));
         let row = RowReport {
             at_seconds,
             phase,
@@ -360,14 +367,18 @@ fn reasons(verdict: Verdict, tracked: &Tracked, outcome: &Outcome, nothing_plann
     let first_row = tracked.runs.last().map_or(0, |run| run.first_row);
     let rows = tracked.rows.get(first_row..).unwrap_or_default();
     // The last ones decided it; one that repeats is told once, as it was last.
-    let mut warnings: Vec<&str> = Vec::new();
+    let mut warnings: Vec<(&str, usize)> = Vec::new();
     for row in rows.iter().rev().filter(|row| row.kind == RowKind::Warning) {
-        let is_new = warnings.iter().all(|known| without_numbers(known) != without_numbers(&row.message));
-        if is_new && warnings.len() < TOLD {
-            warnings.push(&row.message);
+        let same = |(known, _): &&mut (&str, usize)| without_numbers(known) == without_numbers(&row.message);
+        match warnings.iter_mut().find(same) {
+            Some((_, count)) => *count += 1,
+            None => warnings.push((&row.message, 1)),
         }
     }
-    reasons.extend(warnings.into_iter().rev().map(str::to_owned));
+    reasons.extend(warnings.into_iter().take(TOLD).rev().map(|(message, count)| match count {
+        1 => message.to_owned(),
+        _ => format!("{message} ({count} times, this is the last one)"),
+    }));
     reasons
 }
 

@@ -125,9 +125,9 @@ pub(crate) fn loads(
     let mut loads = BTreeMap::new();
     for load in &scenario.load {
         for (namespace, service) in services(load, subjects) {
-            let is_of_canary = subjects.iter().any(|subject| {
-                subject.namespace() == namespace && subject.canary.service.apex() == service
-            });
+            let is_of_canary = subjects
+                .iter()
+                .any(|subject| subject.namespace() == namespace && subject.canary.service.apex() == service);
             let otherwise = if is_of_canary && load.headers.is_empty() { default } else { 0.0 };
             let present = loads.entry((namespace, service, load.headers.clone())).or_insert(otherwise);
             if load.window.holds(at) {
@@ -142,7 +142,9 @@ fn services(load: &Load, subjects: &[Subject]) -> Vec<(String, String)> {
     let in_namespace = |namespace: &str| load.namespace.as_deref().is_none_or(|wanted| wanted == namespace);
     let subjects = subjects.iter().filter(|subject| in_namespace(subject.namespace()));
     match &load.service {
-        None => subjects.map(|subject| (subject.namespace().to_owned(), subject.canary.service.apex().to_owned())).collect(),
+        None => {
+            subjects.map(|subject| (subject.namespace().to_owned(), subject.canary.service.apex().to_owned())).collect()
+        }
         Some(service) => {
             let mut namespaces: BTreeSet<String> = subjects
                 .filter(|subject| names_of(subject).contains(service))
@@ -192,7 +194,9 @@ pub(crate) fn dangling(scenario: &Scenario, subjects: &[Subject], releases: &Rel
             problems.push(scenario.problem(&path, message));
         } else if images.is_empty() {
             let all: Vec<String> = (0..subjects.len())
-                .flat_map(|subject| [releases.images_of("current", subject), releases.images_of("new", subject)].concat())
+                .flat_map(|subject| {
+                    [releases.images_of("current", subject), releases.images_of("new", subject)].concat()
+                })
                 .filter_map(|image| super::releases::tag(&image).map(str::to_owned))
                 .collect();
             let known = ["current", "new", "primary", "canary"].into_iter().chain(all.iter().map(String::as_str));

@@ -40,7 +40,8 @@ impl ExprVisitor for Names {
 mod tests {
     #[test]
     fn names_are_found_wherever_they_stand() {
-        let query = "histogram_quantile(0.99, sum(rate(a_bucket{b=\"c\"}[1m])) by (le)) / (d offset 1m) or sum by (e) (f)";
+        let query =
+            "histogram_quantile(0.99, sum(rate(a_bucket{b=\"c\"}[1m])) by (le)) / (d offset 1m) or sum by (e) (f)";
         assert_eq!(super::names(query).into_iter().collect::<Vec<_>>(), ["a_bucket", "d", "f"]);
         assert!(super::names("avg:datadog{x}.as_count()").is_empty());
     }

@@ -12,7 +12,6 @@ use super::manifests::{Manifest, Manifests};
 /// A canary that can be run.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
-    pub(crate) manifest: Manifest,
     pub(crate) canary: ValidatedCanary,
     /// `spec.provider`, or else `--mesh-provider`.
     pub(crate) provider: String,
@@ -60,11 +59,16 @@ impl Subject {
     }
 }
 
-/// All canaries, in the order of the input.
+/// All canaries, in the order of the input. `is_provider_given` says whether the provider of canaries without one was chosen,
+/// and not just left as it is.
 ///
 /// # Errors
 /// Every canary that cannot be run, with every reason; or that there is none.
-pub(crate) fn subjects(manifests: &Manifests, config: &ControllerConfig) -> Result<Vec<Subject>, Vec<String>> {
+pub(crate) fn subjects(
+    manifests: &Manifests,
+    config: &ControllerConfig,
+    is_provider_given: bool,
+) -> Result<Vec<Subject>, Vec<String>> {
     let mut subjects = Vec::new();
     let mut problems = Vec::new();
     for manifest in manifests.of(aviary_crds::names::GROUP, "Canary") {
@@ -72,6 +76,10 @@ pub(crate) fn subjects(manifests: &Manifests, config: &ControllerConfig) -> Resu
             let known = aviary_crds::names::API_VERSION;
             let message = format!("apiVersion {} is not supported; supported: {known}", manifest.api_version());
             problems.push(manifest.message("apiVersion", &message));
+            continue;
+        }
+        if !is_provider_given && let Some(message) = meant_for_another(manifest) {
+            problems.push(manifest.message("spec", &message));
             continue;
         }
         match understand(manifest, config) {
@@ -85,6 +93,34 @@ pub(crate) fn subjects(manifests: &Manifests, config: &ControllerConfig) -> Resu
     if problems.is_empty() { Ok(subjects) } else { Err(problems) }
 }
 
+/// Says that a canary without a provider refers to something that Istio has no use for. Flagger's manifests leave the
+/// provider to its flag; run as an Istio canary, such a one would show something that never happens.
+fn meant_for_another(manifest: &Manifest) -> Option<String> {
+    let spec = &manifest.object["spec"];
+    if spec["provider"].as_str().is_some_and(|provider| !provider.is_empty()) {
+        return None;
+    }
+    let is_set = |value: &serde_json::Value| !value.is_null() && *value != serde_json::json!([]);
+    let annotations = manifest.object["metadata"]["annotations"].as_object();
+    let (sign, providers) = if is_set(&spec["ingressRef"]) {
+        ("spec.ingressRef", "nginx or skipper")
+    } else if is_set(&spec["routeRef"]) {
+        ("spec.routeRef", "apisix")
+    } else if is_set(&spec["upstreamRef"]) {
+        ("spec.upstreamRef", "gloo")
+    } else if is_set(&spec["service"]["gatewayRefs"]) {
+        ("spec.service.gatewayRefs", "gatewayapi:v1")
+    } else if annotations.is_some_and(|annotations| annotations.contains_key("kuma.io/mesh")) {
+        ("the annotation kuma.io/mesh", "kuma")
+    } else {
+        return None;
+    };
+    Some(format!(
+        "spec.provider is not set, and {sign} is for provider {providers}, which is not supported yet; to run it with Istio \
+         nevertheless: --mesh-provider=istio"
+    ))
+}
+
 fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject, String> {
     let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| error.to_string())?;
     if let Some(refusal) = config.refusal(&object) {
@@ -94,7 +130,7 @@ fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject,
     let canary = ValidatedCanary::parse(&canary, &config.validation).map_err(|problems| problems.to_string())?;
     let provider = canary.provider.clone().filter(|provider| !provider.is_empty());
     let provider = provider.unwrap_or_else(|| config.providers.mesh_provider.clone());
-    Ok(Subject { manifest: manifest.clone(), canary, provider })
+    Ok(Subject { canary, provider })
 }
 
 /// A limit in words: `min 99`, `max 500`.

@@ -140,7 +140,8 @@ fn verdict(canary: &CanaryReport, painter: &Painter, out: &mut dyn Write) -> io:
     }
     let requests = canary.requests;
     writeln!(out, "  {:<26}{:>10}{:>10}", "", "REQUESTS", "FAILED")?;
-    let mut row = |name: &str, totals: Totals| writeln!(out, "  {name:<26}{:>10}{:>10}", totals.requests, totals.failed);
+    let mut row =
+        |name: &str, totals: Totals| writeln!(out, "  {name:<26}{:>10}{:>10}", totals.requests, totals.failed);
     row("users", requests.total)?;
     row("  answered by the primary", requests.primary)?;
     row("  answered by the canary", requests.canary)?;

@@ -58,6 +58,12 @@ pub(crate) struct Row {
     pub(crate) sample: Option<WorkloadTotals>,
 }
 
+impl Row {
+    fn is_event(&self) -> bool {
+        matches!(self.kind, RowKind::Normal | RowKind::Warning)
+    }
+}
+
 /// From a new revision to its end.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Run {
@@ -77,7 +83,6 @@ pub(crate) struct Tracked {
     pub(crate) runs: Vec<Run>,
     /// Text of the condition `Promoted`.
     pub(crate) condition: String,
-    pub(crate) failed_checks: i64,
     pub(crate) is_deleted: bool,
     /// When phase, weight or revision changed last.
     pub(crate) changed: Instant,
@@ -86,6 +91,8 @@ pub(crate) struct Tracked {
     revision: Option<String>,
     rounds: u64,
     sampled: WorkloadTotals,
+    /// The first row whose step has not stored its status yet: an Event comes before the status, or after it.
+    unsettled: usize,
 }
 
 /// What a row needs to know besides.
@@ -107,13 +114,13 @@ impl Tracked {
             rows: Vec::new(),
             runs: Vec::new(),
             condition: String::new(),
-            failed_checks: 0,
             is_deleted: false,
             changed: Instant::now(),
             image: String::new(),
             revision: None,
             rounds: 0,
             sampled: WorkloadTotals::default(),
+            unsettled: 0,
         }
     }
 
@@ -154,7 +161,11 @@ impl Tracked {
         if let Some(condition) = condition {
             self.condition.clone_from(&condition.message);
         }
-        self.failed_checks = status.failed_checks;
+        // What was told in this instant led to this.
+        for row in self.rows.iter_mut().skip(self.unsettled).filter(|row| row.at == now && row.is_event()) {
+            (row.phase, row.weight) = (status.phase, status.canary_weight);
+        }
+        self.unsettled = self.rows.len();
         let before = std::mem::replace(&mut self.phase, status.phase);
         let is_new_revision = status.last_applied_spec != self.revision;
         if before == status.phase && self.weight == status.canary_weight && !is_new_revision {
@@ -217,9 +228,9 @@ fn canary_totals(traffic: &Traffic, subject: &Subject) -> WorkloadTotals {
 }
 
 fn has_labels(metric: &prometheus::proto::Metric, wanted: &[(&str, &str)]) -> bool {
-    wanted.iter().all(|(name, value)| {
-        metric.get_label().iter().any(|label| label.name() == *name && label.value() == *value)
-    })
+    wanted
+        .iter()
+        .all(|(name, value)| metric.get_label().iter().any(|label| label.name() == *name && label.value() == *value))
 }
 
 /// Check rounds until now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aviary_actors::{Clock, Controller, ControllerConfig, Metrics, checks};
-use aviary_providers::{Objects, ObjectKind, traffic};
+use aviary_providers::{ObjectKind, Objects, traffic};
 use aviary_rollout::Plan;
 use aviary_sim::Cluster;
 use aviary_sim::calls::CallCounts;
@@ -16,9 +16,9 @@ use aviary_sim::faults::RuleId;
 use aviary_sim::store::StoreEvent;
 use aviary_sim::traffic::{Behaviour, BehaviourMatch, Latency, TrafficOptions, TrafficReport};
 use jiff::Timestamp;
+use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
-use kube::Client;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
@@ -342,14 +342,17 @@ impl World<'_> {
                 let versions: Vec<_> = general.into_iter().chain(by_tag).map(|(_, version)| version).collect();
                 let conduct = versions.iter().fold(Conduct::default(), |below, version| over(below, version.at(at)));
                 let start_delay = versions.iter().rev().find_map(|version| version.startup_delay);
-                self.set_pods(&image, conduct.pods, start_delay, versions.iter().any(|version| {
-                    version.changes.iter().any(|change| change.conduct.pods.is_some())
-                }));
-                let sides = [("primary", subject.canary.target.primary_name()), ("canary", subject.target().to_owned())];
+                self.set_pods(
+                    &image,
+                    conduct.pods,
+                    start_delay,
+                    versions.iter().any(|version| version.changes.iter().any(|change| change.conduct.pods.is_some())),
+                );
+                let sides =
+                    [("primary", subject.canary.target.primary_name()), ("canary", subject.target().to_owned())];
                 for (side, workload) in sides {
                     let of_side = scenario.versions.get(side).map(|version| version.at(at)).unwrap_or_default();
-                    let pods =
-                        BehaviourMatch::image(&image).in_namespace(subject.namespace()).of_workload(&workload);
+                    let pods = BehaviourMatch::image(&image).in_namespace(subject.namespace()).of_workload(&workload);
                     self.cluster.traffic().set_behaviour(pods, behaviour(over(conduct, of_side)));
                 }
             }
@@ -370,9 +373,8 @@ impl World<'_> {
     }
 
     fn reports(&self) -> Vec<TrafficReport> {
-        let report = |subject: &Subject| {
-            self.cluster.traffic().report(subject.namespace(), subject.canary.service.apex())
-        };
+        let report =
+            |subject: &Subject| self.cluster.traffic().report(subject.namespace(), subject.canary.service.apex());
         self.setup.subjects.iter().map(report).collect()
     }
 
@@ -452,13 +454,9 @@ fn inline_queries(setup: &Setup) -> BTreeMap<String, String> {
     }
     let mut queries = BTreeMap::new();
     for subject in &setup.subjects {
-        let plan_settings =
-            aviary_rollout::Settings { outage: setup.config.outage, routed: true, cluster_name: None };
-        let seen = aviary_providers::Subject {
-            canary: &subject.canary,
-            settings: &setup.config.providers,
-            objects: &Nothing,
-        };
+        let plan_settings = aviary_rollout::Settings { outage: setup.config.outage, routed: true, cluster_name: None };
+        let seen =
+            aviary_providers::Subject { canary: &subject.canary, settings: &setup.config.providers, objects: &Nothing };
         // Both were found when the canary was understood.
         let (Ok(plan), Ok(traffic)) = (Plan::new(&subject.canary, &plan_settings), traffic::for_subject(&seen)) else {
             continue;

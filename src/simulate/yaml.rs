@@ -108,22 +108,31 @@ impl Node {
     /// Where a field stands, given by its path (`spec.analysis.metrics[0].name`): its key, or else the place of the
     /// deepest field above it that exists.
     pub(crate) fn place_of(&self, path: &str) -> Place {
-        let mut node = self;
-        let mut place = self.place;
-        for segment in path.split(['.', '[']) {
-            let entry = match (segment.strip_suffix(']'), &node.content) {
-                (Some(index), Content::List(items)) => {
-                    index.parse().ok().and_then(|index: usize| items.get(index)).map(|item| (item.place, item))
+        match &self.content {
+            Content::List(items) => {
+                let index = path.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+                let item = index.and_then(|(index, rest)| Some((items.get(index.parse::<usize>().ok()?)?, rest)));
+                item.map_or(self.place, |(item, rest)| item.place_of(rest.trim_start_matches('.')))
+            }
+            // Keys may have dots of their own, as tags do.
+            Content::Map(entries) => {
+                let entry = entries.iter().find_map(|(key, node)| {
+                    let rest = path.strip_prefix(&key.text)?;
+                    (rest.is_empty() || rest.starts_with(['.', '['])).then_some((key, node, rest))
+                });
+                match entry {
+                    Some((key, node, rest)) => node.place_below(key.place, rest),
+                    None => self.place,
                 }
-                (None, Content::Map(entries)) => {
-                    entries.iter().find(|(key, _)| key.text == segment).map(|(key, node)| (key.place, node))
-                }
-                _ => None,
-            };
-            let Some((found, next)) = entry else { break };
-            (place, node) = (found, next);
+            }
+            Content::Scalar(_) => self.place,
         }
-        place
+    }
+
+    /// The place of a field of the value of an entry; that of the entry's key, if there is no such field.
+    fn place_below(&self, key: Place, rest: &str) -> Place {
+        let found = self.place_of(rest.trim_start_matches('.'));
+        if rest.is_empty() || found == self.place { key } else { found }
     }
 }
 
@@ -249,6 +258,7 @@ mod tests {
         assert_eq!(place("spec.metrics[1].missing"), "5:7");
         assert_eq!(place("spec.metrics[7].name"), "2:3");
         assert_eq!(place("status"), "1:1");
+        assert_eq!(one("versions:\n  6.0.1:\n    pods: x\n").place_of("versions.6.0.1.pods").to_string(), "3:5");
     }
 
     #[test]

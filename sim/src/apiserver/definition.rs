@@ -134,7 +134,7 @@ pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
 /// of the same name given at start or through the API replaces them.
 pub(crate) fn preinstalled() -> Vec<Value> {
     let istio = |kind: &str, plural: &str, short: &str| {
-        permissive("networking.istio.io", kind, plural, short, &["v1", "v1beta1"])
+        permissive("networking.istio.io", kind, plural, short, &["v1", "v1beta1", "v1alpha3"])
     };
     let flagger = |kind: &str, plural: &str, short: &str| permissive("flagger.app", kind, plural, short, &["v1beta1"]);
     vec![

@@ -58,8 +58,7 @@ const FROM_START: Field = field(
 );
 const NAMESPACE: Field = field("namespace", Shape::Text, "Namespace. Default: every namespace.");
 const ERROR_RATE: Field = field("errorRate", Shape::Ratio, "Part of the requests that fails, 0 to 1.");
-const ERROR_CODE: Field =
-    field("errorCode", Shape::Whole(400, 599), "HTTP status of requests that fail. Default 500.");
+const ERROR_CODE: Field = field("errorCode", Shape::Whole(400, 599), "HTTP status of requests that fail. Default 500.");
 const LATENCY: Field = field("latency", Shape::Object(LATENCY_FIELDS), "How long requests take.");
 const PODS: Field = field(
     "pods",
@@ -84,7 +83,11 @@ const VERSION: &[Field] = &[
 const VERSION_CHANGE: &[Field] = &[FROM, UNTIL, ERROR_RATE, ERROR_CODE, LATENCY, PODS];
 
 const LOAD: &[Field] = &[
-    field("service", Shape::Text, "Name of a service, such as podinfo or podinfo-canary. Default: that of every canary."),
+    field(
+        "service",
+        Shape::Text,
+        "Name of a service, such as podinfo or podinfo-canary. Default: that of every canary.",
+    ),
     NAMESPACE,
     field("headers", Shape::Map(&Shape::Text), "Headers that these users send; they come on top of the others."),
     required("requestsPerSecond", Shape::Number, "Requests per second."),
@@ -155,7 +158,14 @@ const API_FAULT: &[Field] = &[
     required(
         "fault",
         Shape::Choice(&[
-            "Error", "Conflict", "TooManyRequests", "Delay", "LoseResponse", "DropWatches", "Restart", "Compact",
+            "Error",
+            "Conflict",
+            "TooManyRequests",
+            "Delay",
+            "LoseResponse",
+            "DropWatches",
+            "Restart",
+            "Compact",
         ]),
         "Error: calls are refused with `status`. Conflict: with 409. TooManyRequests: with 429 and `retryAfter`. Delay: \
          calls take `delay` longer. LoseResponse: calls take effect and their answers are lost. DropWatches: watches \
@@ -166,7 +176,11 @@ const API_FAULT: &[Field] = &[
     UNTIL,
     field("probability", Shape::Ratio, "Which part of the calls is hit, drawn from the seed. Default 1."),
     field("times", Shape::Whole(1, u64::MAX), "How many calls are hit at most. Default: no limit."),
-    field("resource", Shape::Text, "Only calls about this resource, in the plural: deployments, canaries. Default: all."),
+    field(
+        "resource",
+        Shape::Text,
+        "Only calls about this resource, in the plural: deployments, canaries. Default: all.",
+    ),
     field(
         "verbs",
         Shape::List(&Shape::Choice(&["get", "list", "watch", "create", "update", "patch", "delete"])),
@@ -199,8 +213,16 @@ pub(crate) const SCENARIO: &[Field] = &[
     field("description", Shape::Text, "What the scenario is about; shown above the timeline."),
     field("seed", Shape::Whole(0, u64::MAX), "Decides everything random. Default 1."),
     field("timeLimit", Shape::Duration, "Time after the first release at which waiting ends. Default 6h."),
-    field("warmUp", Shape::Duration, "Time between the initialization of the canaries and the first release. Default 1m."),
-    field("load", Shape::List(&Shape::Object(LOAD)), "Users. Default: 20 requests per second to each canary's service."),
+    field(
+        "warmUp",
+        Shape::Duration,
+        "Time between the initialization of the canaries and the first release. Default 1m.",
+    ),
+    field(
+        "load",
+        Shape::List(&Shape::Object(LOAD)),
+        "Users. Default: 20 requests per second to each canary's service.",
+    ),
     field(
         "versions",
         Shape::Map(&Shape::Object(VERSION)),
