@@ -400,7 +400,7 @@ fn the_process_exits_with_the_verdict() {
     let errors = root().join("docs/scenarios/errors.yaml").display().to_string();
     let application = root().join("docs/scenarios/app").display().to_string();
     assert_eq!(exit(&["-f", &application, "--scenario", &errors], "").0, Some(1));
-    let (code, out, messages) = exit(&["-f", "-"], "apiVersion: v1\n\tkind: x\n");
+    let (code, out, messages) = exit(&["-f", "-"], "apiVersion: v1\nkind: [\n");
     assert_eq!((code, out.as_str()), (Some(2), ""), "{messages}");
     assert!(messages.starts_with("error: standard input:2:"), "{messages}");
     assert_eq!(

@@ -214,10 +214,10 @@ mod tests {
     #[test]
     fn objects_get_a_namespace_unless_they_have_none() {
         let text = format!(
-            "{SECRET}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: n}}\n---\n{SECRET}  namespace: n\n"
+            "{SECRET}---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: one}}\n---\n{SECRET}  namespace: one\n"
         );
         let titles: Vec<String> = parse(&text).unwrap().objects.iter().map(Manifest::title).collect();
-        assert_eq!(titles, ["Secret shop/s", "Namespace n", "Secret n/s"]);
+        assert_eq!(titles, ["Secret shop/s", "Namespace one", "Secret one/s"]);
     }
 
     #[test]
@@ -246,6 +246,6 @@ mod tests {
         assert!(problems[0].starts_with("a.yaml:1:1: not an object of Kubernetes"), "{problems:?}");
         assert_eq!(problems[1], "a.yaml:5:1: Secret: metadata.name is missing or no text");
         let problems = parse("a: {\n").expect_err("no YAML");
-        assert!(problems[0].starts_with("a.yaml:2:1: "), "{problems:?}");
+        assert!(problems[0].starts_with("a.yaml:1:4: "), "{problems:?}");
     }
 }

@@ -356,6 +356,7 @@ fn reasons(verdict: Verdict, tracked: &Tracked, outcome: &Outcome, nothing_plann
             ));
         }
         Verdict::NotInitialized => reasons.push("the canary was not initialized within an hour".to_owned()),
+        Verdict::Deleted => reasons.push("the canary was deleted".to_owned()),
         Verdict::Promoted | Verdict::RolledBack if !tracked.condition.is_empty() => {
             reasons.push(tracked.condition.clone());
         }
@@ -364,8 +365,16 @@ fn reasons(verdict: Verdict, tracked: &Tracked, outcome: &Outcome, nothing_plann
     if verdict == Verdict::Promoted {
         return reasons;
     }
-    let first_row = tracked.runs.last().map_or(0, |run| run.first_row);
+    let first_row = match tracked.runs.last() {
+        Some(run) => run.first_row,
+        None if verdict == Verdict::NotInitialized => 0,
+        None => tracked.rows.iter().position(|row| !row.is_event()).unwrap_or(tracked.rows.len()),
+    };
     let rows = tracked.rows.get(first_row..).unwrap_or_default();
+    if verdict == Verdict::NotReleased {
+        // Why nothing happens is no warning where somebody wanted it so.
+        reasons.extend(rows.iter().rev().find(|row| row.kind == RowKind::Normal).map(|row| row.message.clone()));
+    }
     // The last ones decided it; one that repeats is told once, as it was last.
     let mut warnings: Vec<(&str, usize)> = Vec::new();
     for row in rows.iter().rev().filter(|row| row.kind == RowKind::Warning) {

@@ -465,12 +465,31 @@ fn contradictions(node: &Node, problems: &mut Vec<Problem>) {
             refuse(action, path, "only a Canary can be suspended");
         }
     }
+    if let Some(Node { content: yaml::Content::Map(metrics), .. }) = node.get("metrics") {
+        for (name, metric) in metrics {
+            let path = format!("metrics.{}", name.text);
+            one_answer(metric, &path, problems);
+            for (index, change) in metric.get("changes").map(Node::items).unwrap_or_default().iter().enumerate() {
+                one_answer(change, &format!("{path}.changes[{index}]"), problems);
+            }
+        }
+    }
     windows(node, "", problems);
+}
+
+/// A metric has a value, no value, or an error.
+fn one_answer(node: &Node, path: &str, problems: &mut Vec<Problem>) {
+    let has_no_data = node.get("noData").is_some_and(|flag| flag.to_value() == true);
+    let answers = [node.get("value").is_some(), has_no_data, node.get("error").is_some()];
+    if answers.iter().filter(|is_given| **is_given).count() > 1 {
+        let message = "give one of value, noData and error".to_owned();
+        problems.push(Problem { place: node.place, path: path.to_owned(), message });
+    }
 }
 
 /// No window may end before it begins.
 fn windows(node: &Node, path: &str, problems: &mut Vec<Problem>) {
-    use super::yaml::Content;
+    use yaml::Content;
     match &node.content {
         Content::Scalar(_) => {}
         Content::List(items) => {

@@ -59,7 +59,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    fn is_event(&self) -> bool {
+    /// Whether the operator told it.
+    pub(crate) fn is_event(&self) -> bool {
         matches!(self.kind, RowKind::Normal | RowKind::Warning)
     }
 }

@@ -108,31 +108,25 @@ impl Node {
     /// Where a field stands, given by its path (`spec.analysis.metrics[0].name`): its key, or else the place of the
     /// deepest field above it that exists.
     pub(crate) fn place_of(&self, path: &str) -> Place {
-        match &self.content {
-            Content::List(items) => {
-                let index = path.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-                let item = index.and_then(|(index, rest)| Some((items.get(index.parse::<usize>().ok()?)?, rest)));
-                item.map_or(self.place, |(item, rest)| item.place_of(rest.trim_start_matches('.')))
-            }
-            // Keys may have dots of their own, as tags do.
-            Content::Map(entries) => {
-                let entry = entries.iter().find_map(|(key, node)| {
-                    let rest = path.strip_prefix(&key.text)?;
-                    (rest.is_empty() || rest.starts_with(['.', '['])).then_some((key, node, rest))
-                });
-                match entry {
-                    Some((key, node, rest)) => node.place_below(key.place, rest),
-                    None => self.place,
-                }
-            }
-            Content::Scalar(_) => self.place,
+        let (mut node, mut place) = (self, self.place);
+        let mut rest = path;
+        loop {
+            let entry = match &node.content {
+                Content::List(items) => rest.strip_prefix('[').and_then(|rest| {
+                    let (index, rest) = rest.split_once(']')?;
+                    let item = items.get(index.parse::<usize>().ok()?)?;
+                    Some((item.place, item, rest))
+                }),
+                // Keys may have dots of their own, as tags do.
+                Content::Map(entries) => entries.iter().find_map(|(key, node)| {
+                    let rest = rest.strip_prefix(&key.text)?;
+                    (rest.is_empty() || rest.starts_with(['.', '['])).then_some((key.place, node, rest))
+                }),
+                Content::Scalar(_) => None,
+            };
+            let Some((found, next, remaining)) = entry else { return place };
+            (node, place, rest) = (next, found, remaining.trim_start_matches('.'));
         }
-    }
-
-    /// The place of a field of the value of an entry; that of the entry's key, if there is no such field.
-    fn place_below(&self, key: Place, rest: &str) -> Place {
-        let found = self.place_of(rest.trim_start_matches('.'));
-        if rest.is_empty() || found == self.place { key } else { found }
     }
 }
 
@@ -270,7 +264,7 @@ mod tests {
 
     #[test]
     fn errors_say_where() {
-        for (text, line) in [("a: 1\nb: [\n", 3), ("a: 1\n\tb: 2\n", 2), ("a: 1\nc: 2\na: 2\n", 3)] {
+        for (text, line) in [("a: 1\nb: [\n", 2), ("a: 1\nb: *c\n", 2), ("a: 1\nc: 2\na: 2\n", 3)] {
             let error = parse(text).expect_err(text);
             assert_eq!(error.place.map(|place| place.line), Some(line), "{text:?}: {error:?}");
             assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");

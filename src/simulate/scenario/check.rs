@@ -105,9 +105,7 @@ fn check_scalar(value: &Value, shape: &Shape) -> Result<(), String> {
             }
             _ => refuse(),
         },
-        (Shape::Duration, Value::String(text)) => {
-            parse_go_duration(text).map(drop).map_err(|error| format!("{error}; durations look like 90s, 1m30s, 500ms"))
-        }
+        (Shape::Duration, Value::String(text)) => parse_go_duration(text).map(drop).map_err(|error| error.to_string()),
         (Shape::Duration, Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(()),
         (Shape::Duration, Value::Number(_)) => {
             Err(format!("expected a duration with its unit, such as {value}s, not the number {value}"))
@@ -136,7 +134,8 @@ pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     best.filter(|(_, score)| *score >= NEAR).map(|(name, _)| name)
 }
 
-fn name(shape: &Shape) -> String {
+/// What a value must be, in words.
+pub(super) fn name(shape: &Shape) -> String {
     match shape {
         Shape::Text => "a text".to_owned(),
         Shape::Choice(choices) => format!("one of {}", choices.join(", ")),

@@ -201,7 +201,7 @@ const ACTION: &[Field] = &[
     ),
     field("apiVersion", Shape::Text, "API version of the object. Default: the one in use for the kind."),
     field("kind", Shape::Text, "Kind of the object. Default Canary."),
-    NAMESPACE,
+    field("namespace", Shape::Text, "Namespace of the object. Default: that of the first canary."),
     required("name", Shape::Text, "Name of the object."),
     field("patch", Shape::AnyObject, "A merge patch, with Patch: {spec: {analysis: {threshold: 1}}}."),
 ];
@@ -221,7 +221,7 @@ pub(crate) const SCENARIO: &[Field] = &[
     field(
         "load",
         Shape::List(&Shape::Object(LOAD)),
-        "Users. Default: 20 requests per second to each canary's service.",
+        "Users. Default: 100 requests per second to each canary's service.",
     ),
     field(
         "versions",

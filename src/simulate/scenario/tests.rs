@@ -37,7 +37,7 @@ releases:
             "4:23 versions.new.latency.median: expected a duration with its unit, such as 20s, not the number 20",
             "5:11 versions.new.pods: unknown value \"Crashloop\"; did you mean \"CrashLoop\"?",
             "7:3 load: expected a list, not an object",
-            "8:12 timeLimit: invalid duration \"forever\"; durations look like 90s, 1m30s, 500ms",
+            "8:12 timeLimit: expected a duration such as 30s or 1m30s",
             "10:18 webhooks.gate.status: expected a whole number from 100 to 599, not 99",
             "12:10 releases[0].tag: expected a text, not 6.1; put it in quotes",
         ]
@@ -60,6 +60,8 @@ actions:
   - {action: Suspend, kind: Service, name: a}
 prometheus:
   - {fault: Down, from: 2m, until: 90s}
+metrics:
+  a: {value: 1, error: 500}
 ";
     assert_eq!(
         problems(text),
@@ -68,6 +70,7 @@ prometheus:
             "4:5 actions[0]: patch is needed with action Patch, and only there",
             "5:5 actions[1]: only a Canary can be suspended",
             "7:29 prometheus[0].until: it must end after it begins",
+            "9:6 metrics.a: give one of value, noData and error",
         ]
     );
     assert_eq!(problems("a: [\n").len(), 1);
@@ -132,10 +135,10 @@ fn the_schema_is_up_to_date() {
 }
 
 /// Paths of all fields, without positions in lists and names in maps.
-fn fields(fields: &[Field], path: &str, found: &mut BTreeSet<String>) {
+fn paths(fields: &[Field], path: &str, found: &mut BTreeSet<String>) {
     fn inside(shape: &Shape, path: &str, found: &mut BTreeSet<String>) {
         match shape {
-            Shape::Object(of) => fields(of, path, found),
+            Shape::Object(of) => paths(of, path, found),
             Shape::List(of) | Shape::Map(of) => inside(of, path, found),
             _ => {}
         }
@@ -169,9 +172,45 @@ fn one_example_has_every_field() {
     let text = std::fs::read_to_string(docs().join("scenarios/everything.yaml")).unwrap();
     let scenario = Scenario::parse(&text).unwrap();
     let mut missing = BTreeSet::new();
-    fields(SCENARIO, "", &mut missing);
+    paths(SCENARIO, "", &mut missing);
     let mut found = BTreeSet::new();
     used(&scenario.node.unwrap().to_value(), &Shape::Object(SCENARIO), "", &mut found);
     let missing: Vec<_> = missing.difference(&found).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    // It cannot stand beside a value.
+    assert_eq!(missing, [".metrics.error"]);
+}
+
+/// One row of a table for each field.
+fn rows(fields: &[Field], path: &str, out: &mut String) {
+    fn below(shape: &Shape, path: &str, out: &mut String) {
+        match shape {
+            Shape::Object(fields) => rows(fields, path, out),
+            Shape::List(of) => below(of, &format!("{path}[]"), out),
+            Shape::Map(of) => below(of, &format!("{path}.NAME"), out),
+            _ => {}
+        }
+    }
+    for field in fields {
+        let path = if path.is_empty() { field.name.to_owned() } else { format!("{path}.{}", field.name) };
+        let required = if field.required { ", required" } else { "" };
+        out.push_str(&format!("| `{path}` | {}{required} | {} |\n", check::name(&field.shape), field.about));
+        below(&field.shape, &path, out);
+    }
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let path = docs().join("scenario.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let start = "<!-- Generated: UPDATE_GENERATED=1 cargo test -p aviary -->\n";
+    let end = "<!-- End of the generated part -->";
+    let (before, rest) = page.split_once(start).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let mut table = "| field | what | meaning |\n|---|---|---|\n".to_owned();
+    rows(SCENARIO, "", &mut table);
+    let wanted = format!("{before}{start}{table}{end}{after}");
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        std::fs::write(&path, &wanted).unwrap();
+    }
+    assert!(page == wanted || std::fs::read_to_string(&path).unwrap() == wanted, "docs/scenario.md is not up to date");
 }
