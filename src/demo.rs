@@ -27,6 +27,7 @@ use serde_json::json;
 
 use crate::args::{DemoArgs, RunArgs, Speed};
 use crate::embedded::{self, ServiceNames};
+use crate::requests::Requests;
 use crate::settings;
 pub use report::{Release, Report};
 use rollout::Rollout;
@@ -181,7 +182,7 @@ impl<'a> Demo<'a> {
         let verdict = self.rollout.verdict();
         let (cluster_time, real_time) = (self.cluster.clock().now().duration_since(started), real_started.elapsed());
         self.follow_for(SETTLING).await?;
-        let traffic = report::Requests::between(&traffic, &self.cluster.traffic().report(NAMESPACE, NAME), NAME);
+        let traffic = Requests::between(&traffic, &self.cluster.traffic().report(NAMESPACE, NAME), NAME);
         let calls = self.cluster.calls().since(&calls).of_client(OPERATOR);
         Ok(Release {
             version: version.to_owned(),

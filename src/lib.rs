@@ -4,10 +4,12 @@
 pub mod admin;
 pub mod api_calls;
 pub mod args;
+mod colors;
 pub mod demo;
 pub mod embedded;
 pub mod kubernetes;
 pub mod logging;
+pub mod requests;
 pub mod run;
 pub mod sandbox;
 pub mod settings;
@@ -62,9 +64,8 @@ fn run_demo(demo: args::DemoArgs, out: &mut dyn Write) -> anyhow::Result<ExitCod
         logging::init(LogLevel::Off, LogEncoding::Console).context("start logging")?;
     }
     let is_terminal = io::stdout().is_terminal();
-    let has_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let live = is_terminal && !demo.plain;
-    let color = is_terminal && !demo.no_color && !has_no_color;
+    let color = colors::are_wanted(demo.no_color);
     let report = demo::run(&demo::Options { live, color, ..demo::Options::from(demo) }, out).context("run the demo")?;
     Ok(if report.is_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -75,9 +76,7 @@ fn run_simulate(args: &args::SimulateArgs, out: &mut dyn Write) -> ExitCode {
         // Without a log the simulation is as good.
         let _ = logging::init(LogLevel::Off, LogEncoding::Console);
     }
-    let has_no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let color = io::stdout().is_terminal() && !args.no_color && !has_no_color;
-    match simulate::run(args, color, out, &mut io::stderr()) {
+    match simulate::run(args, colors::are_wanted(args.no_color), out, &mut io::stderr()) {
         Ok(report) => ExitCode::from(report.exit_code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

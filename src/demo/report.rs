@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use aviary_crds::Phase;
 use aviary_crds::duration::format_go_duration;
-use aviary_crds::names::PRIMARY_SUFFIX;
-use aviary_sim::traffic::{TrafficReport, WorkloadTotals};
 
 use super::screen::Screen;
+use crate::requests::Requests;
 
 /// One release.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,33 +41,6 @@ impl Release {
         let why = last.split_once(" advancement ").map_or(last.as_str(), |(_, why)| why);
         let checks = if self.halts.len() == 1 { "check" } else { "checks" };
         format!("{} {} {checks} failed, the last one because of {why}.", self.message, self.halts.len())
-    }
-}
-
-/// Requests of users during a release, by the workload that answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Requests {
-    /// The new version.
-    pub canary: WorkloadTotals,
-    /// The version before, and once it is promoted the new one.
-    pub primary: WorkloadTotals,
-    /// Everything, that which nobody answered included.
-    pub all: WorkloadTotals,
-}
-
-impl Requests {
-    pub(super) fn between(before: &TrafficReport, after: &TrafficReport, target: &str) -> Requests {
-        let minus = |after: WorkloadTotals, before: WorkloadTotals| WorkloadTotals {
-            requests: after.requests - before.requests,
-            failures: after.failures - before.failures,
-        };
-        let of = |workload: &str| minus(after.workload(workload), before.workload(workload));
-        let all = |report: &TrafficReport| WorkloadTotals { requests: report.requests(), failures: report.failures() };
-        Requests {
-            canary: of(target),
-            primary: of(&format!("{target}{PRIMARY_SUFFIX}")),
-            all: minus(all(after), all(before)),
-        }
     }
 }
 

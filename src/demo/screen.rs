@@ -12,6 +12,7 @@ use prometheus::core::Collector;
 use super::rollout::{Line, Rollout};
 use super::{BAD, NAME, NAMESPACE, Options};
 use crate::args::Speed;
+use crate::colors::{self, BOLD, CYAN, DIM, GREEN, RED, YELLOW};
 
 /// Real time between two pictures.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(100);
@@ -19,14 +20,6 @@ const PICTURE_INTERVAL: Duration = Duration::from_millis(100);
 const PICTURE_INTERVAL_MAX: Duration = Duration::from_secs(5);
 /// Columns of a bar; one stands for 2.5 %.
 const BAR_WIDTH: u32 = 40;
-
-const RESET: &str = "\x1b[0m";
-const BOLD: &str = "\x1b[1m";
-const DIM: &str = "\x1b[2m";
-const RED: &str = "\x1b[31m";
-const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const CYAN: &str = "\x1b[36m";
 
 pub(super) struct Screen<'a> {
     out: &'a mut dyn Write,
@@ -176,7 +169,7 @@ impl<'a> Screen<'a> {
     }
 
     fn paint(&self, color: &str, text: &str) -> String {
-        if self.options.color { format!("{color}{text}{RESET}") } else { text.to_owned() }
+        colors::paint(self.options.color, color, text)
     }
 }
 

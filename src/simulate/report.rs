@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aviary_crds::Phase;
-use aviary_sim::traffic::{TrafficReport, WorkloadTotals};
+use aviary_sim::traffic::WorkloadTotals;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -11,6 +11,7 @@ use super::releases::Releases;
 use super::subject::Subject;
 use super::timeline::{CheckValue, RowKind, Run, Tracked};
 use super::world::Outcome;
+use crate::requests::Requests;
 
 /// Version of the JSON output.
 pub(crate) const API_VERSION: &str = "simulation.aviary.app/v1alpha1";
@@ -113,7 +114,7 @@ pub struct CanaryReport {
     /// Why, in order of weight.
     pub reasons: Vec<String>,
     pub(crate) releases: Vec<ReleaseReport>,
-    pub(crate) requests: Requests,
+    pub(crate) requests: RequestsReport,
     pub(crate) webhooks: Vec<WebhookReport>,
     pub(crate) timeline: Vec<RowReport>,
 }
@@ -132,7 +133,7 @@ pub(crate) struct ReleaseReport {
 /// Requests of users to the service since the first release, by who answered.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Requests {
+pub(crate) struct RequestsReport {
     pub(crate) total: Totals,
     pub(crate) primary: Totals,
     pub(crate) canary: Totals,
@@ -182,6 +183,17 @@ pub(crate) struct RowReport {
 )]
 fn whole(number: f64) -> u64 {
     number.round().max(0.0) as u64
+}
+
+impl From<Requests> for RequestsReport {
+    fn from(requests: Requests) -> RequestsReport {
+        RequestsReport {
+            total: requests.all.into(),
+            primary: requests.primary.into(),
+            canary: requests.canary.into(),
+            unanswered: requests.unanswered.into(),
+        }
+    }
 }
 
 impl From<WorkloadTotals> for Totals {
@@ -282,7 +294,7 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
         phase: tracked.phase,
         reasons: reasons(verdict, tracked, outcome, releases.planned.is_empty()),
         releases: tracked.runs.iter().map(|run| release(run, outcome)).collect(),
-        requests: requests(before, after, subject),
+        requests: Requests::between(before, after, subject.target()).into(),
         webhooks: outcome
             .observed
             .webhooks
@@ -320,21 +332,6 @@ fn release(run: &Run, outcome: &Outcome) -> ReleaseReport {
         verdict: of_run(run),
         start_seconds: seconds(run.started),
         duration_seconds: run.ended.map(|(at, _)| seconds(at) - seconds(run.started)),
-    }
-}
-
-fn requests(before: &TrafficReport, after: &TrafficReport, subject: &Subject) -> Requests {
-    let minus = |after: WorkloadTotals, before: WorkloadTotals| WorkloadTotals {
-        requests: after.requests - before.requests,
-        failures: after.failures - before.failures,
-    };
-    let of = |workload: &str| minus(after.workload(workload), before.workload(workload));
-    let all = |report: &TrafficReport| WorkloadTotals { requests: report.requests(), failures: report.failures() };
-    Requests {
-        total: minus(all(after), all(before)).into(),
-        primary: of(&subject.canary.target.primary_name()).into(),
-        canary: of(subject.target()).into(),
-        unanswered: of("unknown").into(),
     }
 }
 

@@ -8,14 +8,7 @@ use aviary_crds::duration::format_go_duration;
 
 use super::report::{CanaryReport, Report, RowReport, Totals, Verdict};
 use super::timeline::{CheckValue, RowKind};
-
-const RESET: &str = "\x1b[0m";
-const BOLD: &str = "\x1b[1m";
-const DIM: &str = "\x1b[2m";
-const RED: &str = "\x1b[31m";
-const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const CYAN: &str = "\x1b[36m";
+use crate::colors::{self, BOLD, CYAN, DIM, GREEN, RED, YELLOW};
 
 struct Painter {
     color: bool,
@@ -23,7 +16,7 @@ struct Painter {
 
 impl Painter {
     fn paint(&self, color: &str, text: &str) -> String {
-        if self.color && !color.is_empty() { format!("{color}{text}{RESET}") } else { text.to_owned() }
+        colors::paint(self.color, color, text)
     }
 }
 
