@@ -96,6 +96,8 @@ pub(crate) async fn create(client: &Client, manifests: &mut Manifests) -> Result
     for manifest in &manifests.objects {
         match create_one(client, manifest, manifests).await {
             Ok(()) => {}
+            // Every cluster has some.
+            Err(Error::Api(status)) if status.code == 409 && manifest.kind() == "Namespace" => {}
             Err(Error::Api(status)) => match refused(manifest, &status) {
                 Verdict::PassOver(note) => notes.push(manifest.message("", &note)),
                 Verdict::Refuse(refusals) => problems.extend(refusals),

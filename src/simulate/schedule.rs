@@ -16,6 +16,10 @@ const RESTART: Duration = Duration::from_secs(5);
 /// Watches are dropped this often by default.
 const DROP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Watches are dropped this often at most, so that a scenario without an end stays small: twelve hours of one drop every five
+/// seconds.
+const MOST_DROPS: usize = 10_000;
+
 /// Something to do. Numbers are positions in the scenario or in the list of releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Step {
@@ -52,11 +56,10 @@ pub(crate) fn schedule(scenario: &Scenario, releases: &Releases, limit: Duration
         steps.extend(until.map(|until| (until, Step::EndFault(index))));
         if fault.fault == ApiFaultKind::DropWatches {
             let every = fault.every.unwrap_or(DROP_INTERVAL).max(Duration::from_secs(1));
-            let mut at = fault.window.from.unwrap_or_default();
-            while at < until.unwrap_or(limit) {
-                steps.insert((at, Step::DropWatches(index)));
-                at += every;
-            }
+            let from = fault.window.from.unwrap_or_default();
+            let times = std::iter::successors(Some(from), |at| at.checked_add(every)).take(MOST_DROPS);
+            let times = times.take_while(|at| *at < until.unwrap_or(limit));
+            steps.extend(times.map(|at| (at, Step::DropWatches(index))));
         }
     }
     for (index, planned) in releases.planned.iter().enumerate() {
