@@ -143,7 +143,7 @@ pub(crate) fn limits(check: &MetricCheck) -> (Option<f64>, Option<f64>) {
 }
 
 /// Names of everything by name, for messages about names that do not exist.
-pub(crate) fn names<'a>(subjects: &'a [Subject]) -> BTreeMap<&'static str, Vec<&'a str>> {
+pub(crate) fn names(subjects: &[Subject]) -> BTreeMap<&'static str, Vec<&str>> {
     let mut names: BTreeMap<&'static str, Vec<&str>> = BTreeMap::new();
     for subject in subjects {
         names.entry("canary").or_default().push(subject.name());

@@ -154,7 +154,7 @@ pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Re
 impl World<'_> {
     async fn run(mut self, started: Timestamp, network: &Network) -> Outcome {
         let limit = Instant::now() + BOOTSTRAP_LIMIT;
-        let is_ready = self.follow(limit, |world| world.tracked.iter().all(|one| one.is_initialized())).await;
+        let is_ready = self.follow(limit, |world| world.tracked.iter().all(Tracked::is_initialized)).await;
         let mut is_complete = false;
         if is_ready {
             self.follow(Instant::now() + self.setup.scenario.warm_up(), |_| false).await;
