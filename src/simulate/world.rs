@@ -454,13 +454,14 @@ fn inline_queries(setup: &Setup) -> BTreeMap<String, String> {
     }
     let mut queries = BTreeMap::new();
     for subject in &setup.subjects {
-        let plan_settings = aviary_rollout::Settings { outage: setup.config.outage, routed: true, cluster_name: None };
+        let canary = &subject.canary;
         let seen =
-            aviary_providers::Subject { canary: &subject.canary, settings: &setup.config.providers, objects: &Nothing };
+            aviary_providers::Subject { canary, settings: &setup.config.providers, objects: &Nothing, cookies: None };
         // Both were found when the canary was understood.
-        let (Ok(plan), Ok(traffic)) = (Plan::new(&subject.canary, &plan_settings), traffic::for_subject(&seen)) else {
-            continue;
-        };
+        let Ok(traffic) = traffic::for_subject(&seen) else { continue };
+        let provider = traffic.capabilities(canary);
+        let settings = aviary_rollout::Settings { outage: setup.config.outage, provider, cluster_name: None };
+        let Ok(plan) = Plan::new(canary, &settings) else { continue };
         for check in checks::prepare(&plan, &seen, traffic) {
             if let (aviary_rollout::CheckKind::Query, Ok(query)) = (check.kind, check.query) {
                 queries.insert(query.text, check.name);
