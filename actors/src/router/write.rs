@@ -63,33 +63,8 @@ async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Re
             let params = PatchParams { field_manager, ..PatchParams::default() };
             api.patch(&key.name, &params, &Patch::Merge(patch)).await
         }
-        Verb::SetInSpec { generation, uid, path, value } => {
-            let params = PatchParams { field_manager, ..PatchParams::default() };
-            let operations = Verb::operations(*generation, uid, path, value);
-            let operations: json_patch::Patch = serde_json::from_value(operations)
-                .map_err(|error| WriteError::Failed(format!("{what} failed: {error}")))?;
-            let answer = api.patch(&key.name, &params, &Patch::<()>::Json(operations)).await;
-            if is_invalid(&answer) {
-                refresh(&api, cache, &key).await.map_err(|error| failed(what, &error))?;
-                // A test that fails and a value that is refused are answered alike.
-                if !is_of_generation(cache, &key, *generation, uid) {
-                    return Err(WriteError::Conflict);
-                }
-            }
-            answer
-        }
     };
     settle(&api, cache, &key, answer, what).await
-}
-
-fn is_invalid(answer: &kube::Result<DynamicObject>) -> bool {
-    matches!(answer, Err(kube::Error::Api(status)) if status.code == 422)
-}
-
-fn is_of_generation(cache: &Cache, key: &ObjectKey, generation: i64, uid: &str) -> bool {
-    cache.get(key).is_some_and(|object| {
-        object.metadata.generation == Some(generation) && object.metadata.uid.as_deref() == Some(uid)
-    })
 }
 
 async fn write_status(
@@ -147,7 +122,7 @@ fn describe(change: &Change) -> String {
     let key = &change.key;
     let verb = match &change.verb {
         Verb::Create(_) => "creating",
-        Verb::Patch(_) | Verb::SetInSpec { .. } => "updating",
+        Verb::Patch(_) => "updating",
     };
     format!("{verb} {} {}.{}", key.kind.kind, key.name, key.namespace)
 }
@@ -156,7 +131,6 @@ fn describe(change: &Change) -> String {
 fn loggable_patch(key: &ObjectKey, verb: &Verb) -> Option<String> {
     match verb {
         Verb::Patch(patch) if *key.kind != kinds::SECRET && *key.kind != kinds::CONFIG_MAP => Some(patch.to_string()),
-        Verb::SetInSpec { path, value, .. } => Some(format!("{path}: {value}")),
         Verb::Patch(_) | Verb::Create(_) => None,
     }
 }
