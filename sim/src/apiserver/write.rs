@@ -141,7 +141,8 @@ impl ApiServer {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
                 let schema = strategy.schema();
-                let (mut patched, origin) = patch::apply(target, schema.as_deref(), body.content_type, body.bytes, current)?;
+                let (mut patched, origin) =
+                    patch::apply(target, schema.as_deref(), body.content_type, body.bytes, current)?;
                 strategy.decode(&mut patched, origin)?;
                 check_scale_version(target, name, &patched, present)?;
                 return scale::write(target, &patched, present);
@@ -150,7 +151,8 @@ impl ApiServer {
             visible["apiVersion"] = Value::String(target.api_version());
             apply::show_managed_fields(&mut visible, body.bytes);
             let schema = strategy.schema();
-            let (mut patched, origin) = patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
+            let (mut patched, origin) =
+                patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
             strategy.decode(&mut patched, origin)?;
             metadata::check_identity(target, Some(name), &patched)?;
             Ok(patched)
@@ -206,14 +208,13 @@ impl ApiServer {
         let mut rehearsal = dry_run::Rehearsal::new(options.dry_run);
         let mut uid = String::new();
         let mut was_deleting = false;
-        let deletion =
-            self.store.delete_checked(&target.resource, &target.namespace, name, |state, key, present| {
-                options.check_preconditions(target, name, present)?;
-                present.uid().clone_into(&mut uid);
-                was_deleting = present.is_deleting();
-                rehearsal.end_delete(present)?;
-                Ok(options.delete(self, state, key, present))
-            });
+        let deletion = self.store.delete_checked(&target.resource, &target.namespace, name, |state, key, present| {
+            options.check_preconditions(target, name, present)?;
+            present.uid().clone_into(&mut uid);
+            was_deleting = present.is_deleting();
+            rehearsal.end_delete(present)?;
+            Ok(options.delete(self, state, key, present))
+        });
         let deletion = match deletion {
             Err(error) => Deletion::Removed(rehearsal.outcome(Err(error))?),
             Ok(deletion) => deletion,
@@ -391,7 +392,12 @@ fn check_namespace(target: &Target, value: &Value, namespace_is_deleting: Option
 }
 
 /// A `Scale` is locked by the version and uid of the object that it scales.
-pub(super) fn check_scale_version(target: &Target, name: &str, scale: &Value, present: &Value) -> Result<(), StatusError> {
+pub(super) fn check_scale_version(
+    target: &Target,
+    name: &str,
+    scale: &Value,
+    present: &Value,
+) -> Result<(), StatusError> {
     for field in ["resourceVersion", "uid"] {
         let given = scale["metadata"][field].as_str().unwrap_or_default();
         if !given.is_empty() && scale["metadata"][field] != present["metadata"][field] {

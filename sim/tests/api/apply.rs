@@ -40,10 +40,7 @@ async fn a_conflict_names_the_owner_and_force_takes_over() {
     let config = with_replicas(Some(3), "podinfo:1");
     let refusal = deployments.patch("web", &applied("kubectl"), &Patch::Apply(&config)).await.refusal();
     assert_eq!((refusal.code, refusal.reason.as_str()), (409, "Conflict"));
-    assert_eq!(
-        refusal.message,
-        "Apply failed with 1 conflict: conflict with \"edit\" using apps/v1: .spec.replicas"
-    );
+    assert_eq!(refusal.message, "Apply failed with 1 conflict: conflict with \"edit\" using apps/v1: .spec.replicas");
     let cause = &refusal.details.unwrap().causes[0];
     assert_eq!((cause.reason.as_str(), cause.field.as_str()), ("FieldManagerConflict", ".spec.replicas"));
     let forced = deployments.patch("web", &applied("kubectl").force(), &Patch::Apply(&config)).await.unwrap();
@@ -56,7 +53,8 @@ async fn an_autoscaler_takes_replicas_over_when_the_applier_lets_go() {
     let world = world().await;
     let deployments = world.deployments();
     apply(&deployments, "user", &with_replicas(Some(2), "podinfo:1")).await;
-    let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": 6}});
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "web"}, "spec": {"replicas": 6}});
     deployments.patch_scale("web", &PatchParams::default(), &Patch::Merge(&scale)).await.unwrap();
     // The user's configuration no longer says how many; the autoscaler's number stays.
     let handed_over = apply(&deployments, "user", &with_replicas(None, "podinfo:2")).await;
@@ -81,7 +79,8 @@ async fn applying_the_same_again_writes_nothing() {
 async fn what_is_no_longer_applied_goes_unless_somebody_else_owns_it() {
     let world = world().await;
     let maps = world.config_maps();
-    let config = |data: Value| object(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data}));
+    let config =
+        |data: Value| object(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": data}));
     apply(&maps, "one", &config(json!({"mine": "1", "shared": "1", "edited": "1"}))).await;
     apply(&maps, "two", &config(json!({"shared": "1"}))).await;
     let params = PatchParams { field_manager: Some("edit".to_owned()), ..PatchParams::default() };

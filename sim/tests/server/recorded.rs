@@ -98,7 +98,8 @@ fn differences(path: &str, expected: &Value, found: &Value, lines: &mut String) 
         (Value::Object(left), Value::Object(right)) => {
             let names: std::collections::BTreeSet<&String> = left.keys().chain(right.keys()).collect();
             for name in names {
-                let at = |fields: &serde_json::Map<String, Value>| fields.get(name).cloned().unwrap_or(json!("(absent)"));
+                let at =
+                    |fields: &serde_json::Map<String, Value>| fields.get(name).cloned().unwrap_or(json!("(absent)"));
                 differences(&format!("{path}/{name}"), &at(left), &at(right), lines);
             }
         }
@@ -121,7 +122,14 @@ async fn answers_about_ownership_are_those_of_a_real_api_server() {
     let mut report = String::new();
     // They follow each other in the order of the file that made them.
     let order = [
-        "setup", "ownership", "refusals", "writers", "custom resources", "deployments", "client-side apply", "creators",
+        "setup",
+        "ownership",
+        "refusals",
+        "writers",
+        "custom resources",
+        "deployments",
+        "client-side apply",
+        "creators",
     ];
     assert_eq!(order.len(), scenarios.len(), "every scenario has its place");
     for name in order {

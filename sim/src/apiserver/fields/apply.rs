@@ -108,8 +108,9 @@ impl Apply<'_> {
         let ty = writer.own_type();
         let ignored = writer.ignored();
         let key = writer.key(Operation::Apply);
-        let merged = merge(ty, live, self.config)
-            .map_err(|problems| ApplyError::Untyped(format!("failed to merge config: {}", validate::joined(&problems))))?;
+        let merged = merge(ty, live, self.config).map_err(|problems| {
+            ApplyError::Untyped(format!("failed to merge config: {}", validate::joined(&problems)))
+        })?;
         let set = fields_of(ty, self.config).recursive_difference(&ignored);
         let last = managers.get(&key).cloned();
         let time = last.as_ref().map(|last| Arc::clone(&last.time)).unwrap_or_default();
@@ -119,7 +120,8 @@ impl Apply<'_> {
             _ => merged,
         };
         let changes = compare(ty, live, &value, |_| true).without(&ignored);
-        reassign(writer, live, &value, &changes, &mut managers, Some(&key), is_forced).map_err(ApplyError::Conflicts)?;
+        reassign(writer, live, &value, &changes, &mut managers, Some(&key), is_forced)
+            .map_err(ApplyError::Conflicts)?;
         if let Some(mut owned) = managers.remove(&key) {
             owned.set = without_unowned(&owned.set);
             if value != *live {
@@ -193,4 +195,3 @@ pub(crate) fn drop_nulls(value: &mut Value) {
         _ => {}
     }
 }
-

@@ -183,18 +183,14 @@ fn compare_same(list: List<'_>, element: &PathElement, old: &[&Value], new: &[&V
         ([] | [_], [] | [_]) => compare_values(list.items, old.first().copied(), new.first().copied()),
         ([_, _, ..], [_, _, ..]) => mark(Outcome { is_modified: old != new, ..Outcome::default() }),
         ([_, _, ..], _) => {
-            let mut outcome = new
-                .first()
-                .and_then(|item| compare_values(list.items, None, Some(item)))
-                .unwrap_or_default();
+            let mut outcome =
+                new.first().and_then(|item| compare_values(list.items, None, Some(item))).unwrap_or_default();
             outcome.is_removed = true;
             mark(outcome)
         }
         (_, _) => {
-            let mut outcome = old
-                .first()
-                .and_then(|item| compare_values(list.items, Some(item), None))
-                .unwrap_or_default();
+            let mut outcome =
+                old.first().and_then(|item| compare_values(list.items, Some(item), None)).unwrap_or_default();
             outcome.is_added = true;
             mark(outcome)
         }

@@ -83,12 +83,7 @@ impl ManagerKey {
         let api_version = if operation == Operation::Apply { "" } else { api_version };
         // A client that says nothing of itself (`buildManagerInfo`).
         let manager = if manager.is_empty() { "unknown" } else { manager };
-        Self {
-            manager: manager.into(),
-            operation,
-            api_version: api_version.into(),
-            subresource: subresource.into(),
-        }
+        Self { manager: manager.into(), operation, api_version: api_version.into(), subresource: subresource.into() }
     }
 
     /// `"kubectl" with subresource "scale" using apps/v1`, as conflicts name it.
@@ -118,13 +113,8 @@ pub(crate) fn encode(managers: &Managers) -> Option<String> {
             [json::print(&owned.set), escaped(&key.manager), escaped(&owned.api_version), escaped(&key.subresource)]
         })
         .collect();
-    let entries = managers.iter().zip(&pieces).map(|((key, owned), [fields, manager, api_version, subresource])| Entry {
-        api_version,
-        fields,
-        manager,
-        operation: key.operation.as_str(),
-        subresource,
-        time: &owned.time,
+    let entries = managers.iter().zip(&pieces).map(|((key, owned), [fields, manager, api_version, subresource])| {
+        Entry { api_version, fields, manager, operation: key.operation.as_str(), subresource, time: &owned.time }
     });
     print(entries.collect())
 }

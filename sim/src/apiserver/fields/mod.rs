@@ -21,9 +21,9 @@ mod merge;
 mod scale;
 mod set;
 mod skeleton;
-pub(crate) mod text;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 mod types;
 mod update;
 mod validate;

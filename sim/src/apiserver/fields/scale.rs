@@ -87,6 +87,6 @@ fn own_replicas(writer: &Writer<'_>, operation: Operation, path: &Path, managers
     let mut set = Set::default();
     set.insert(path);
     // The API server looks for the time where a new entry has none yet, so these entries have no time.
-    managers.insert(writer.key(operation), Owned { set, api_version: writer.api_version().into(), time: Arc::default() });
+    managers
+        .insert(writer.key(operation), Owned { set, api_version: writer.api_version().into(), time: Arc::default() });
 }
-

@@ -1,5 +1,7 @@
 //! Laws of the algebra, and the walks by example.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -175,7 +177,8 @@ fn names_with_quotes_survive_the_stored_form() {
 
 #[test]
 fn objects_rest_with_their_managed_fields_as_they_are() {
-    let stored = r#"[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:a":{}},"manager":"m","operation":"Apply"}]"#;
+    let stored =
+        r#"[{"apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{"f:a":{}},"manager":"m","operation":"Apply"}]"#;
     let object = json!({
         "apiVersion": "v1", "data": {"managedFields": "[{\"apiVersion\":"},
         "metadata": {"annotations": {"a": "}\"managedFields\":[{\"apiVersion\":"}, "managedFields": stored, "name": "x"},

@@ -87,7 +87,8 @@ impl Writer<'_> {
                 match self.resource.kind.as_str() {
                     "Deployment" => ignored = ignored.union(&Set::of_fields(&[&["metadata", "labels"]])),
                     "Pod" => {
-                        let fields: [&[&str]; 2] = [&["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]];
+                        let fields: [&[&str]; 2] =
+                            [&["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]];
                         ignored = ignored.union(&Set::of_fields(&fields));
                     }
                     _ => {}
@@ -152,7 +153,7 @@ pub(crate) fn track_update(writer: &Writer<'_>, before: Before<'_>, new: &Value,
         }
         (None, None) => Managers::new(),
     };
-    managed::encode(&update(writer, before.object, new, changes.without(&writer.ignored()), managers))
+    managed::encode(&update(writer, before.object, new, &changes.without(&writer.ignored()), managers))
 }
 
 /// Tracks a write of one of the cluster's own controllers, which write status and the rest at once.
@@ -211,10 +212,10 @@ fn track_cheaply(writer: &Writer<'_>, changes: &Comparison, present: &str) -> Op
     managed::print(entries)
 }
 
-fn update(writer: &Writer<'_>, old: &Value, new: &Value, changes: Comparison, mut managers: Managers) -> Managers {
+fn update(writer: &Writer<'_>, old: &Value, new: &Value, changes: &Comparison, mut managers: Managers) -> Managers {
     reconcile_versions(writer, &mut managers);
     // Forced, so that there are no conflicts.
-    let _ = reassign(writer, old, new, &changes, &mut managers, None, true);
+    let _ = reassign(writer, old, new, changes, &mut managers, None, true);
     let set = without_unowned(&changes.set());
     if !set.is_empty() {
         let key = writer.key(Operation::Update);
