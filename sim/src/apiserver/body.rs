@@ -19,11 +19,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<(Value, bool), serde_json::Error> {
 /// The texts of strict decoding errors in the order of the document: fields given twice, and the unknown ones of the given
 /// paths.
 pub(super) fn strict_errors(bytes: &[u8], unknown: &[String]) -> Vec<String> {
-    let mut tracker = Tracker {
-        unknown: unknown.iter().map(String::as_str).collect(),
-        repeated: BTreeSet::new(),
-        texts: Vec::new(),
-    };
+    let mut tracker =
+        Tracker { unknown: unknown.iter().map(String::as_str).collect(), repeated: BTreeSet::new(), texts: Vec::new() };
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     // It was read before; a document that breaks off would have been refused.
     let _ = Walker { tracker: &mut tracker, path: String::new() }.deserialize(&mut deserializer);

@@ -304,7 +304,9 @@ fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
     );
     let (prefix, name) = match key.split_once('/') {
         Some((_, name)) if name.contains('/') => {
-            refuse(format!("a valid label key {name_rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"));
+            refuse(format!(
+                "a valid label key {name_rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            ));
             return;
         }
         Some((prefix, name)) => (Some(prefix), name),

@@ -378,7 +378,9 @@ pub(crate) fn compile_definition(definition: &Definition) -> Schema {
         "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"
         | "io.k8s.apimachinery.pkg.runtime.RawExtension"
         | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
-        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => Some(Encoding::Raw),
+        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => {
+            Some(Encoding::Raw)
+        }
         "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
         | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => Some(Encoding::Schema),
         _ => None,
@@ -421,9 +423,8 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
     let all_of = children("allOf", problems);
     let any_of = children("anyOf", problems);
     let one_of = children("oneOf", problems);
-    let not = declared["not"]
-        .is_object()
-        .then(|| Box::new(compile(&declared["not"], &format!("{path}.not"), problems)));
+    let not =
+        declared["not"].is_object().then(|| Box::new(compile(&declared["not"], &format!("{path}.not"), problems)));
     let items = declared["items"]
         .is_object()
         .then(|| compile_reference(&declared["items"], &format!("{path}.items"), problems));

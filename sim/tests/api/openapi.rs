@@ -27,7 +27,8 @@ async fn every_document_of_the_index_is_complete() {
     world.widgets().await;
     let index = get(&world, "/openapi/v3").await;
     let paths = index["paths"].as_object().unwrap();
-    for expected in ["api/v1", "apis/apps/v1", "apis/autoscaling/v2", "apis/example.com/v1", "apis/flagger.app/v1beta1"] {
+    for expected in ["api/v1", "apis/apps/v1", "apis/autoscaling/v2", "apis/example.com/v1", "apis/flagger.app/v1beta1"]
+    {
         assert!(paths.contains_key(expected), "{expected} is missing");
     }
     for entry in paths.values() {
@@ -47,7 +48,10 @@ async fn every_document_of_the_index_is_complete() {
             };
             let parameters: Vec<&str> =
                 patch["parameters"].as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
-            assert!(parameters.contains(&"dryRun") && parameters.contains(&"fieldValidation"), "{path}: {parameters:?}");
+            assert!(
+                parameters.contains(&"dryRun") && parameters.contains(&"fieldValidation"),
+                "{path}: {parameters:?}"
+            );
             assert!(patch["x-kubernetes-group-version-kind"]["kind"].is_string(), "{path}");
         }
     }

@@ -21,8 +21,7 @@ fn open() -> Value {
 async fn widget_with(world: &World, spec: Value) -> kube::Api<kube::api::DynamicObject> {
     let widgets = world.widgets().await;
     tighten(world, open(), open()).await;
-    let widget =
-        json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": spec});
+    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "a"}, "spec": spec});
     widgets.create(&PostParams::default(), &object(widget)).await.unwrap();
     widgets
 }

@@ -138,8 +138,16 @@ async fn patches_that_make_no_sense_are_refused() {
             " \"\" is invalid: patch: Invalid value: \"map[spec:map[template:map[spec:map[containers:x]]]]\": cannot \
              restore slice from string",
         ),
-        (pod(json!({"containers": [{"image": "x"}]})), 500, "map: map[image:x] does not contain declared merge key: name"),
-        (spec(json!({"strategy": {"$retainKeys": ["x"], "type": "Recreate"}})), 400, "invalid patch format of retainKeys"),
+        (
+            pod(json!({"containers": [{"image": "x"}]})),
+            500,
+            "map: map[image:x] does not contain declared merge key: name",
+        ),
+        (
+            spec(json!({"strategy": {"$retainKeys": ["x"], "type": "Recreate"}})),
+            400,
+            "invalid patch format of retainKeys",
+        ),
         (
             spec(json!({"strategy": {"type": "Recreate"}})),
             422,
@@ -162,10 +170,7 @@ async fn values_get_the_form_that_go_gives_them() {
     let patched = strategic(&deployments, patch).await.unwrap();
     let pod = &patched["spec"]["template"]["spec"];
     let web = &pod["containers"][0];
-    assert_eq!(
-        web["resources"],
-        json!({"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "100m"}})
-    );
+    assert_eq!(web["resources"], json!({"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "100m"}}));
     assert_eq!(web["stdin"], true);
     for absent in [&web["tty"], &web["env"], &pod["hostNetwork"], &pod["nodeSelector"], &patched["spec"]["paused"]] {
         assert!(absent.is_null(), "{absent}");

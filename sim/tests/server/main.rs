@@ -5,7 +5,7 @@
 mod calls;
 mod cluster;
 mod faults;
-mod recorded;
 mod proxy;
+mod recorded;
 mod support;
 mod watches;

@@ -35,7 +35,8 @@ pub(crate) fn problems(definition: &Value) -> Vec<FieldError> {
         Some(_) => problems.push(unsupported("spec.scope", &spec["scope"], &["Cluster", "Namespaced"])),
     }
     if spec["preserveUnknownFields"] == true {
-        let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        let detail =
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         problems.push(FieldError::invalid("spec.preserveUnknownFields", &json!(true), detail));
     }
     let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
@@ -55,9 +56,9 @@ fn check_group(definition: &Value, problems: &mut Vec<FieldError>) {
     if !text.contains('.') {
         problems.push(FieldError::invalid("spec.group", group, "should be a domain with at least one dot"));
     }
-    let is_protected = ["k8s.io", "kubernetes.io"].iter().any(|domain| {
-        text == *domain || text.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
-    });
+    let is_protected = ["k8s.io", "kubernetes.io"]
+        .iter()
+        .any(|domain| text == *domain || text.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')));
     let annotation = "api-approved.kubernetes.io";
     if is_protected && definition["metadata"]["annotations"][annotation].as_str().is_none_or(str::is_empty) {
         problems.push(FieldError::required(

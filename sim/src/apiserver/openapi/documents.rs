@@ -63,7 +63,8 @@ pub(in super::super) fn document(store: &Store, group: &str, version: &str) -> O
         add_paths(&mut paths, group, version, resource, served, &name);
     }
     let mut schemas: Vec<String> = custom.iter().map(|(name, schema)| format!("{}:{schema}", json!(name))).collect();
-    schemas.extend(builtin.iter().filter_map(|name| Some(format!("{}:{}", json!(name), Definition::find(name)?.json()))));
+    schemas
+        .extend(builtin.iter().filter_map(|name| Some(format!("{}:{}", json!(name), Definition::find(name)?.json()))));
     let info = json!({"title": "Kubernetes", "version": "v1.36.3"});
     Some(format!(
         "{{\"openapi\":\"3.0.0\",\"info\":{info},\"paths\":{},\"components\":{{\"schemas\":{{{}}}}}}}",
@@ -221,7 +222,8 @@ impl Operation<'_> {
     }
 
     fn patch(&self) -> Value {
-        let mut types = vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
+        let mut types =
+            vec!["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
         if !self.custom {
             types.push("application/strategic-merge-patch+json");
         }

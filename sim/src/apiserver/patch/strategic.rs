@@ -117,10 +117,7 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
     let retained = retained.as_array().ok_or(MergeError::RetainKeys)?;
     let is_retained = |name: &str| retained.iter().any(|kept| kept == name);
     let contradicts = patch.iter().any(|(name, change)| {
-        !change.is_null()
-            && !name.starts_with(DELETION_PREFIX)
-            && !name.starts_with(ORDER_PREFIX)
-            && !is_retained(name)
+        !change.is_null() && !name.starts_with(DELETION_PREFIX) && !name.starts_with(ORDER_PREFIX) && !is_retained(name)
     });
     if contradicts {
         return Err(MergeError::RetainKeys);

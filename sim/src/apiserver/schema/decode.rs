@@ -393,8 +393,19 @@ fn time_fault(text: &str, micros: bool) -> Option<String> {
         Some(format!("parsing time \"{text}\" as \"{}\": cannot parse \"{rest}\" as \"{element}\"", layout(micros)))
     };
     let mut rest = text;
-    let elements =
-        [("2006", 4), ("-", 0), ("01", 2), ("-", 0), ("02", 2), ("T", 0), ("15", 2), (":", 0), ("04", 2), (":", 0), ("05", 2)];
+    let elements = [
+        ("2006", 4),
+        ("-", 0),
+        ("01", 2),
+        ("-", 0),
+        ("02", 2),
+        ("T", 0),
+        ("15", 2),
+        (":", 0),
+        ("04", 2),
+        (":", 0),
+        ("05", 2),
+    ];
     for (element, digits) in elements {
         let matched = match digits {
             0 => rest.strip_prefix(element),

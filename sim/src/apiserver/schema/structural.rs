@@ -143,7 +143,8 @@ fn check_list_map(declared: &Value, path: &str, problems: &mut Vec<FieldError>) 
     for key in keys.iter().filter(|key| !required.contains(key)).filter_map(Value::as_str) {
         if items["properties"][key].get("default").is_none() {
             let field = format!("{path}.items.properties[{key}].default");
-            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+            let detail =
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
             problems.push(FieldError::required(field, detail));
         }
     }
@@ -201,19 +202,14 @@ fn check_structure(declared: &Value, level: Level, path: &str, problems: &mut Ve
     check_object_fields(declared, level, is_embedded, path, problems);
     let has_fields = declared["properties"].as_object().is_some_and(|fields| !fields.is_empty());
     if is_embedded && !keeps_unknown && !has_fields {
-        let detail = "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
+        let detail =
+            "must not be empty if x-kubernetes-embedded-resource is true without x-kubernetes-preserve-unknown-fields";
         problems.push(FieldError::required(format!("{path}.properties"), detail));
     }
 }
 
 /// `kind`, `apiVersion` and `metadata` of an object are the server's.
-fn check_object_fields(
-    declared: &Value,
-    level: Level,
-    is_embedded: bool,
-    path: &str,
-    problems: &mut Vec<FieldError>,
-) {
+fn check_object_fields(declared: &Value, level: Level, is_embedded: bool, path: &str, problems: &mut Vec<FieldError>) {
     if level != Level::Root && !is_embedded {
         return;
     }
@@ -306,7 +302,8 @@ fn check_nested_completeness(
 ) {
     check_completeness(validation, structure, validation_path, structure_path, problems);
     let mut descend = |below: String, child: &Value, counterpart: Option<&Value>| {
-        let (validation_path, structure_path) = (format!("{validation_path}{below}"), format!("{structure_path}{below}"));
+        let (validation_path, structure_path) =
+            (format!("{validation_path}{below}"), format!("{structure_path}{below}"));
         match counterpart {
             Some(counterpart) => {
                 check_nested_completeness(child, counterpart, &validation_path, &structure_path, problems);

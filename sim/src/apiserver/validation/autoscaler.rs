@@ -58,9 +58,7 @@ fn check_metric(metric: &Value, path: &str, problems: &mut Problems) {
         problems.required(path, "must populate information for the given metric source");
         return;
     }
-    if matches!(source, "Resource" | "ContainerResource")
-        && described["name"].as_str().is_none_or(str::is_empty)
-    {
+    if matches!(source, "Resource" | "ContainerResource") && described["name"].as_str().is_none_or(str::is_empty) {
         problems.required(format!("{path}.name"), "must specify a resource name");
     }
     check_target(source, &described["target"], &format!("{path}.target"), problems);

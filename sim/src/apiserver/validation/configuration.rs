@@ -35,12 +35,15 @@ pub(super) fn secret(value: &Value, present: Option<&Value>, problems: &mut Prob
         Some("kubernetes.io/dockercfg") => &[".dockercfg"],
         Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
         // One of the two is enough.
-        Some("kubernetes.io/basic-auth") if ["username", "password"].iter().all(|key| value["data"].get(key).is_none()) => {
+        Some("kubernetes.io/basic-auth")
+            if ["username", "password"].iter().all(|key| value["data"].get(key).is_none()) =>
+        {
             &["username", "password"]
         }
         Some("kubernetes.io/service-account-token") => {
             let annotation = "kubernetes.io/service-account.name";
-            problems.present(format!("metadata.annotations[{annotation}]"), &value["metadata"]["annotations"][annotation]);
+            problems
+                .present(format!("metadata.annotations[{annotation}]"), &value["metadata"]["annotations"][annotation]);
             &[]
         }
         _ => &[],

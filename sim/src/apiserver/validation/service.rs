@@ -36,17 +36,15 @@ pub(super) fn service(value: &Value, present: Option<&Value>, problems: &mut Pro
     if spec["type"] == "ClusterIP" {
         for (index, port) in ports.iter().enumerate() {
             if port["nodePort"].as_i64().is_some_and(|number| number != 0) {
-                problems.forbidden(
-                    format!("spec.ports[{index}].nodePort"),
-                    "may not be used when `type` is 'ClusterIP'",
-                );
+                problems
+                    .forbidden(format!("spec.ports[{index}].nodePort"), "may not be used when `type` is 'ClusterIP'");
             }
         }
     }
     repeated_ports(ports, problems);
     problems.one_of("spec.internalTrafficPolicy", &spec["internalTrafficPolicy"], &["Cluster", "Local"]);
-    let is_external = matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"))
-        || !items(spec, "externalIPs").is_empty();
+    let is_external =
+        matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) || !items(spec, "externalIPs").is_empty();
     if !is_external && spec["externalTrafficPolicy"].is_string() {
         problems.invalid(
             "spec.externalTrafficPolicy",
@@ -88,8 +86,7 @@ fn service_ports(ports: &[Value], problems: &mut Problems) {
 /// Two ports of the same number and protocol.
 fn repeated_ports(ports: &[Value], problems: &mut Problems) {
     for (index, port) in ports.iter().enumerate() {
-        let repeats =
-            |other: &Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
+        let repeats = |other: &Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
         if ports[..index].iter().any(repeats) {
             // The internal type is printed, with its Go field names, and nothing in it but what counts.
             let shown = format!(

@@ -191,10 +191,9 @@ fn deployment_rest(spec: &Value, problems: &mut Problems) {
 fn deployment_strategy(strategy: &Value, problems: &mut Problems) {
     let rolling = &strategy["rollingUpdate"];
     match strategy["type"].as_str() {
-        Some("Recreate") if rolling.is_object() => problems.forbidden(
-            "spec.strategy.rollingUpdate",
-            "may not be specified when strategy `type` is 'Recreate'",
-        ),
+        Some("Recreate") if rolling.is_object() => {
+            problems.forbidden("spec.strategy.rollingUpdate", "may not be specified when strategy `type` is 'Recreate'")
+        }
         Some("Recreate") | None => {}
         Some("RollingUpdate") => {
             let path = "spec.strategy.rollingUpdate";
