@@ -307,11 +307,7 @@ fn several_canaries_end_as_the_worst_does() {
 #[test]
 fn everything_that_is_not_understood_is_told_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let file = written(
-        &directory,
-        "canary.yaml",
-        &CANARY.replace("stepWeight: 50", "stepWeight: 2.5").replace("shop\nspec", "shop\nspec"),
-    );
+    let file = written(&directory, "canary.yaml", &CANARY.replace("stepWeight: 50", "stepWeight: 2.5"));
     let other =
         written(&directory, "other.yaml", &CANARY.replace("name: shop\nspec:", "name: other\nspec:\n  provider: gloo"));
     let scenario = written(&directory, "scenario.yaml", "versions: {new: {errorRates: 1}}\n");
