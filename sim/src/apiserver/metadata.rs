@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::{Map, Value};
 
+use super::openapi::definitions::Definition;
 use super::request::Target;
 use crate::store::{FieldError, Record, StatusError};
 
@@ -59,27 +60,57 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
 }
 
 pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusError> {
-    let (api_version, kind) = (&body["apiVersion"], &body["kind"]);
+    let given = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
+    let resource = &target.resource;
     let expected = target.api_version();
-    if target.resource.custom && kind.as_str().is_none_or(str::is_empty) {
-        return Err(StatusError::bad_request(format!("Object 'Kind' is missing in '{body}'")));
+    if resource.custom {
+        return check_custom_kind(target, body, given("apiVersion").unwrap_or_default(), given("kind"));
     }
-    if let Some(given) = api_version.as_str()
-        && !given.is_empty()
-        && given != expected
-    {
+    let api_version = given("apiVersion").unwrap_or(&expected);
+    let kind = given("kind").unwrap_or(&resource.kind);
+    if api_version == expected && kind == resource.kind {
+        return Ok(());
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let cause = if Definition::of_kind(group, version, kind).is_some() {
+        let package = resource.group.split('.').next().filter(|package| !package.is_empty()).unwrap_or("core");
+        format!("converting ({version}.{kind}) to ({package}.{}): unknown conversion", resource.kind)
+    } else {
+        format!(
+            "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        )
+    };
+    Err(StatusError::bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {}: {cause}",
+        resource.kind
+    )))
+}
+
+/// Custom resources have to say what they are.
+fn check_custom_kind(target: &Target, body: &Value, api_version: &str, kind: Option<&str>) -> Result<(), StatusError> {
+    let resource = &target.resource;
+    let expected = target.api_version();
+    let Some(kind) = kind else {
+        let text = body.to_string();
+        // What the API server shows of a body that it cannot read.
+        let summary: String = text.chars().take(30).collect();
+        let more = if summary.len() < text.len() { " ..." } else { "" };
         return Err(StatusError::bad_request(format!(
-            "the API version in the data ({given}) does not match the expected API version ({expected})"
+            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{text}' \
+             ({summary}{more})",
+            resource.kind
+        )));
+    };
+    if api_version != expected {
+        return Err(StatusError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
         )));
     }
-    if let Some(given) = kind.as_str()
-        && !given.is_empty()
-        && given != target.resource.kind
-    {
-        return Err(StatusError::bad_request(format!(
-            "{given} in version \"{}\" cannot be handled as a {}: converting ({given}) to ({}): unknown conversion",
-            target.version, target.resource.kind, target.resource.kind
-        )));
+    if kind != resource.kind {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let detail = format!("must be {}", resource.kind);
+        let problem = FieldError::invalid("kind", &Value::from(kind), detail);
+        return Err(StatusError::invalid(&resource.group, kind, name, &[problem]));
     }
     Ok(())
 }
@@ -241,7 +272,22 @@ pub(super) fn problems(target: &Target, value: &Value) -> Vec<FieldError> {
         });
     }
     owner_problems(&metadata["ownerReferences"], &mut problems);
+    finalizer_problems(target, &metadata["finalizers"], &mut problems);
     problems
+}
+
+fn finalizer_problems(target: &Target, finalizers: &Value, problems: &mut Vec<FieldError>) {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    for (index, finalizer) in finalizers.as_array().into_iter().flatten().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        let known = problems.len();
+        key_problems("metadata.finalizers", name, problems);
+        let is_vague = !target.resource.custom && !name.contains('/') && !STANDARD.contains(&name);
+        if is_vague && problems.len() == known {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            problems.push(FieldError::invalid(format!("metadata.finalizers[{index}]"), finalizer, detail));
+        }
+    }
 }
 
 fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {

@@ -89,6 +89,8 @@ pub(super) struct Strategy<'a> {
     repeats_fields: bool,
     /// To whom belongs what is written; nobody in particular at first.
     pub(super) ownership: Ownership,
+    /// Unknown fields of a custom resource's metadata, to be told with those of the rest.
+    unknown_metadata: Vec<String>,
     /// Texts for the client, e.g. about unknown fields.
     pub(super) warnings: Vec<String>,
 }
@@ -103,6 +105,7 @@ impl<'a> Strategy<'a> {
             document: &[],
             repeats_fields: false,
             ownership: Ownership::Update(String::new()),
+            unknown_metadata: Vec::new(),
             warnings: Vec::new(),
         }
     }
@@ -114,11 +117,11 @@ impl<'a> Strategy<'a> {
     }
 
     /// Reads an object of a built-in kind by its type: wrong types are refused, unknown fields dropped, told or refused.
-    /// Custom resources are read by their schema when they are completed.
+    /// Of custom resources only the metadata are read here; the rest is when they are completed, by their schema.
     pub(super) fn decode(&mut self, value: &mut Value, origin: Origin) -> Result<(), StatusError> {
         self.origin = origin;
-        if self.target.resource.custom {
-            return Ok(());
+        if self.target.resource.custom && self.target.subresource != "scale" {
+            return self.decode_metadata(value);
         }
         let Some(schema) = self.schema() else {
             return Ok(());
@@ -129,6 +132,37 @@ impl<'a> Strategy<'a> {
         fields::restore(value, managed_fields);
         match decoded {
             Ok(unknown) => self.report_unknown_fields(&unknown, value),
+            Err(error) => Err(self.undecodable(value, &error)),
+        }
+    }
+
+    /// Reads what a patch made of an object. Metadata that it left alone were read before.
+    pub(super) fn decode_patched(
+        &mut self,
+        value: &mut Value,
+        origin: Origin,
+        present: &Value,
+    ) -> Result<(), StatusError> {
+        if self.target.resource.custom && value.get("metadata") == present.get("metadata") {
+            self.origin = origin;
+            return Ok(());
+        }
+        self.decode(value, origin)
+    }
+
+    fn decode_metadata(&mut self, value: &mut Value) -> Result<(), StatusError> {
+        // Managed fields are kept as a text and have a reader of their own.
+        let managed_fields = fields::take_text(value);
+        let decoded = match value.get_mut("metadata").filter(|metadata| !metadata.is_null()) {
+            Some(metadata) => decode::decode_metadata(metadata),
+            None => Ok(Vec::new()),
+        };
+        fields::restore(value, managed_fields);
+        match decoded {
+            Ok(unknown) => {
+                self.unknown_metadata = unknown.into_iter().map(|field| format!("metadata.{field}")).collect();
+                Ok(())
+            }
             Err(error) => Err(self.undecodable(value, &error)),
         }
     }
@@ -292,7 +326,8 @@ impl<'a> Strategy<'a> {
         let Some(schema) = schema else {
             return Ok(());
         };
-        let unknown = schema.conform(value).unknown_fields;
+        let mut unknown = std::mem::take(&mut self.unknown_metadata);
+        unknown.extend(schema.conform(value).unknown_fields);
         self.report_unknown_fields(&unknown, value)
     }
 

@@ -153,7 +153,7 @@ impl ApiServer {
             let schema = strategy.schema();
             let (mut patched, origin) =
                 patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
-            strategy.decode(&mut patched, origin)?;
+            strategy.decode_patched(&mut patched, origin, present)?;
             metadata::check_identity(target, Some(name), &patched)?;
             Ok(patched)
         })

@@ -142,6 +142,24 @@ pub(crate) fn decode(schema: &SchemaRef, object: &mut Value) -> Result<Vec<Strin
     Ok(unknown)
 }
 
+/// Reads the metadata of a custom resource, which are of a Kubernetes type too.
+///
+/// # Errors
+/// The first value of a wrong type.
+pub(crate) fn decode_metadata(metadata: &mut Value) -> Result<Vec<String>, DecodeError> {
+    let Some(schema) = SchemaRef::named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") else {
+        return Ok(Vec::new());
+    };
+    let mut unknown = Vec::new();
+    decode_value(&schema, metadata, &mut unknown).map_err(|error| match error {
+        DecodeError::Type { found, place, .. } if place.struct_name.is_empty() => {
+            DecodeError::Custom(format!("json: cannot unmarshal {found} into Go value of type v1.ObjectMeta"))
+        }
+        other => other,
+    })?;
+    Ok(unknown)
+}
+
 /// Adds the structs of an object that Go never leaves out, such as `status: {}`.
 pub(crate) fn fill_structs(schema: &Schema, object: &mut Value) {
     if let Some(fields) = object.as_object_mut() {
