@@ -39,7 +39,7 @@ const KINDS: [Kind; 4] = [
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let cluster = Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
+    let cluster = Cluster::new(ClusterOptions { controllers: None, logged_calls: 0, ..ClusterOptions::default() });
     let mut server = cluster.api_server();
     install_canary_definition(&cluster);
     for index in 0..NAMESPACES {
@@ -95,6 +95,8 @@ async fn call(server: &mut ApiServer, method: &str, path: &str, content_type: &s
         .unwrap();
     let response = server.call(request).await.unwrap();
     let is_success = response.status().is_success();
+    // What else follows the changes must not fall behind.
+    tokio::task::yield_now().await;
     let answer = response.into_body().collect().await.unwrap().to_bytes();
     assert!(is_success, "{}", String::from_utf8_lossy(&answer));
     answer.len()

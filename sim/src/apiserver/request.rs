@@ -1,5 +1,6 @@
 //! From a path and a query to what is asked for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
@@ -129,9 +130,12 @@ impl Target {
 
 impl Route {
     pub(crate) fn parse(store: &Store, path: &str) -> Self {
-        let segments: Vec<String> =
-            path.split('/').filter(|segment| !segment.is_empty()).map(|segment| decode(segment, false)).collect();
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let segments: Vec<Cow<'_, str>> = path
+            .split('/')
+            .filter(|segment| !segment.is_empty())
+            .map(|segment| if segment.contains('%') { decode(segment, false).into() } else { segment.into() })
+            .collect();
+        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         match segments.as_slice() {
             ["healthz" | "livez" | "readyz", ..] => Self::Health,
             ["version"] => Self::Version,

@@ -6,6 +6,7 @@
 
 mod conform;
 pub(crate) mod decode;
+mod path;
 pub(crate) mod structural;
 #[cfg(test)]
 mod tests;

@@ -295,6 +295,11 @@ impl<'a> Strategy<'a> {
                 copy_field(&mut candidate, present, name);
             }
         }
+        if resource.custom && metadata == present["metadata"] {
+            // Comparing costs less than copying, and a status patch leaves the metadata alone.
+            candidate["metadata"] = metadata;
+            return candidate;
+        }
         candidate["metadata"] = present["metadata"].clone();
         if !resource.custom {
             let labels = (resource.group != "apps").then_some("labels");

@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 
 use super::record::Record;
 
-/// JSON bytes of the objects that stay decoded. A tree takes about six times its JSON, so that this is some 12 MB: the objects
-/// that a thousand canaries keep in motion, and little beside a hundred thousand that rest.
-const LIMIT: usize = 2 * 1024 * 1024;
+/// JSON bytes of the objects that stay decoded. A tree takes about twelve times its JSON, so that this is some 3 MB, about what
+/// a processor's cache holds: an object that has left it is decoded again as fast as its tree would be read from memory.
+const LIMIT: usize = 256 * 1024;
 
 /// The records whose object is decoded, the longest kept first.
 #[derive(Default)]

@@ -2,23 +2,24 @@
 
 use serde_json::Value;
 
-use super::{AdditionalProperties, Schema, child_path};
+use super::path::FieldPath;
+use super::{AdditionalProperties, Schema};
 
 /// Fields of every object; no schema needs to name them.
 const ROOT_FIELDS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
 pub(super) fn prune_root(schema: &Schema, object: &mut Value, unknown: &mut Vec<String>) {
-    prune_object(schema, object, "", true, unknown);
+    prune_object(schema, object, &FieldPath::Root, true, unknown);
 }
 
 /// Prunes a value that is no object of its own, such as a default; tells what was unknown.
 pub(super) fn prune_value(schema: &Schema, value: &mut Value) -> Vec<String> {
     let mut unknown = Vec::new();
-    prune(schema, value, "", &mut unknown);
+    prune(schema, value, &FieldPath::Root, &mut unknown);
     unknown
 }
 
-fn prune(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<String>) {
+fn prune(schema: &Schema, value: &mut Value, path: &FieldPath<'_>, unknown: &mut Vec<String>) {
     match value {
         Value::Object(_) => prune_object(schema, value, path, schema.embedded_resource, unknown),
         Value::Array(items) => {
@@ -27,53 +28,67 @@ fn prune(schema: &Schema, value: &mut Value, path: &str, unknown: &mut Vec<Strin
                 return;
             };
             for (index, item) in items.iter_mut().enumerate() {
-                prune(item_schema, item, &format!("{path}[{index}]"), unknown);
+                prune(item_schema, item, &path.index(index), unknown);
             }
         }
         _ => {}
     }
 }
 
-fn prune_object(schema: &Schema, value: &mut Value, path: &str, is_resource: bool, unknown: &mut Vec<String>) {
+fn prune_object(
+    schema: &Schema,
+    value: &mut Value,
+    path: &FieldPath<'_>,
+    is_resource: bool,
+    unknown: &mut Vec<String>,
+) {
     let Some(fields) = value.as_object_mut() else {
         return;
     };
-    fields.retain(|name, child| {
+    // Rarely is there anything to drop, and `retain` costs far more than a walk.
+    let mut dropped: Vec<String> = Vec::new();
+    for (name, child) in fields.iter_mut() {
         if is_resource && ROOT_FIELDS.contains(&name.as_str()) {
-            return true;
+            continue;
         }
         if let Some(child_schema) = schema.property(name) {
-            prune(child_schema, child, &child_path(path, name), unknown);
-            return true;
+            prune(child_schema, child, &path.field(name), unknown);
+            continue;
         }
         match &schema.additional_properties {
-            AdditionalProperties::Schema(child_schema) => {
-                prune(child_schema, child, &child_path(path, name), unknown);
-                true
-            }
-            AdditionalProperties::Any => true,
-            AdditionalProperties::Unset if schema.preserve_unknown_fields => true,
+            AdditionalProperties::Schema(child_schema) => prune(child_schema, child, &path.field(name), unknown),
+            AdditionalProperties::Any => {}
+            AdditionalProperties::Unset if schema.preserve_unknown_fields => {}
             AdditionalProperties::Unset => {
-                unknown.push(child_path(path, name));
-                false
+                unknown.push(path.field(name).to_string());
+                dropped.push(name.clone());
             }
         }
-    });
+    }
+    for name in dropped {
+        fields.remove(&name);
+    }
 }
 
 /// A null for a field that may not be null and has no default is as good as absent.
 pub(super) fn prune_nulls(schema: &Schema, value: &mut Value) {
     match value {
-        Value::Object(fields) => fields.retain(|name, child| {
-            let Some(child_schema) = field_schema(schema, name) else {
-                return true;
-            };
-            if child.is_null() && !child_schema.nullable && child_schema.default.is_none() {
-                return false;
+        Value::Object(fields) => {
+            let mut dropped: Vec<String> = Vec::new();
+            for (name, child) in fields.iter_mut() {
+                let Some(child_schema) = field_schema(schema, name) else {
+                    continue;
+                };
+                if child.is_null() && !child_schema.nullable && child_schema.default.is_none() {
+                    dropped.push(name.clone());
+                } else {
+                    prune_nulls(child_schema, child);
+                }
             }
-            prune_nulls(child_schema, child);
-            true
-        }),
+            for name in dropped {
+                fields.remove(&name);
+            }
+        }
         Value::Array(items) => {
             if let Some(item_schema) = &schema.items {
                 for item in items {
