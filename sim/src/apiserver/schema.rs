@@ -1,9 +1,8 @@
 //! Structural schemas of custom resources: compiled once, then used to prune, default and validate objects in the order in
 //! which the API server does it. Built-in kinds have schemas too, made of Kubernetes' OpenAPI definitions; [`decode`] reads
 //! objects by them as Go does.
-//!
-//! `x-kubernetes-validations` (CEL) is not evaluated.
 
+mod cel;
 mod conform;
 pub(crate) mod decode;
 mod path;
@@ -54,6 +53,9 @@ pub struct Schema {
     one_of: Vec<Schema>,
     not: Option<Box<Schema>>,
     encoding: Option<Encoding>,
+    rules: Vec<cel::Rule>,
+    /// Whether this schema or one below it has rules.
+    has_rules: bool,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +93,16 @@ impl SchemaRef {
         match &self.0 {
             Reference::Own(_) => None,
             Reference::Builtin(definition) => Some(definition),
+        }
+    }
+}
+
+impl SchemaRef {
+    /// The schema, unless it is a type of Kubernetes, which is only compiled when it is looked at.
+    fn own(&self) -> Option<&Schema> {
+        match &self.0 {
+            Reference::Own(schema) => Some(schema),
+            Reference::Builtin(_) => None,
         }
     }
 }
@@ -323,6 +335,28 @@ impl Schema {
         conformed
     }
 
+    /// The schemas of the values inside, and those that hold beside this one; types of Kubernetes have no rules.
+    fn children(&self) -> impl Iterator<Item = &Schema> {
+        let additional = match &self.additional_properties {
+            AdditionalProperties::Schema(additional) => Some(additional),
+            AdditionalProperties::Unset | AdditionalProperties::Any => None,
+        };
+        let properties = self.properties.values().map(|property| &property.schema);
+        let references = properties.chain(&self.items).chain(additional);
+        references.filter_map(SchemaRef::own).chain(&self.all_of)
+    }
+
+    /// The rules (`x-kubernetes-validations`) that an object breaks which `found` its other violations to be these.
+    pub(crate) fn broken_rules(&self, object: &Value, old: Option<&Value>, found: &[FieldError]) -> Vec<FieldError> {
+        if !self.has_rules {
+            return Vec::new();
+        }
+        match cel::not_checked(found) {
+            Some(problem) => vec![problem],
+            None => cel::broken_rules(self, object, old),
+        }
+    }
+
     /// All violations of a conformed object, in the API server's words and order.
     pub(crate) fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut problems = validate::violations(self, object, "");
@@ -451,7 +485,7 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
             (name.clone(), property)
         })
         .collect();
-    Schema {
+    let mut schema = Schema {
         types: declared["type"].as_str().map(str::to_owned).into_iter().collect(),
         nullable: flag("nullable"),
         int_or_string: flag("x-kubernetes-int-or-string") || declared["format"] == "int-or-string",
@@ -484,7 +518,13 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
         one_of,
         not,
         encoding: None,
-    }
+        rules: Vec::new(),
+        has_rules: false,
+    };
+    let is_root = path.ends_with(".openAPIV3Schema");
+    schema.rules = cel::rules(&schema, declared, path, is_root, problems);
+    schema.has_rules = !schema.rules.is_empty() || schema.children().any(|child| child.has_rules);
+    schema
 }
 
 fn compile_pattern(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Option<Regex> {

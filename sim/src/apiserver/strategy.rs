@@ -379,10 +379,13 @@ impl<'a> Strategy<'a> {
                 present.map(Record::value).as_deref(),
             ));
         } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
-            problems.extend(match present {
-                Some(present) => schema.validate_update(value, &present.value(), self.target.subresource == "status"),
+            let before = present.map(Record::value);
+            let found = match &before {
+                Some(before) => schema.validate_update(value, before, self.target.subresource == "status"),
                 None => schema.validate(value),
-            });
+            };
+            let broken = schema.broken_rules(value, before.as_deref(), &found);
+            problems.extend(found.into_iter().chain(broken));
         }
         if problems.is_empty() {
             return Ok(());

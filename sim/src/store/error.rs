@@ -300,7 +300,7 @@ impl FieldError {
         let mut text = self.reason.label().to_owned();
         let prints_value =
             !matches!(self.reason, FieldReason::Required | FieldReason::Forbidden | FieldReason::TooLong);
-        if prints_value {
+        if prints_value && !self.value.is_empty() {
             text.push_str(": ");
             text.push_str(&self.value);
         }

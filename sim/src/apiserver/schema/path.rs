@@ -8,11 +8,17 @@ pub(super) enum FieldPath<'a> {
     Root,
     Field(&'a FieldPath<'a>, &'a str),
     Index(&'a FieldPath<'a>, usize),
+    /// An entry of a map with keys of the user's.
+    Key(&'a FieldPath<'a>, &'a str),
 }
 
 impl<'a> FieldPath<'a> {
     pub(super) fn field(&'a self, name: &'a str) -> Self {
         Self::Field(self, name)
+    }
+
+    pub(super) fn key(&'a self, key: &'a str) -> Self {
+        Self::Key(self, key)
     }
 
     pub(super) fn index(&'a self, index: usize) -> Self {
@@ -26,6 +32,7 @@ impl Display for FieldPath<'_> {
             Self::Root => Ok(()),
             Self::Field(FieldPath::Root, name) => formatter.write_str(name),
             Self::Field(parent, name) => write!(formatter, "{parent}.{name}"),
+            Self::Key(parent, key) => write!(formatter, "{parent}[{key}]"),
             Self::Index(parent, index) => write!(formatter, "{parent}[{index}]"),
         }
     }

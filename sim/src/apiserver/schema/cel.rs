@@ -1,0 +1,232 @@
+//! `x-kubernetes-validations`: rules in the Common Expression Language (`apiextensions-apiserver/pkg/apiserver/schema/cel`).
+//!
+//! Rules are compiled when a definition is registered. What cannot be compiled, or uses a function that this server does not
+//! have, refuses the definition, so that no rule is ever skipped in silence. The estimated and the actual cost of rules are not
+//! limited.
+
+mod check;
+mod compile;
+mod convert;
+mod library;
+
+use ::cel::{Context, ExecutionError, Program, Value as CelValue};
+use serde_json::Value;
+
+pub(super) use compile::rules;
+
+use super::path::FieldPath;
+use super::{AdditionalProperties, ListKind, Schema};
+use crate::store::{FieldError, FieldReason};
+
+/// A compiled rule.
+#[derive(Debug)]
+pub(super) struct Rule {
+    program: Program,
+    source: String,
+    message: Option<String>,
+    message_expression: Option<Program>,
+    reason: FieldReason,
+    /// Where a failure is reported, below the value that the rule is about; begins with a dot.
+    field_path: String,
+    uses_old_self: bool,
+    optional_old_self: bool,
+}
+
+/// A new value, the value that it had before, and the nearest values around it that have both.
+///
+/// What did not change need not satisfy rules that came later (ratcheting).
+#[derive(Clone, Copy)]
+struct Correlation<'a> {
+    current: Option<&'a Value>,
+    nearest: Option<(&'a Value, &'a Value)>,
+}
+
+impl<'a> Correlation<'a> {
+    fn below(self, value: &'a Value, child: Option<&'a Value>) -> Self {
+        match self.current {
+            Some(old) => Self { current: child, nearest: Some((value, old)) },
+            None => self,
+        }
+    }
+
+    fn is_unchanged(self, value: &Value) -> bool {
+        match (self.current, self.nearest) {
+            (Some(old), _) => old == value,
+            (None, Some((new, old))) => new == old,
+            (None, None) => false,
+        }
+    }
+}
+
+/// The rules that a valid object breaks, compared with its last state if it had one.
+pub(super) fn broken_rules(schema: &Schema, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let correlation = Correlation { current: old, nearest: None };
+    check_value(schema, object, old, correlation, &FieldPath::Root, &mut problems);
+    problems
+}
+
+/// What is said when other problems keep the rules from being evaluated (`hasBlockingErr`).
+pub(super) fn not_checked(found: &[FieldError]) -> Option<FieldError> {
+    let blocking = |problem: &FieldError| {
+        matches!(
+            problem.reason,
+            FieldReason::NotSupported
+                | FieldReason::Required
+                | FieldReason::TooLong
+                | FieldReason::TooMany
+                | FieldReason::TypeInvalid
+        )
+    };
+    found.iter().any(blocking).then(|| {
+        let detail =
+            "some validation rules were not checked because the object was invalid; correct the existing errors to \
+             complete validation";
+        FieldError::invalid("<nil>", &Value::Null, detail)
+    })
+}
+
+fn check_value<'a>(
+    schema: &Schema,
+    value: &'a Value,
+    old: Option<&'a Value>,
+    correlation: Correlation<'a>,
+    path: &FieldPath<'_>,
+    problems: &mut Vec<FieldError>,
+) {
+    if !schema.has_rules || value.is_null() {
+        return;
+    }
+    check_rules(schema, value, old, correlation, path, problems);
+    for part in &schema.all_of {
+        check_value(part, value, old, Correlation { current: None, ..correlation }, path, problems);
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, child) in fields {
+                let old_child = old.and_then(|old| old.get(name));
+                let current = correlation.current.and_then(|old| old.get(name));
+                let below = correlation.below(value, current);
+                if let Some(property) = schema.property(name) {
+                    check_value(property, child, old_child, below, &path.field(name), problems);
+                } else if let AdditionalProperties::Schema(additional) = &schema.additional_properties {
+                    check_value(additional, child, old_child, below, &path.key(name), problems);
+                }
+            }
+        }
+        Value::Array(items) => {
+            let Some(item_schema) = &schema.items else {
+                return;
+            };
+            for (index, item) in items.iter().enumerate() {
+                let old_item = counterpart(schema, item, old);
+                let below = correlation.below(value, counterpart(schema, item, correlation.current));
+                check_value(item_schema, item, old_item, below, &path.index(index), problems);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The entry of the same keys in the list as it was; only lists of type `map` tell their entries apart.
+fn counterpart<'a>(schema: &Schema, item: &Value, old: Option<&'a Value>) -> Option<&'a Value> {
+    let ListKind::Map(keys) = &schema.list_type else {
+        return None;
+    };
+    old?.as_array()?.iter().find(|candidate| keys.iter().all(|key| candidate.get(key) == item.get(key)))
+}
+
+fn check_rules(
+    schema: &Schema,
+    value: &Value,
+    old: Option<&Value>,
+    correlation: Correlation<'_>,
+    path: &FieldPath<'_>,
+    problems: &mut Vec<FieldError>,
+) {
+    if schema.rules.is_empty() {
+        return;
+    }
+    let is_resource = matches!(path, FieldPath::Root) || schema.embedded_resource;
+    let new_self = convert::typed(schema, value, is_resource);
+    let old_self = old.filter(|old| !old.is_null()).map(|old| convert::typed(schema, old, is_resource));
+    for rule in &schema.rules {
+        if rule.uses_old_self && old_self.is_none() && !rule.optional_old_self {
+            continue;
+        }
+        let context = library::context(new_self.clone(), old_self.clone(), rule.optional_old_self);
+        match rule.program.execute(&context) {
+            Ok(CelValue::Bool(true)) => {}
+            Ok(_) => {
+                // A transition rule is about the change itself, so it is never let through for want of one.
+                if rule.uses_old_self || !correlation.is_unchanged(value) {
+                    problems.push(failure(rule, value, path, &context));
+                }
+            }
+            Err(error) => {
+                let detail = evaluation_error(&error, rule);
+                let shown = Value::String(schema.types.first().cloned().unwrap_or_default());
+                problems.push(FieldError::invalid(path, &shown, detail));
+            }
+        }
+    }
+}
+
+fn failure(rule: &Rule, value: &Value, path: &FieldPath<'_>, context: &Context<'_, '_>) -> FieldError {
+    let detail = computed_message(rule, context).unwrap_or_else(|| match &rule.message {
+        Some(message) => message.clone(),
+        None => format!("failed rule: {}", rule.source),
+    });
+    let shows_value = matches!(rule.reason, FieldReason::Invalid | FieldReason::Duplicate);
+    let shown = if shows_value && !value.is_object() && !value.is_array() { value.to_string() } else { String::new() };
+    let parent = path.to_string();
+    let field = if parent.is_empty() {
+        rule.field_path.trim_start_matches('.').to_owned()
+    } else {
+        format!("{parent}{}", rule.field_path)
+    };
+    let field = if field.is_empty() { "<nil>".to_owned() } else { field };
+    let detail = if rule.reason == FieldReason::Duplicate { String::new() } else { detail };
+    FieldError { reason: rule.reason, field, value: shown, detail }
+}
+
+/// The text of `messageExpression`; one that fails, is empty or has line breaks counts as absent.
+fn computed_message(rule: &Rule, context: &Context<'_, '_>) -> Option<String> {
+    match rule.message_expression.as_ref()?.execute(context) {
+        Ok(CelValue::String(text)) => {
+            let text = text.trim();
+            (!text.is_empty() && !text.contains('\n')).then(|| text.to_owned())
+        }
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(%error, "failed to evaluate a messageExpression");
+            None
+        }
+    }
+}
+
+/// The words of cel-go, with those of the API server around them.
+fn evaluation_error(error: &ExecutionError, rule: &Rule) -> String {
+    let subject = rule.message.as_ref().unwrap_or(&rule.source);
+    let text = match error {
+        ExecutionError::NoSuchOverload(_)
+        | ExecutionError::UnsupportedBinaryOperator(..)
+        | ExecutionError::ValuesNotComparable(..)
+        | ExecutionError::UnexpectedType { .. } => {
+            return format!(
+                "'no such overload': call arguments did not match a supported operator, function or macro signature for rule: {subject}"
+            );
+        }
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
+        ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
+        ExecutionError::Overflow(..) => "integer overflow".to_owned(),
+        ExecutionError::IndexOutOfBounds(index) => match index {
+            CelValue::Int(index) => format!("index out of bounds: {index}"),
+            other => format!("index out of bounds: {other:?}"),
+        },
+        ExecutionError::FunctionError { message, .. } => message.clone(),
+        other => other.to_string(),
+    };
+    format!("{text} evaluating rule: {subject}")
+}

@@ -1,0 +1,146 @@
+//! From JSON to the values that rules see: typed by the schema, with names that are identifiers.
+
+use std::collections::HashMap;
+
+use ::cel::Value as CelValue;
+use serde_json::Value;
+
+use super::library;
+use crate::apiserver::schema::{AdditionalProperties, Schema};
+
+/// A value as rules see it. Of a resource's metadata they see the name alone; fields without a schema they do not see.
+pub(super) fn typed(schema: &Schema, value: &Value, is_resource: bool) -> CelValue {
+    if schema.int_or_string {
+        return untyped(value);
+    }
+    match value {
+        Value::String(text) => typed_text(schema, text),
+        Value::Number(number) if schema.types.iter().any(|name| name == "number") => {
+            CelValue::Float(number.as_f64().unwrap_or_default())
+        }
+        Value::Array(items) => match &schema.items {
+            Some(item_schema) => {
+                CelValue::from(items.iter().map(|item| typed(item_schema, item, false)).collect::<Vec<_>>())
+            }
+            None => untyped(value),
+        },
+        Value::Object(_) => typed_object(schema, value, is_resource),
+        _ => untyped(value),
+    }
+}
+
+fn typed_text(schema: &Schema, text: &str) -> CelValue {
+    match schema.format.as_str() {
+        "date-time" => library::parsed("timestamp", text),
+        "date" => library::parsed("timestamp", &format!("{text}T00:00:00Z")),
+        "duration" => library::parsed("duration", text),
+        _ => CelValue::from(text),
+    }
+}
+
+fn typed_object(schema: &Schema, object: &Value, is_resource: bool) -> CelValue {
+    let mut fields: HashMap<String, CelValue> = HashMap::new();
+    for (name, child) in object.as_object().into_iter().flatten() {
+        if is_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
+            if name == "metadata" {
+                let visible = ["name", "generateName"].into_iter().filter_map(|name| {
+                    Some((name.to_owned(), CelValue::from(child.get(name)?.as_str()?)))
+                });
+                fields.insert(name.clone(), CelValue::from(visible.collect::<HashMap<_, _>>()));
+            } else {
+                fields.insert(name.clone(), untyped(child));
+            }
+            continue;
+        }
+        if let Some(property) = schema.property(name) {
+            if let Some(identifier) = identifier(name)
+                && !child.is_null()
+            {
+                fields.insert(identifier, typed(property, child, property.embedded_resource));
+            }
+            continue;
+        }
+        match &schema.additional_properties {
+            AdditionalProperties::Schema(additional) => {
+                fields.insert(name.clone(), typed(additional, child, false));
+            }
+            AdditionalProperties::Any => {
+                fields.insert(name.clone(), untyped(child));
+            }
+            AdditionalProperties::Unset => {}
+        }
+    }
+    CelValue::from(fields)
+}
+
+fn untyped(value: &Value) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(flag) => CelValue::Bool(*flag),
+        Value::Number(number) => match number.as_i64() {
+            Some(integer) => CelValue::Int(integer),
+            None => CelValue::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => CelValue::from(text.as_str()),
+        Value::Array(items) => CelValue::from(items.iter().map(untyped).collect::<Vec<_>>()),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, child)| (name.clone(), untyped(child)));
+            CelValue::from(fields.collect::<HashMap<_, _>>())
+        }
+    }
+}
+
+/// Words that CEL keeps for itself, escaped as `__name__` (`apiserver/schema/cel/model.Escape`).
+const RESERVED: [&str; 20] = [
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
+    "loop", "package", "namespace", "return", "var", "void",
+];
+
+/// A property's name in rules; `None` for one that rules cannot name.
+pub(super) fn identifier(name: &str) -> Option<String> {
+    if RESERVED.contains(&name) || name == "while" {
+        return Some(format!("__{name}__"));
+    }
+    let mut escaped = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some(character) = rest.chars().next() {
+        if let Some(tail) = rest.strip_prefix("__") {
+            escaped.push_str("__underscores__");
+            rest = tail;
+            continue;
+        }
+        match character {
+            '.' => escaped.push_str("__dot__"),
+            '-' => escaped.push_str("__dash__"),
+            '/' => escaped.push_str("__slash__"),
+            '_' => escaped.push('_'),
+            letter if letter.is_ascii_alphabetic() => escaped.push(letter),
+            digit if digit.is_ascii_digit() && !escaped.is_empty() => escaped.push(digit),
+            _ => return None,
+        }
+        rest = &rest[character.len_utf8()..];
+    }
+    (!escaped.is_empty()).then_some(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::identifier;
+
+    #[test]
+    fn property_names_are_escaped_as_the_api_server_does() {
+        let cases = [
+            ("plain", Some("plain")),
+            ("with-dash", Some("with__dash__dash")),
+            ("a.b/c", Some("a__dot__b__slash__c")),
+            ("a__b", Some("a__underscores__b")),
+            ("namespace", Some("__namespace__")),
+            ("int", Some("int")),
+            ("9lives", None),
+            ("sp ace", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(identifier(name).as_deref(), expected, "{name}");
+        }
+    }
+}
