@@ -31,7 +31,9 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
     let mut versions = Vec::new();
     let declared = spec["versions"].as_array().cloned().unwrap_or_default();
     for (index, version) in declared.iter().enumerate() {
-        match resource_version(version, &format!("spec.versions[{index}]")) {
+        // A schema that all versions share is the definition's own in the API server's internal form.
+        let shared = declared.iter().all(|other| other["schema"] == version["schema"]);
+        match resource_version(version, &format!("spec.versions[{index}]"), shared) {
             Ok(version) => versions.push(version),
             Err(found) => problems.extend(found),
         }
@@ -68,13 +70,14 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
     })
 }
 
-fn resource_version(version: &Value, path: &str) -> Result<ResourceVersion, Vec<FieldError>> {
+fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<ResourceVersion, Vec<FieldError>> {
     let schema_path = format!("{path}.schema.openAPIV3Schema");
     let declared = &version["schema"]["openAPIV3Schema"];
     if !declared.is_object() {
         return Err(vec![FieldError::required(schema_path, "schemas are required")]);
     }
-    let schema = Schema::compile(declared, &schema_path)?;
+    let compiled_path = if shared_schema { "spec.validation.openAPIV3Schema" } else { &schema_path };
+    let schema = Schema::compile(declared, compiled_path)?;
     let subresources = &version["subresources"];
     let scale = &subresources["scale"];
     let scale = scale.is_object().then(|| ScalePaths {

@@ -5,6 +5,7 @@
 
 mod apply;
 mod builtin;
+mod cel;
 mod crd;
 mod deletion;
 mod discovery;

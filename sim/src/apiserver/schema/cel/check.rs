@@ -85,15 +85,17 @@ impl<'a> Checker<'a> {
                         return self.visit_all(&call.args);
                     }
                 }
+                let target = match &call.target {
+                    Some(target) => Some(self.visit(target)?),
+                    None => None,
+                };
                 let is_operator = !call.func_name.starts_with(|first: char| first.is_ascii_alphabetic());
                 if !is_operator && !library::has_function(&call.func_name) {
                     let text = format!("undeclared reference to '{}' (in container '')", call.func_name);
                     return Err(self.problem(expression, &text));
                 }
-                if let Some(target) = &call.target {
-                    self.visit(target)?;
-                }
                 if call.func_name == "_[_]"
+                    && target.is_none()
                     && let [container, index] = call.args.as_slice()
                 {
                     let container = self.visit(container)?;
@@ -137,8 +139,8 @@ impl<'a> Checker<'a> {
             "self" => Ok(of_self),
             "oldSelf" if self.scope.optional_old_self => Ok(Type::Unknown),
             "oldSelf" => Ok(of_self),
-            "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string" | "timestamp"
-            | "type" | "uint" | "optional_type" => Ok(Type::Unknown),
+            "bool" | "bytes" | "double" | "duration" | "int" | "list" | "map" | "null_type" | "string"
+            | "timestamp" | "type" | "uint" | "optional_type" => Ok(Type::Unknown),
             internal if internal.starts_with(['@', '#']) => Ok(Type::Unknown),
             _ => Err(self.problem(expression, &format!("undeclared reference to '{name}' (in container '')"))),
         }
@@ -148,7 +150,8 @@ impl<'a> Checker<'a> {
         let Type::Of { schema, is_resource } = self.visit(&select.operand)? else {
             return Ok(Type::Unknown);
         };
-        if schema.int_or_string || (is_resource && matches!(select.field.as_str(), "apiVersion" | "kind" | "metadata")) {
+        if schema.int_or_string || (is_resource && matches!(select.field.as_str(), "apiVersion" | "kind" | "metadata"))
+        {
             return Ok(Type::Unknown);
         }
         let property = schema

@@ -38,9 +38,8 @@ fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Res
     let rule_path = format!("{path}.rule");
     let optional_old_self = declared["optionalOldSelf"] == true;
     let scope = check::Scope { schema, is_resource: is_root || schema.embedded_resource, optional_old_self };
-    let program = program(text("rule"), &scope).map_err(|problem| {
-        vec![invalid_rule(&rule_path, declared, format!("compilation failed: {problem}"))]
-    })?;
+    let program = program(text("rule"), &scope)
+        .map_err(|problem| vec![invalid_rule(&rule_path, declared, format!("compilation failed: {problem}"))])?;
     let uses_old_self = program.references().has_variable("oldSelf");
     if !uses_old_self && !declared["optionalOldSelf"].is_null() {
         let detail = "may not be set if oldSelf is not used in rule";
@@ -139,7 +138,12 @@ fn invalid_rule(field: &str, declared: &Value, detail: String) -> FieldError {
     FieldError {
         reason: FieldReason::Invalid,
         field: field.to_owned(),
-        value: format!("{{{}}}", parts.join(",")),
+        value: escaped(&format!("{{{}}}", parts.join(","))),
         detail,
     }
+}
+
+/// As Go writes JSON.
+fn escaped(json: &str) -> String {
+    json.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e")
 }

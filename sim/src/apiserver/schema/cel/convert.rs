@@ -43,9 +43,9 @@ fn typed_object(schema: &Schema, object: &Value, is_resource: bool) -> CelValue 
     for (name, child) in object.as_object().into_iter().flatten() {
         if is_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
             if name == "metadata" {
-                let visible = ["name", "generateName"].into_iter().filter_map(|name| {
-                    Some((name.to_owned(), CelValue::from(child.get(name)?.as_str()?)))
-                });
+                let visible = ["name", "generateName"]
+                    .into_iter()
+                    .filter_map(|name| Some((name.to_owned(), CelValue::from(child.get(name)?.as_str()?))));
                 fields.insert(name.clone(), CelValue::from(visible.collect::<HashMap<_, _>>()));
             } else {
                 fields.insert(name.clone(), untyped(child));
@@ -92,8 +92,26 @@ fn untyped(value: &Value) -> CelValue {
 
 /// Words that CEL keeps for itself, escaped as `__name__` (`apiserver/schema/cel/model.Escape`).
 const RESERVED: [&str; 20] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let",
-    "loop", "package", "namespace", "return", "var", "void",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
 ];
 
 /// A property's name in rules; `None` for one that rules cannot name.

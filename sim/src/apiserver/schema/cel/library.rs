@@ -16,12 +16,63 @@ type Function = for<'b, 'v> fn(Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, Ex
 
 /// Names of functions that a rule may call. Operators and macros are not among them.
 const FUNCTIONS: &[&str] = &[
-    "bool", "bytes", "charAt", "contains", "distinct", "double", "duration", "dyn", "endsWith", "find", "findAll",
-    "flatten", "format", "getDate", "getDayOfMonth", "getDayOfWeek", "getDayOfYear", "getFullYear", "getHours",
-    "getMilliseconds", "getMinutes", "getMonth", "getSeconds", "hasValue", "indexOf", "int", "isCIDR", "isIP",
-    "isSorted", "isURL", "join", "lastIndexOf", "lists.range", "lowerAscii", "matches", "max", "min",
-    "optional.none", "optional.of", "optional.ofNonZeroValue", "or", "orValue", "replace", "reverse", "size", "slice",
-    "sort", "split", "startsWith", "string", "substring", "sum", "timestamp", "trim", "type", "uint", "upperAscii",
+    "bool",
+    "bytes",
+    "charAt",
+    "contains",
+    "distinct",
+    "double",
+    "duration",
+    "dyn",
+    "endsWith",
+    "find",
+    "findAll",
+    "flatten",
+    "format",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getDayOfYear",
+    "getFullYear",
+    "getHours",
+    "getMilliseconds",
+    "getMinutes",
+    "getMonth",
+    "getSeconds",
+    "hasValue",
+    "indexOf",
+    "int",
+    "isCIDR",
+    "isIP",
+    "isSorted",
+    "isURL",
+    "join",
+    "lastIndexOf",
+    "lists.range",
+    "lowerAscii",
+    "matches",
+    "max",
+    "min",
+    "optional.none",
+    "optional.of",
+    "optional.ofNonZeroValue",
+    "or",
+    "orValue",
+    "replace",
+    "reverse",
+    "size",
+    "slice",
+    "sort",
+    "split",
+    "startsWith",
+    "string",
+    "substring",
+    "sum",
+    "timestamp",
+    "trim",
+    "type",
+    "uint",
+    "upperAscii",
     "value",
 ];
 
@@ -46,11 +97,7 @@ pub(super) fn has_function(name: &str) -> bool {
 }
 
 /// The variables of a rule.
-pub(super) fn context(
-    new: CelValue,
-    old: Option<CelValue>,
-    optional_old: bool,
-) -> Context<'static, 'static> {
+pub(super) fn context(new: CelValue, old: Option<CelValue>, optional_old: bool) -> Context<'static, 'static> {
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
     context.add_variable_from_value("self", new);
     if optional_old {
@@ -209,8 +256,7 @@ fn last_index_of<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v
 
 fn is_url<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let text = text("isURL", &values(&arguments)?, 0)?;
-    let is_url =
-        text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() || text.starts_with('/'));
+    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() || text.starts_with('/'));
     answer(CelValue::Bool(is_url))
 }
 
