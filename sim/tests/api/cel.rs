@@ -185,6 +185,7 @@ async fn rules_have_the_functions_that_definitions_use() {
         "'a1b22'.findAll('[0-9]+') == ['1', '22']",
         "[1, 2, 3].isSorted() && [1, 2, 3].sum() == 6 && [3, 1].min() == 1 && [3, 1].max() == 3 && [4, 5].indexOf(5) == 1",
         "isURL('https://example.com/x') && !isURL('x y') && isIP('10.0.0.1') && !isIP('10.0.0.256') && isCIDR('10.0.0.0/8')",
+        "url('https://a.example:8080/p/q').getScheme() == 'https' && url('http://a:80/x').getHostname() == 'a'",
         "self.every == duration('90s') && self.since < timestamp('2026-01-02T00:00:00Z')",
         "self.list.exists_one(x, x > 2) && self.list.filter(x, x > 1).map(x, x * 2) == [4, 6]",
         "self.?absent.orValue('none') == 'none' && self.?text.hasValue()",

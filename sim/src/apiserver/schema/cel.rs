@@ -8,6 +8,7 @@ mod check;
 mod compile;
 mod convert;
 mod library;
+mod url;
 
 use ::cel::{Context, ExecutionError, Program, Value as CelValue};
 use serde_json::Value;

@@ -1,16 +1,19 @@
 //! The functions that rules may call: CEL's own, its extensions for strings and lists, and those that Kubernetes adds
 //! (`k8s.io/apiserver/pkg/cel/library`).
 //!
-//! Not served, and so refused when a definition is created: `url()`, `quantity()`, `ip()`, `cidr()`, `format`, `semver()`, `sets`
+//! Not served, and so refused when a definition is created: `getQuery()` of a URL, `quantity()`, `ip()`, `cidr()`, `format`, `semver()`, `sets`
 //! and the authorizer.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
-use ::cel::common::types::{CelOptional, DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type};
+use ::cel::common::types::{CelOptional, DYN_TYPE, INT_TYPE, LIST_TYPE, MAP_TYPE, STRING_TYPE, Type};
 use ::cel::common::value::{CowVal, Val};
+use ::cel::objects::Key;
 use ::cel::{Context, DeclarationError, Env, ExecutionError, Program, Value as CelValue};
 use regex::Regex;
+
+use super::url::Url;
 
 type Function = for<'b, 'v> fn(Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError>;
 
@@ -33,11 +36,16 @@ const FUNCTIONS: &[&str] = &[
     "getDayOfMonth",
     "getDayOfWeek",
     "getDayOfYear",
+    "getEscapedPath",
     "getFullYear",
+    "getHost",
+    "getHostname",
     "getHours",
     "getMilliseconds",
     "getMinutes",
     "getMonth",
+    "getPort",
+    "getScheme",
     "getSeconds",
     "hasValue",
     "indexOf",
@@ -73,6 +81,7 @@ const FUNCTIONS: &[&str] = &[
     "type",
     "uint",
     "upperAscii",
+    "url",
     "value",
 ];
 
@@ -120,7 +129,7 @@ pub(super) fn parsed(function: &str, text: &str) -> CelValue {
 }
 
 fn kubernetes(environment: &mut Env) -> Result<(), DeclarationError> {
-    let members: [(&str, Type, Vec<Type>, Function); 9] = [
+    let members: [(&str, Type, Vec<Type>, Function); 14] = [
         ("find", STRING_TYPE, vec![STRING_TYPE], find),
         ("findAll", STRING_TYPE, vec![STRING_TYPE], find_all),
         ("findAll", STRING_TYPE, vec![STRING_TYPE, INT_TYPE], find_all),
@@ -130,11 +139,16 @@ fn kubernetes(environment: &mut Env) -> Result<(), DeclarationError> {
         ("max", LIST_TYPE, vec![], max),
         ("indexOf", LIST_TYPE, vec![DYN_TYPE], index_of),
         ("lastIndexOf", LIST_TYPE, vec![DYN_TYPE], last_index_of),
+        ("getScheme", MAP_TYPE, vec![], scheme),
+        ("getHost", MAP_TYPE, vec![], host),
+        ("getHostname", MAP_TYPE, vec![], hostname),
+        ("getPort", MAP_TYPE, vec![], port),
+        ("getEscapedPath", MAP_TYPE, vec![], escaped_path),
     ];
     for (index, (name, target, arguments, function)) in members.into_iter().enumerate() {
         environment.add_member_overload(name, &format!("kubernetes_{name}_{index}"), target, arguments, function)?;
     }
-    let globals: [(&str, Function); 3] = [("isURL", is_url), ("isIP", is_ip), ("isCIDR", is_cidr)];
+    let globals: [(&str, Function); 4] = [("url", url), ("isURL", is_url), ("isIP", is_ip), ("isCIDR", is_cidr)];
     for (name, function) in globals {
         environment.add_overload(name, &format!("kubernetes_{name}"), vec![STRING_TYPE], function)?;
     }
@@ -256,8 +270,44 @@ fn last_index_of<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v
 
 fn is_url<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let text = text("isURL", &values(&arguments)?, 0)?;
-    let is_url = text.parse::<http::Uri>().is_ok_and(|uri| uri.scheme().is_some() || text.starts_with('/'));
-    answer(CelValue::Bool(is_url))
+    answer(CelValue::Bool(Url::parse(&text).is_some()))
+}
+
+fn url<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let text = text("url", &values(&arguments)?, 0)?;
+    let url = Url::parse(&text).ok_or_else(|| {
+        ExecutionError::function_error("url", format!("URL parse error during conversion from string: {text}"))
+    })?;
+    answer(url.into_value())
+}
+
+/// The part of a URL under which the function's name is kept.
+fn url_part(function: &str, arguments: &[CowVal<'_, '_>]) -> Result<CelValue, ExecutionError> {
+    let part = match values(arguments)?.first() {
+        Some(CelValue::Map(parts)) => parts.get(&Key::from(format!("@{function}"))).cloned(),
+        _ => None,
+    };
+    part.ok_or_else(|| ExecutionError::function_error(function, "no such overload"))
+}
+
+fn scheme<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    answer(url_part("getScheme", &arguments)?)
+}
+
+fn host<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    answer(url_part("getHost", &arguments)?)
+}
+
+fn hostname<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    answer(url_part("getHostname", &arguments)?)
+}
+
+fn port<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    answer(url_part("getPort", &arguments)?)
+}
+
+fn escaped_path<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    answer(url_part("getEscapedPath", &arguments)?)
 }
 
 /// Addresses as Go's `netip` takes them, without zones and without IPv4 in IPv6.
