@@ -12,7 +12,7 @@ use super::request::{Query, Target};
 use super::response::{Answer, AnswerBody, Encoder};
 use super::selectors::Selectors;
 use super::watch::{WatchStream, WatchTiming};
-use crate::store::{FieldError, Record, StatusError, WatchStart};
+use crate::store::{FieldError, FieldReason, Record, StatusError, WatchStart};
 
 impl ApiServer {
     pub(super) fn get(&self, target: &Target, name: &str, encoder: &Encoder) -> Result<Answer, StatusError> {
@@ -27,6 +27,7 @@ impl ApiServer {
     }
 
     pub(super) fn list(&self, target: &Target, query: &Query, encoder: &Encoder) -> Result<Answer, StatusError> {
+        check_list_options(query)?;
         let selectors = selectors(target, query)?;
         let limit = query.number("limit")?.unwrap_or(0);
         let page = match query.get("continue") {
@@ -34,8 +35,11 @@ impl ApiServer {
             None => None,
         };
         let at = match &page {
+            Some(_) if query.resource_version()?.is_some_and(|version| version > 0) => {
+                return Err(StatusError::bad_request("specifying resource version is not allowed when using continue"));
+            }
             Some(page) => page.version,
-            None => self.requested_version(query)?,
+            None => self.requested_version(query, limit)?,
         };
         let kind = &target.resource.group_kind;
         let (records, version) = match (selectors.single_name(), at) {
@@ -68,24 +72,20 @@ impl ApiServer {
     }
 
     /// The version that a list must be read at; `None` for the present one.
-    fn requested_version(&self, query: &Query) -> Result<Option<u64>, StatusError> {
+    fn requested_version(&self, query: &Query, limit: u64) -> Result<Option<u64>, StatusError> {
         let Some(version) = query.resource_version()? else {
-            return match query.get("resourceVersionMatch") {
-                None => Ok(None),
-                Some(_) => Err(invalid_options(FieldError::forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                ))),
-            };
+            return Ok(None);
         };
         let current = self.store.revision();
         if version > current {
             return Err(too_large(version, current));
         }
-        if query.get("resourceVersionMatch") == Some("Exact") {
-            return Ok(Some(version));
-        }
-        Ok(None)
+        let is_exact = match query.get("resourceVersionMatch") {
+            Some(matching) => matching == "Exact",
+            // A page of a version means that version (the "legacy exact" of etcd's store).
+            None => limit > 0 && version > 0,
+        };
+        Ok(is_exact.then_some(version))
     }
 
     pub(super) fn watch(&self, target: &Target, query: &Query, encoder: Encoder) -> Result<Answer, StatusError> {
@@ -96,7 +96,7 @@ impl ApiServer {
         }
         let version = query.resource_version()?.unwrap_or(0);
         let send_initial = query.get("sendInitialEvents").map(|text| text == "true");
-        check_initial_events(query, send_initial)?;
+        check_watch_options(query, send_initial)?;
         let start = match send_initial {
             Some(true) => WatchStart::Initial,
             Some(false) if version == 0 => WatchStart::After(self.store.revision()),
@@ -141,25 +141,66 @@ pub(super) fn selectors(target: &Target, query: &Query) -> Result<Selectors, Sta
 }
 
 /// `ValidateListOptions` of `apimachinery/pkg/apis/meta/internalversion/validation`.
-fn check_initial_events(query: &Query, send_initial: Option<bool>) -> Result<(), StatusError> {
-    let version_match = query.get("resourceVersionMatch");
-    if send_initial.is_none() && version_match.is_some() {
-        return Err(invalid_options(FieldError::forbidden(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )));
+fn check_list_options(query: &Query) -> Result<(), StatusError> {
+    let mut problems = Vec::new();
+    let forbidden = |detail: &str| FieldError::forbidden("resourceVersionMatch", detail);
+    if let Some(matching) = query.get("resourceVersionMatch") {
+        if query.get("resourceVersion").is_none() {
+            problems.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        if query.get("continue").is_some() {
+            problems.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if !matches!(matching, "Exact" | "NotOlderThan") {
+            problems.push(unsupported_match(matching, "\"Exact\", \"NotOlderThan\", \"\""));
+        }
+        if matching == "Exact" && query.get("resourceVersion") == Some("0") {
+            problems.push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+        }
     }
-    if send_initial.is_some() && version_match != Some("NotOlderThan") {
-        return Err(invalid_options(FieldError::forbidden(
-            "sendInitialEvents",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )));
+    if query.get("sendInitialEvents").is_some() {
+        problems.push(FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list"));
     }
-    Ok(())
+    refuse_options(&problems)
 }
 
-fn invalid_options(problem: FieldError) -> StatusError {
-    StatusError::invalid("meta.k8s.io", "ListOptions", "", &[problem])
+/// `validateWatchOptions` of the same package.
+fn check_watch_options(query: &Query, send_initial: Option<bool>) -> Result<(), StatusError> {
+    let mut problems = Vec::new();
+    let forbidden = |detail: &str| FieldError::forbidden("resourceVersionMatch", detail);
+    let matching = query.get("resourceVersionMatch");
+    if send_initial.is_some() && matching != Some("NotOlderThan") {
+        problems.push(forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"));
+    }
+    if let Some(matching) = matching {
+        if send_initial.is_none() {
+            problems
+                .push(forbidden("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"));
+        }
+        if matching != "NotOlderThan" {
+            problems.push(unsupported_match(matching, "\"NotOlderThan\""));
+        }
+        if query.get("continue").is_some() {
+            problems.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
+        }
+    }
+    refuse_options(&problems)
+}
+
+fn unsupported_match(matching: &str, supported: &str) -> FieldError {
+    FieldError {
+        reason: FieldReason::NotSupported,
+        field: "resourceVersionMatch".to_owned(),
+        value: Value::from(matching).to_string(),
+        detail: format!("supported values: {supported}"),
+    }
+}
+
+fn refuse_options(problems: &[FieldError]) -> Result<(), StatusError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(StatusError::invalid("meta.k8s.io", "ListOptions", "", problems))
 }
 
 fn too_large(version: u64, current: u64) -> StatusError {

@@ -119,3 +119,55 @@ fn the_same_seed_gives_the_same_cluster() {
     };
     assert_eq!(uid(&store()), uid(&store()));
 }
+
+#[test]
+fn an_object_out_of_use_rests_as_json_and_reads_the_same() {
+    let store = store();
+    let object =
+        json!({"metadata": {"name": "a", "namespace": "test", "labels": {"x": "y"}}, "data": {"k": "v"}, "aFirst": 1});
+    let created = store.create(&CONFIG_MAP, object).unwrap();
+    let record = store.record(&CONFIG_MAP, "test", "a").unwrap();
+    assert!(record.is_remembered());
+    record.forget();
+    assert_eq!(record.value(), created);
+    assert_eq!(record.labels(), json!({"x": "y"}));
+    let whole: Value = serde_json::from_slice(&record.json()).unwrap();
+    assert_eq!(whole, *created);
+    let mut item = Vec::new();
+    record.write_item(&mut item);
+    let mut expected = (*created).clone();
+    expected.as_object_mut().unwrap().retain(|name, _| name != "apiVersion" && name != "kind");
+    assert_eq!(serde_json::from_slice::<Value>(&item).unwrap(), expected);
+    let mut converted = Vec::new();
+    record.json_as("example.com/v2", "ConfigMap", &mut converted);
+    assert_eq!(serde_json::from_slice::<Value>(&converted).unwrap()["apiVersion"], "example.com/v2");
+    assert_eq!(serde_json::from_slice::<Value>(record.metadata_json()).unwrap(), created["metadata"]);
+}
+
+#[test]
+fn large_changes_shorten_the_history() {
+    let store = store();
+    store.create(&CONFIG_MAP, config_map("a")).unwrap();
+    let first = store.revision();
+    let text = "x".repeat(1024 * 1024);
+    for round in 0..20 {
+        store.update(&CONFIG_MAP, "test", "a", |object| object["data"]["a"] = json!(format!("{round}{text}"))).unwrap();
+    }
+    assert!(store.watch(&CONFIG_MAP, None, WatchStart::After(first)).is_none(), "20 MiB of changes are not all kept");
+    assert!(store.watch(&CONFIG_MAP, None, WatchStart::After(store.revision() - 3)).is_some());
+    assert!(store.watch(&CANARY, None, WatchStart::After(first)).is_some(), "another kind's history is its own");
+}
+
+#[test]
+fn few_objects_stay_decoded() {
+    let store = store();
+    for index in 0..1_000 {
+        let mut object = config_map(&format!("m{index}"));
+        object["data"]["a"] = json!("x".repeat(1_000));
+        store.create(&CONFIG_MAP, object).unwrap();
+    }
+    let records = store.records(&CONFIG_MAP, None, None).unwrap().0;
+    let decoded = records.iter().filter(|record| record.is_remembered()).count();
+    // 256 KiB of objects of some 1.2 KB.
+    assert!((100..300).contains(&decoded), "{decoded}");
+}

@@ -110,3 +110,34 @@ async fn metadata_alone_can_be_asked_for() {
     let list = maps.list_metadata(&ListParams::default()).await.unwrap();
     assert_eq!(list.items.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn versions_are_asked_for_by_the_servers_rules() {
+    let world = world().await;
+    let maps = world.config_maps();
+    fill(&maps, 3).await;
+    let path = "/api/v1/namespaces/test/configmaps";
+    let old = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    let page = maps.list(&ListParams::default().limit(1)).await.unwrap().metadata.continue_.unwrap();
+    maps.delete("m1", &kube::api::DeleteParams::default()).await.unwrap();
+    let list = async |query: &str| world.request("GET", &format!("{path}?{query}"), "", "").await;
+    let count = async |query: &str| list(query).await.unwrap()["items"].as_array().unwrap().len();
+    assert_eq!(count(&format!("resourceVersion={old}&resourceVersionMatch=Exact")).await, 3);
+    assert_eq!(count(&format!("resourceVersion={old}&resourceVersionMatch=NotOlderThan")).await, 2);
+    assert_eq!(count(&format!("resourceVersion={old}&limit=5")).await, 3, "a page is of the version asked for");
+    assert_eq!(count(&format!("resourceVersion={old}")).await, 2);
+    assert_eq!(count("resourceVersion=0&limit=5").await, 2);
+    for (query, code, expected) in [
+        ("resourceVersionMatch=Exact", 422, "forbidden unless resourceVersion is provided"),
+        ("resourceVersionMatch=Exact&resourceVersion=0", 422, "\"exact\" is forbidden for resourceVersion \"0\""),
+        ("resourceVersionMatch=Newest&resourceVersion=1", 422, "Unsupported value: \"Newest\""),
+        ("sendInitialEvents=true", 422, "sendInitialEvents is forbidden for list"),
+        ("watch=true&sendInitialEvents=true", 422, "requires setting resourceVersionMatch to NotOlderThan"),
+        ("watch=true&resourceVersionMatch=NotOlderThan", 422, "forbidden for watch unless sendInitialEvents"),
+        (&format!("continue={page}&resourceVersion={old}"), 400, "not allowed when using continue"),
+    ] {
+        let refusal = list(query).await.refusal();
+        assert_eq!(refusal.code, code, "{query}");
+        assert!(refusal.message.contains(expected), "{query}: {}", refusal.message);
+    }
+}
