@@ -4,6 +4,9 @@
 //! Not served, and so refused when a definition is created: `getQuery()` of a URL, `quantity()`, `ip()`, `cidr()`, `format`, `semver()`, `sets`
 //! and the authorizer.
 
+// CEL hands every function its arguments as a vector of its own.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
