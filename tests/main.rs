@@ -6,6 +6,7 @@ mod calls;
 mod faults;
 mod fixtures_run;
 mod kills;
+mod kubectl;
 mod lifecycle;
 mod metrics;
 mod process;

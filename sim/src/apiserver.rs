@@ -3,8 +3,10 @@
 //! [`ApiServer`] is a `tower::Service`. In process a [`Client`](crate::cluster::Cluster::client) calls it without sockets, tasks
 //! or timers (watches apart); [`crate::http`] serves the same over plain HTTP.
 //!
-//! Not served: Tables, CEL rules, authentication and authorisation.
+//! Not served: authentication and authorisation.
 
+mod accept;
+pub(crate) mod admission;
 mod apply;
 mod body;
 mod defaults;
@@ -12,18 +14,24 @@ pub(crate) mod definition;
 mod discovery;
 mod dry_run;
 pub(crate) mod fields;
+mod job_defaults;
 mod metadata;
 pub(crate) mod openapi;
 mod patch;
+mod pods;
 mod protobuf;
 mod read;
 mod request;
 mod response;
+mod reviews;
 mod scale;
 pub(crate) mod schema;
 mod selectors;
 mod strategy;
+mod subresources;
+pub(crate) mod table;
 mod validation;
+pub(crate) mod views;
 mod watch;
 mod write;
 
@@ -45,12 +53,17 @@ pub use response::ResponseBody;
 use crate::calls::CallLog;
 use crate::faults::{Action, Faults};
 use crate::random::Random;
-use crate::store::{StatusError, Store};
+use crate::store::{StatusError, Store, kinds};
+use accept::Form;
 use request::{Query, Route, Target};
 use response::{Answer, Encoder};
+use table::TableForm;
 
 /// The API server's own limit of request bodies (`MaxRequestBodyBytes`): 3 MiB.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// The one deprecation that a user of built-in kinds meets in Kubernetes 1.36.
+const ENDPOINTS_DEPRECATED: &str = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
 
 /// Settings of the API server.
 #[derive(Clone, Debug)]
@@ -157,10 +170,45 @@ impl ApiServer {
             Route::Unknown => Ok(Answer::unknown_path()),
             Route::Health => Ok(Answer::text(200, "ok")),
             Route::Version => Ok(discovery::version()),
-            Route::Discovery(path) => Ok(discovery::answer(&self.store, path)),
             Route::OpenApi(path) => Ok(openapi::answer(&self.store, path)),
-            Route::Resource(target) => self.handle_resource(target, head, query, bytes),
+            Route::Discovery(_) if head.method != Method::GET => Err(StatusError::method_not_allowed()),
+            Route::Discovery(path) => {
+                let form = accept::discovery_form(header_text(head, header::ACCEPT));
+                Ok(discovery::answer(&self.store, path, form, header_text(head, header::IF_NONE_MATCH)))
+            }
+            Route::Review(review) if head.method == Method::POST => {
+                reviews::answer(review, &body_of(head, bytes), head)
+            }
+            Route::Review(_) => Err(StatusError::method_not_allowed()),
+            Route::Resource(target) => {
+                let mut answer = self.handle_resource(target, head, query, bytes)?;
+                if target.resource.group_kind == kinds::ENDPOINTS {
+                    answer.warnings.push(ENDPOINTS_DEPRECATED.to_owned());
+                }
+                Ok(answer)
+            }
         }
+    }
+
+    /// The form of the answer: the first that the client accepts and the server has.
+    fn encoder(&self, target: &Target, query: &Query, accept: &str) -> Result<Encoder, StatusError> {
+        let form = accept::object_form(accept);
+        let table = match &form {
+            // The watch of a scale does not exist, and neither does its table.
+            Form::Table { version } if target.subresource != "scale" => {
+                Some(TableForm::new(target, query, version, self.store.clock())?)
+            }
+            _ => None,
+        };
+        Ok(Encoder {
+            api_version: target.api_version(),
+            storage_api_version: target.resource.storage_api_version(),
+            kind: target.resource.kind.clone(),
+            bare_items: !target.resource.custom,
+            metadata_only: form == Form::Metadata,
+            view: target.served_version().and_then(|version| version.view),
+            table,
+        })
     }
 
     fn handle_resource(
@@ -170,14 +218,17 @@ impl ApiServer {
         query: &Query,
         bytes: &Bytes,
     ) -> Result<Answer, StatusError> {
-        let encoder = encoder(target, header_text(head, header::ACCEPT));
-        let content_type = header_text(head, header::CONTENT_TYPE);
-        let body = write::Body {
-            content_type: content_type.split(';').next().unwrap_or_default().trim(),
-            bytes,
-            client: header_text(head, header::USER_AGENT),
-        };
+        let encoder = self.encoder(target, query, header_text(head, header::ACCEPT))?;
+        let body = body_of(head, bytes);
         match (&head.method, &target.name) {
+            (method, Some(name)) if POD_STREAMS_AND_ACTIONS.contains(&target.subresource.as_str()) => {
+                match (target.subresource.as_str(), method) {
+                    ("log", &Method::GET) => self.pod_log(target, name, query),
+                    ("eviction", &Method::POST) => self.evict(target, name, query, &body, &encoder),
+                    ("log" | "eviction", _) => Err(StatusError::method_not_allowed()),
+                    (stream, _) => Err(pods::refuse_stream(stream)),
+                }
+            }
             (&Method::GET, _) if query.flag("watch") && target.subresource.is_empty() => {
                 self.watch(target, query, encoder)
             }
@@ -211,19 +262,20 @@ where
     }
 }
 
-fn header_text(head: &http::request::Parts, name: header::HeaderName) -> &str {
-    head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+/// Subresources of pods that are no view of the pod itself.
+const POD_STREAMS_AND_ACTIONS: [&str; 5] = ["log", "eviction", "exec", "attach", "portforward"];
+
+fn body_of<'a>(head: &'a http::request::Parts, bytes: &'a Bytes) -> write::Body<'a> {
+    let content_type = header_text(head, header::CONTENT_TYPE);
+    write::Body {
+        content_type: content_type.split(';').next().unwrap_or_default().trim(),
+        bytes,
+        client: header_text(head, header::USER_AGENT),
+    }
 }
 
-fn encoder(target: &Target, accept: &str) -> Encoder {
-    let first_choice = accept.split(',').next().unwrap_or_default();
-    Encoder {
-        api_version: target.api_version(),
-        storage_api_version: target.resource.storage_api_version(),
-        kind: target.resource.kind.clone(),
-        bare_items: !target.resource.custom,
-        metadata_only: first_choice.contains("as=PartialObjectMetadata"),
-    }
+fn header_text(head: &http::request::Parts, name: header::HeaderName) -> &str {
+    head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn too_large() -> StatusError {

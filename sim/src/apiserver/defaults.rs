@@ -3,6 +3,7 @@
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
+use super::{admission, job_defaults};
 use crate::store::State;
 
 /// First address given to services is 10.96.0.10; the ones below are left to the cluster's own services.
@@ -19,6 +20,14 @@ pub(super) fn apply(group: &str, kind: &str, value: &mut Value) {
         ("apps", "DaemonSet") => daemon_set(value),
         ("apps", "StatefulSet") => stateful_set(value),
         ("", "Pod") => pod(value),
+        ("batch", "Job") => {
+            pod_spec(&mut value["spec"]["template"]["spec"]);
+            job_defaults::job(value);
+        }
+        ("batch", "CronJob") => {
+            pod_spec(&mut value["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
+            job_defaults::cron_job(value);
+        }
         ("", "Service") => service(value),
         ("", "Secret") => secret(value),
         ("", "Namespace") => namespace(value),
@@ -39,10 +48,8 @@ pub(super) fn apply(group: &str, kind: &str, value: &mut Value) {
 pub(super) fn allocate(group: &str, kind: &str, value: &mut Value, present: Option<&Value>, state: &mut State) {
     match (group, kind) {
         ("", "Pod") => {
-            set(&mut value["spec"], "serviceAccountName", json!("default"));
-            let account = value["spec"]["serviceAccountName"].clone();
-            set(&mut value["spec"], "serviceAccount", account);
             if present.is_none() {
+                admission::complete_pod_spec(&mut value["spec"]);
                 value["status"] = json!({"phase": "Pending"});
             }
         }

@@ -2,9 +2,12 @@
 
 pub(crate) mod checks;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::schema::Schema;
+use super::table::custom::CustomColumns;
 use crate::clock::{Clock, format_seconds};
 use crate::store::{FieldError, GroupKind, ResourceType, ResourceVersion, ScalePaths};
 
@@ -64,6 +67,7 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
         unconditional_update: false,
         returns_deleted: false,
         custom: true,
+        stored_as: None,
         group,
         kind,
         plural,
@@ -78,6 +82,8 @@ fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<
     }
     let compiled_path = if shared_schema { "spec.validation.openAPIV3Schema" } else { &schema_path };
     let schema = Schema::compile(declared, compiled_path)?;
+    let columns =
+        CustomColumns::parse(&version["additionalPrinterColumns"], &format!("{path}.additionalPrinterColumns"))?;
     let subresources = &version["subresources"];
     let scale = &subresources["scale"];
     let scale = scale.is_object().then(|| ScalePaths {
@@ -91,6 +97,8 @@ fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<
         status: subresources["status"].is_object(),
         scale,
         schema: Some(schema.into()),
+        columns: Some(Arc::new(columns)),
+        view: None,
     })
 }
 
@@ -150,6 +158,17 @@ pub(crate) fn preinstalled() -> Vec<Value> {
     ]
 }
 
+/// The columns that Istio's definitions declare.
+fn istio_columns(kind: &str) -> Value {
+    let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"});
+    let text = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
+    match kind {
+        "VirtualService" => json!([text("Gateways", ".spec.gateways"), text("Hosts", ".spec.hosts"), age]),
+        "DestinationRule" => json!([text("Host", ".spec.host"), age]),
+        _ => json!([]),
+    }
+}
+
 fn permissive(group: &str, kind: &str, plural: &str, short: &str, versions: &[&str]) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let versions: Vec<Value> = versions
@@ -159,7 +178,7 @@ fn permissive(group: &str, kind: &str, plural: &str, short: &str, versions: &[&s
             json!({
                 "name": name, "served": true, "storage": index == 0,
                 "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": open, "status": open}}},
-                "subresources": {"status": {}},
+                "subresources": {"status": {}}, "additionalPrinterColumns": istio_columns(kind),
             })
         })
         .collect();

@@ -1,19 +1,38 @@
-//! Discovery documents.
+//! Discovery documents: what is served, group by group or all at once.
 
+use http::header;
 use serde_json::{Value, json};
 
+use super::accept::DiscoveryForm;
 use super::request::DiscoveryPath;
 use super::response::Answer;
-use crate::store::{ResourceType, Store, to_bytes};
+use super::subresources;
+use crate::store::{ResourceType, ResourceVersion, Store, to_bytes};
 
-pub(super) fn answer(store: &Store, path: &DiscoveryPath) -> Answer {
+pub(super) fn answer(store: &Store, path: &DiscoveryPath, form: DiscoveryForm, known_tag: &str) -> Answer {
+    let aggregated = match (path, form) {
+        (DiscoveryPath::CoreVersions, DiscoveryForm::Aggregated(version)) => Some((true, version)),
+        (DiscoveryPath::Groups, DiscoveryForm::Aggregated(version)) => Some((false, version)),
+        _ => None,
+    };
+    if let Some((is_core, version)) = aggregated {
+        return aggregated_answer(store, is_core, version, known_tag);
+    }
     let body = match path {
         DiscoveryPath::CoreVersions => Some(json!({
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1:6443"}],
         })),
-        DiscoveryPath::Groups => Some(groups(store)),
-        DiscoveryPath::Group(name) => group(store, name),
+        DiscoveryPath::Groups => Some(json!({
+            "kind": "APIGroupList", "apiVersion": "v1",
+            "groups": groups(store).into_iter().filter(|group| !group.name.is_empty()).map(|group| group.describe()).collect::<Vec<_>>(),
+        })),
+        DiscoveryPath::Group(name) => groups(store).into_iter().find(|group| group.name == *name).map(|group| {
+            let mut body = group.describe();
+            body["kind"] = json!("APIGroup");
+            body["apiVersion"] = json!("v1");
+            body
+        }),
         DiscoveryPath::Resources { group, version } => resources(store, group, version),
     };
     body.map_or_else(Answer::unknown_path, |body| Answer::json(200, to_bytes(&body)))
@@ -29,43 +48,226 @@ pub(super) fn version() -> Answer {
     Answer::json(200, to_bytes(&body))
 }
 
-fn groups(store: &Store) -> Value {
-    let groups: Vec<Value> = store.registry(|registry| {
-        registry
-            .groups()
-            .filter(|(name, _)| !name.is_empty())
-            .map(|(name, resources)| describe_group(name, &resources))
-            .collect()
-    });
-    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+/// Everything about all groups but the core one, or about the core group, in one document with an entity tag: `kubectl` keeps it
+/// and asks again with the tag.
+fn aggregated_answer(store: &Store, is_core: bool, version: &str, known_tag: &str) -> Answer {
+    let items: Vec<Value> = groups(store)
+        .into_iter()
+        .filter(|group| group.name.is_empty() == is_core)
+        .map(|group| group.describe_with_resources(version))
+        .collect();
+    let body = to_bytes(&json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {}, "items": items,
+    }));
+    let tag = format!("\"{:016X}\"", fingerprint(&body));
+    let mut answer = if known_tag == tag { Answer::not_modified() } else { Answer::json(200, body) };
+    answer.content_type = Some(format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList"));
+    answer.headers.push((header::ETAG, tag));
+    answer.headers.push((header::VARY, "Accept".to_owned()));
+    answer.headers.push((header::CACHE_CONTROL, "public".to_owned()));
+    answer
 }
 
-fn group(store: &Store, name: &str) -> Option<Value> {
-    let resources = store.registry(|registry| registry.group(name))?;
-    let mut body = describe_group(name, &resources);
-    body["kind"] = json!("APIGroup");
-    body["apiVersion"] = json!("v1");
-    Some(body)
+/// FNV-1a. The tag only has to differ when the document does.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-fn describe_group(name: &str, resources: &[std::sync::Arc<ResourceType>]) -> Value {
-    let mut versions: Vec<&str> = resources
-        .iter()
-        .flat_map(|resource| &resource.versions)
-        .filter(|version| version.served)
-        .map(|version| version.name.as_str())
-        .collect();
-    versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
-    versions.dedup();
-    let described: Vec<Value> = versions
-        .iter()
-        .map(|version| json!({"groupVersion": format!("{name}/{version}"), "version": version}))
-        .collect();
-    json!({"name": name, "preferredVersion": described.first(), "versions": described})
+/// One resource as discovery tells of it.
+struct Described {
+    plural: String,
+    singular: String,
+    namespaced: bool,
+    kind: String,
+    short_names: Vec<String>,
+    categories: Vec<String>,
+    verbs: Vec<&'static str>,
+    subresources: Vec<subresources::Subresource>,
+}
+
+struct Group {
+    name: String,
+    /// Versions by priority, with their resources by name.
+    versions: Vec<(String, Vec<Described>)>,
+}
+
+/// The order in which a real server tells of its own groups (`pkg/controlplane/apiserver/aggregator.go`): of two groups with the
+/// same resource `kubectl` takes the first. Others follow by name.
+const GROUP_ORDER: [&str; 15] = [
+    "",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+];
+
+fn groups(store: &Store) -> Vec<Group> {
+    let mut groups: Vec<Group> =
+        store.registry(|registry| registry.groups().map(|(name, resources)| Group::new(name, &resources)).collect());
+    for name in subresources::VIRTUAL.iter().map(|resource| resource.group) {
+        if !groups.iter().any(|group| group.name == name) {
+            groups.push(Group::new(name, &[]));
+        }
+    }
+    groups.retain(|group| !group.versions.is_empty());
+    let rank = |name: &str| GROUP_ORDER.iter().position(|known| *known == name).unwrap_or(GROUP_ORDER.len());
+    groups.sort_by(|left, right| (rank(&left.name), &left.name).cmp(&(rank(&right.name), &right.name)));
+    groups
+}
+
+impl Group {
+    fn new(name: &str, resources: &[std::sync::Arc<ResourceType>]) -> Self {
+        let mut versions: Vec<(String, Vec<Described>)> = Vec::new();
+        let mut add = |version: &str, described: Described| match versions.iter_mut().find(|(name, _)| name == version)
+        {
+            Some((_, list)) => list.push(described),
+            None => versions.push((version.to_owned(), vec![described])),
+        };
+        for resource in resources {
+            for version in resource.versions.iter().filter(|version| version.served) {
+                add(&version.name, Described::stored(resource, version));
+            }
+        }
+        for resource in subresources::VIRTUAL.iter().filter(|resource| resource.group == name) {
+            add("v1", Described::virtual_(resource));
+        }
+        for (_, list) in &mut versions {
+            list.sort_by(|left, right| left.plural.cmp(&right.plural));
+        }
+        versions.sort_by_key(|(version, _)| std::cmp::Reverse(priority(version)));
+        Self { name: name.to_owned(), versions }
+    }
+
+    fn group_version(&self, version: &str) -> String {
+        if self.name.is_empty() { version.to_owned() } else { format!("{}/{version}", self.name) }
+    }
+
+    fn describe(&self) -> Value {
+        let versions: Vec<Value> = self
+            .versions
+            .iter()
+            .map(|(version, _)| json!({"groupVersion": self.group_version(version), "version": version}))
+            .collect();
+        json!({"name": self.name, "versions": versions, "preferredVersion": versions.first()})
+    }
+
+    fn describe_with_resources(&self, document_version: &str) -> Value {
+        let versions: Vec<Value> = self
+            .versions
+            .iter()
+            .map(|(version, resources)| {
+                let resources: Vec<Value> = resources
+                    .iter()
+                    .map(|resource| resource.aggregated(&self.name, version, document_version))
+                    .collect();
+                json!({"version": version, "resources": resources, "freshness": "Current"})
+            })
+            .collect();
+        let metadata = if self.name.is_empty() { json!({}) } else { json!({"name": self.name}) };
+        json!({"metadata": metadata, "versions": versions})
+    }
+}
+
+impl Described {
+    fn stored(resource: &ResourceType, version: &ResourceVersion) -> Self {
+        let mut verbs = vec!["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+        if resource.group.is_empty() && resource.kind == "Namespace" {
+            verbs.retain(|verb| *verb != "deletecollection");
+        }
+        Self {
+            plural: resource.plural.clone(),
+            singular: resource.singular.clone(),
+            namespaced: resource.namespaced,
+            kind: resource.kind.clone(),
+            short_names: resource.short_names.clone(),
+            categories: resource.categories.clone(),
+            verbs,
+            subresources: subresources::of(resource, version),
+        }
+    }
+
+    fn virtual_(resource: &subresources::VirtualResource) -> Self {
+        Self {
+            plural: resource.plural.to_owned(),
+            singular: resource.kind.to_lowercase(),
+            namespaced: resource.namespaced,
+            kind: resource.kind.to_owned(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            verbs: vec!["create"],
+            subresources: Vec::new(),
+        }
+    }
+
+    fn aggregated(&self, group: &str, version: &str, document_version: &str) -> Value {
+        // The older document repeats what the newer one leaves to the group that it stands in.
+        let own_kind = |kind: &str| match document_version {
+            "v2beta1" => json!({"group": group, "version": version, "kind": kind}),
+            _ => json!({"group": "", "version": "", "kind": kind}),
+        };
+        let mut resource = json!({
+            "resource": self.plural, "responseKind": own_kind(&self.kind),
+            "scope": if self.namespaced { "Namespaced" } else { "Cluster" },
+            "singularResource": self.singular, "verbs": self.verbs,
+        });
+        if !self.short_names.is_empty() {
+            resource["shortNames"] = json!(self.short_names);
+        }
+        if !self.categories.is_empty() {
+            resource["categories"] = json!(self.categories);
+        }
+        if !self.subresources.is_empty() {
+            let described = self.subresources.iter().map(|subresource| {
+                let kind = match subresource.group_version {
+                    Some((group, version)) => json!({"group": group, "version": version, "kind": subresource.kind}),
+                    None => own_kind(&subresource.kind),
+                };
+                json!({"subresource": subresource.name, "responseKind": kind, "verbs": subresource.verbs})
+            });
+            resource["subresources"] = described.collect();
+        }
+        resource
+    }
+
+    fn listed(&self) -> Vec<Value> {
+        let mut resource = json!({
+            "name": self.plural, "singularName": self.singular, "namespaced": self.namespaced, "kind": self.kind,
+            "verbs": self.verbs,
+        });
+        if !self.short_names.is_empty() {
+            resource["shortNames"] = json!(self.short_names);
+        }
+        if !self.categories.is_empty() {
+            resource["categories"] = json!(self.categories);
+        }
+        let mut listed = vec![resource];
+        for subresource in &self.subresources {
+            let mut described = json!({
+                "name": format!("{}/{}", self.plural, subresource.name), "singularName": "", "namespaced": self.namespaced,
+                "kind": subresource.kind, "verbs": subresource.verbs,
+            });
+            if let Some((group, version)) = subresource.group_version {
+                described["group"] = json!(group);
+                described["version"] = json!(version);
+            }
+            listed.push(described);
+        }
+        listed
+    }
 }
 
 /// Kubernetes' version order: v2 before v1 before v1beta2 before v1alpha1.
-fn priority(version: &str) -> (u8, u32, u32) {
+pub(super) fn priority(version: &str) -> (u8, u32, u32) {
     let Some(rest) = version.strip_prefix('v') else {
         return (0, 0, 0);
     };
@@ -87,37 +289,11 @@ fn priority(version: &str) -> (u8, u32, u32) {
 }
 
 fn resources(store: &Store, group: &str, version: &str) -> Option<Value> {
-    let resources = store.registry(|registry| registry.group(group))?;
-    let mut described = Vec::new();
-    let mut group_version = String::new();
-    for resource in &resources {
-        let Some(served) = resource.served_version(version) else {
-            continue;
-        };
-        group_version = resource.api_version(version);
-        described.push(json!({
-            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-            "kind": resource.kind, "shortNames": resource.short_names, "categories": resource.categories,
-            "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
-        }));
-        if served.status {
-            described.push(json!({
-                "name": format!("{}/status", resource.plural), "singularName": "", "namespaced": resource.namespaced,
-                "kind": resource.kind, "verbs": ["get", "patch", "update"],
-            }));
-        }
-        if served.scale.is_some() {
-            described.push(json!({
-                "name": format!("{}/scale", resource.plural), "singularName": "", "namespaced": resource.namespaced,
-                "group": "autoscaling", "version": "v1", "kind": "Scale", "verbs": ["get", "patch", "update"],
-            }));
-        }
-    }
-    if described.is_empty() {
-        return None;
-    }
+    let group = groups(store).into_iter().find(|candidate| candidate.name == group)?;
+    let (_, resources) = group.versions.iter().find(|(name, _)| name == version)?;
+    let described: Vec<Value> = resources.iter().flat_map(Described::listed).collect();
     Some(json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": described,
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group.group_version(version), "resources": described,
     }))
 }
 

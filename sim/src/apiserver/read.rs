@@ -264,6 +264,9 @@ fn position(record: &Record) -> String {
 }
 
 fn list_body(target: &Target, encoder: &Encoder, metadata: &Value, records: &[Arc<Record>]) -> Bytes {
+    if let Some(table) = &encoder.table {
+        return table.list(metadata, records.iter().map(|record| &**record), |record| encoder.served(record));
+    }
     let (api_version, kind) = encoder.list_kind(&target.resource.list_kind);
     let mut body = Vec::with_capacity(256 + records.iter().map(|record| record.size() + 1).sum::<usize>());
     body.extend_from_slice(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::openapi::OpenApiPath;
+use super::subresources::{self, VirtualResource};
 use crate::calls::{Call, CallKey, Verb};
 use crate::store::{ResourceType, ResourceVersion, StatusError, Store};
 
@@ -91,6 +92,8 @@ pub(crate) enum Route {
     /// `/healthz` and its like.
     Health,
     Version,
+    /// A question that is answered with its own body.
+    Review(&'static VirtualResource),
     Unknown,
 }
 
@@ -177,6 +180,12 @@ impl Route {
     }
 
     fn target(store: &Store, group: &str, version: &str, namespace: &str, plural: &str, tail: &[&str]) -> Self {
+        if tail.is_empty()
+            && let Some(review) = subresources::virtual_resource(group, version, plural)
+            && review.namespaced != namespace.is_empty()
+        {
+            return Self::Review(review);
+        }
         let Some(resource) = store.registry(|registry| registry.by_path(group, plural).cloned()) else {
             return Self::Unknown;
         };
@@ -187,12 +196,7 @@ impl Route {
         let subresource = tail.get(1).copied().unwrap_or_default();
         let scope_fits =
             if resource.namespaced { !namespace.is_empty() || name.is_none() } else { namespace.is_empty() };
-        let subresource_exists = match subresource {
-            "" => true,
-            "status" => served.status,
-            "scale" => served.scale.is_some(),
-            _ => false,
-        };
+        let subresource_exists = subresources::exists(&resource, served, subresource);
         if !scope_fits || !subresource_exists {
             return Self::Unknown;
         }

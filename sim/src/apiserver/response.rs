@@ -9,6 +9,8 @@ use http::{Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::Value;
 
+use super::table::TableForm;
+use super::views::View;
 use super::watch::WatchStream;
 use crate::store::{Record, StatusError, to_bytes};
 
@@ -57,6 +59,10 @@ pub(crate) struct Answer {
     pub(crate) changed: bool,
     /// Texts for `Warning` headers.
     pub(crate) warnings: Vec<String>,
+    /// The media type, where it is not that of the body's kind.
+    pub(crate) content_type: Option<String>,
+    /// Further headers; they replace the usual ones.
+    pub(crate) headers: Vec<(header::HeaderName, String)>,
 }
 
 #[derive(Debug)]
@@ -68,16 +74,30 @@ pub(crate) enum AnswerBody {
 
 impl Answer {
     pub(crate) fn json(code: u16, body: Bytes) -> Self {
-        Self { code, body: AnswerBody::Json(body), changed: false, warnings: Vec::new() }
+        Self {
+            code,
+            body: AnswerBody::Json(body),
+            changed: false,
+            warnings: Vec::new(),
+            content_type: None,
+            headers: Vec::new(),
+        }
     }
 
     pub(crate) fn text(code: u16, text: &str) -> Self {
-        Self { code, body: AnswerBody::Text(text.to_owned()), changed: false, warnings: Vec::new() }
+        let mut answer = Self::json(code, Bytes::new());
+        answer.body = AnswerBody::Text(text.to_owned());
+        answer
     }
 
     /// What a real server says to a path that it does not serve: plain text, no `Status`.
     pub(crate) fn unknown_path() -> Self {
         Self::text(404, "404 page not found\n")
+    }
+
+    /// 304: what the client has is what it would get.
+    pub(crate) fn not_modified() -> Self {
+        Self::json(304, Bytes::new())
     }
 
     pub(crate) fn error(error: &StatusError) -> Self {
@@ -103,6 +123,12 @@ impl Answer {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        let content_type = self.content_type.map(|content_type| (header::CONTENT_TYPE, content_type));
+        for (name, text) in content_type.into_iter().chain(self.headers) {
+            if let Ok(value) = header::HeaderValue::from_str(&text) {
+                headers.insert(name, value);
+            }
+        }
         for warning in self.warnings {
             let quoted = Value::String(warning).to_string();
             if let Ok(value) = header::HeaderValue::from_str(&format!("299 - {quoted}")) {
@@ -122,26 +148,51 @@ pub(crate) struct Encoder {
     /// Lists of built-in kinds carry items without `apiVersion` and `kind`.
     pub(crate) bare_items: bool,
     pub(crate) metadata_only: bool,
+    pub(crate) view: Option<View>,
+    /// Set where the client asked for a Table.
+    pub(crate) table: Option<TableForm>,
 }
 
 impl Encoder {
     pub(crate) fn object(&self, record: &Record) -> Bytes {
-        if !self.metadata_only && self.api_version == self.storage_api_version {
-            return record.json();
+        if self.table.is_none() && !self.metadata_only {
+            return self.served(record);
         }
         let mut body = Vec::new();
         self.write_object(record, &mut body);
         Bytes::from(body)
     }
 
-    /// Appends the object. Versions differ in `apiVersion` alone (conversion strategy None).
+    /// The whole object in the version that was asked for.
+    pub(crate) fn served(&self, record: &Record) -> Bytes {
+        if self.view.is_none() && self.api_version == self.storage_api_version {
+            return record.json();
+        }
+        let mut body = Vec::new();
+        self.write_served(record, &mut body);
+        Bytes::from(body)
+    }
+
+    /// Appends the object. Versions differ in `apiVersion` alone (conversion strategy None), unless one is a view.
     pub(crate) fn write_object(&self, record: &Record, body: &mut Vec<u8>) {
-        if self.metadata_only {
+        if let Some(table) = &self.table {
+            body.extend_from_slice(&table.single(record, |record| self.served(record)));
+        } else if self.metadata_only {
             body.extend_from_slice(
                 b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":",
             );
             body.extend_from_slice(record.metadata_json());
             body.push(b'}');
+        } else {
+            self.write_served(record, body);
+        }
+    }
+
+    fn write_served(&self, record: &Record, body: &mut Vec<u8>) {
+        if let Some(view) = self.view {
+            let mut value = view.show((*record.value()).clone());
+            value["apiVersion"] = Value::String(self.api_version.clone());
+            body.extend_from_slice(&to_bytes(&value));
         } else if self.api_version == self.storage_api_version {
             body.extend_from_slice(record.json_slice());
         } else {
@@ -151,7 +202,7 @@ impl Encoder {
 
     /// Appends the object as an item of a list.
     pub(crate) fn write_item(&self, record: &Record, body: &mut Vec<u8>) {
-        if self.bare_items && !self.metadata_only {
+        if self.bare_items && !self.metadata_only && self.view.is_none() {
             record.write_item(body);
         } else {
             self.write_object(record, body);
@@ -179,6 +230,9 @@ impl Encoder {
         });
         if ends_initial_events {
             object["metadata"]["annotations"] = serde_json::json!({"k8s.io/initial-events-end": "true"});
+        }
+        if let Some(table) = &self.table {
+            return table.bookmark(&object);
         }
         to_bytes(&object)
     }

@@ -165,10 +165,12 @@ fn parse_fields(resource: &ResourceType, text: &str) -> Result<Vec<FieldRequirem
             StatusError::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'"))
         })?;
         let path = path.trim();
-        if !is_selectable(resource, path) {
+        let view = resource.versions.iter().find_map(|version| version.view);
+        let stored = view.map_or_else(|| path.to_owned(), |view| view.stored_field(path));
+        if !is_selectable(resource, &stored) {
             return Err(StatusError::bad_request(unknown_field(resource, path)));
         }
-        requirements.push(FieldRequirement { path: path.to_owned(), value: value.to_owned(), equal });
+        requirements.push(FieldRequirement { path: stored, value: value.to_owned(), equal });
     }
     Ok(requirements)
 }
@@ -202,7 +204,7 @@ fn is_selectable(resource: &ResourceType, path: &str) -> bool {
 /// Selectable fields beyond name and namespace (`pkg/apis/*/v1/conversion.go`).
 fn extra_fields(resource: &ResourceType) -> &'static [&'static str] {
     match (resource.group.as_str(), resource.kind.as_str()) {
-        ("", "Event") => &[
+        ("" | "events.k8s.io", "Event") => &[
             "involvedObject.kind",
             "involvedObject.namespace",
             "involvedObject.name",
@@ -230,11 +232,15 @@ fn extra_fields(resource: &ResourceType) -> &'static [&'static str] {
         ("", "Node") => &["spec.unschedulable"],
         ("", "Service") => &["spec.clusterIP", "spec.type"],
         ("apps", "ReplicaSet") => &["status.replicas"],
+        ("batch", "Job") => &["status.successful"],
         _ => &[],
     }
 }
 
 fn field_text(object: &Value, path: &str) -> String {
+    if path == "status.successful" {
+        return object["status"]["succeeded"].as_i64().unwrap_or(0).to_string();
+    }
     if path == "source" {
         return object["source"]["component"].as_str().unwrap_or_default().to_owned();
     }

@@ -58,13 +58,14 @@ impl ApiServer {
         target: &Target,
         mut strategy: Strategy<'_>,
         dry_run: bool,
-        mut value: Value,
+        value: Value,
         encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
         if target.resource.namespaced && target.namespace.is_empty() {
             return Err(StatusError::bad_request("an empty namespace may not be set during creation"));
         }
         metadata::check_identity(target, None, &value)?;
+        let mut value = to_stored(target, value);
         metadata::normalise(&mut value);
         if value["metadata"]["resourceVersion"].is_string() {
             // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
@@ -119,7 +120,9 @@ impl ApiServer {
             return self.create_object(target, strategy, options.dry_run, value, encoder);
         }
         let unconditional = target.resource.unconditional_update;
-        self.replace(target, name, strategy, options.dry_run, encoder, unconditional, |_, _| Ok(value))
+        self.replace(target, name, strategy, options.dry_run, encoder, unconditional, |_, _| {
+            Ok(to_stored(target, value))
+        })
     }
 
     pub(super) fn patch(
@@ -147,7 +150,10 @@ impl ApiServer {
                 check_scale_version(target, name, &patched, present)?;
                 return scale::write(target, &patched, present);
             }
-            let mut visible = present.clone();
+            let mut visible = match target.served_version().and_then(|version| version.view) {
+                Some(view) => view.show(present.clone()),
+                None => present.clone(),
+            };
             visible["apiVersion"] = Value::String(target.api_version());
             apply::show_managed_fields(&mut visible, body.bytes);
             let schema = strategy.schema();
@@ -155,7 +161,7 @@ impl ApiServer {
                 patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
             strategy.decode_patched(&mut patched, origin, present)?;
             metadata::check_identity(target, Some(name), &patched)?;
-            Ok(patched)
+            Ok(to_stored(target, patched))
         })
     }
 
@@ -367,6 +373,14 @@ impl DeleteOptions {
     }
 }
 
+/// The form in which an object of a served version is stored.
+fn to_stored(target: &Target, value: Value) -> Value {
+    match target.served_version().and_then(|version| version.view) {
+        Some(view) => view.store(value),
+        None => value,
+    }
+}
+
 /// Admission plugin NamespaceLifecycle.
 fn check_namespace(target: &Target, value: &Value, namespace_is_deleting: Option<bool>) -> Result<(), StatusError> {
     match namespace_is_deleting {
@@ -409,6 +423,11 @@ pub(super) fn check_scale_version(
 
 /// Reads a body; tells whether it is a JSON document that names a field twice.
 fn decode(target: &Target, body: &Body<'_>) -> Result<(Value, bool), StatusError> {
+    decode_body(body, !target.resource.custom)
+}
+
+/// The same where there is no target. Custom resources have no protobuf encoding.
+pub(super) fn decode_body(body: &Body<'_>, takes_protobuf: bool) -> Result<(Value, bool), StatusError> {
     let invalid = |error: &dyn std::fmt::Display| {
         StatusError::bad_request(format!("couldn't get version/kind; json parse error: {error}"))
     };
@@ -418,12 +437,12 @@ fn decode(target: &Target, body: &Body<'_>) -> Result<(Value, bool), StatusError
             let text = std::str::from_utf8(body.bytes).map_err(|error| invalid(&error))?;
             serde_saphyr::from_str(text).map(|value| (value, false)).map_err(|error| invalid(&error))
         }
-        PROTOBUF if !target.resource.custom => {
+        PROTOBUF if takes_protobuf => {
             let value = protobuf::decode(body.bytes);
             value.map(|value| (value, false)).map_err(|error| StatusError::bad_request(error.to_string()))
         }
         _ => {
-            let protobuf = if target.resource.custom { "" } else { ", application/vnd.kubernetes.protobuf" };
+            let protobuf = if takes_protobuf { ", application/vnd.kubernetes.protobuf" } else { "" };
             Err(patch::unsupported(&format!(
                 "the body of the request was in an unknown format - accepted media types include: application/json, \
                  application/yaml{protobuf}"

@@ -64,7 +64,7 @@ impl Engine {
         let slice_name = name.sibling(&format!("{}-{suffix}", name.name));
         let slice = slice(&service, &slice_name, &ports, &backends, publish_not_ready);
         self.put(&kinds::ENDPOINT_SLICE, &slice_name, slice);
-        let endpoints = endpoints(name, &ports, &backends, publish_not_ready);
+        let endpoints = endpoints(&service, name, &ports, &backends, publish_not_ready);
         self.put(&kinds::ENDPOINTS, name, endpoints);
     }
 
@@ -76,8 +76,10 @@ impl Engine {
             }
             return;
         }
+        let labels = object["metadata"]["labels"].clone();
         let Value::Object(fields) = object else { return };
         self.update(kind, name, |present| {
+            present["metadata"]["labels"] = labels;
             for (field, value) in fields {
                 if field != "metadata" {
                     present[field.as_str()] = value;
@@ -137,15 +139,15 @@ fn slice(
         })
         .collect();
     let service_name = text(service, "/metadata/name").unwrap_or_default();
+    let mut labels = labels_of(service);
+    labels["kubernetes.io/service-name"] = service_name.into();
+    labels["endpointslice.kubernetes.io/managed-by"] = "endpointslice-controller.k8s.io".into();
     let mut slice = json!({
         "metadata": {
             "name": &*slice_name.name,
             "namespace": &*slice_name.namespace,
             "generateName": format!("{service_name}-"),
-            "labels": {
-                "kubernetes.io/service-name": service_name,
-                "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
-            },
+            "labels": labels,
             "ownerReferences": [{
                 "apiVersion": "v1", "kind": "Service", "name": service_name, "uid": service["metadata"]["uid"],
                 "controller": true, "blockOwnerDeletion": true,
@@ -161,7 +163,20 @@ fn slice(
     slice
 }
 
-fn endpoints(name: &ObjectName, ports: &[Value], backends: &[Backend], publish_not_ready: bool) -> Value {
+/// Both kinds carry the labels of their service.
+fn labels_of(service: &Value) -> Value {
+    service.pointer("/metadata/labels").filter(|labels| labels.is_object()).cloned().unwrap_or_else(|| json!({}))
+}
+
+fn endpoints(
+    service: &Value,
+    name: &ObjectName,
+    ports: &[Value],
+    backends: &[Backend],
+    publish_not_ready: bool,
+) -> Value {
+    let mut labels = labels_of(service);
+    labels["endpoints.kubernetes.io/managed-by"] = "endpoint-controller".into();
     let (ready, not_ready): (Vec<&Backend>, Vec<&Backend>) =
         backends.iter().filter(|backend| !backend.terminating).partition(|backend| backend.ready || publish_not_ready);
     let addresses = |backends: Vec<&Backend>| -> Vec<Value> {
@@ -184,7 +199,7 @@ fn endpoints(name: &ObjectName, ports: &[Value], backends: &[Backend], publish_n
         "metadata": {
             "name": &*name.name,
             "namespace": &*name.namespace,
-            "labels": {"endpoints.kubernetes.io/managed-by": "endpoint-controller"},
+            "labels": labels,
         },
         "subsets": subsets,
     })

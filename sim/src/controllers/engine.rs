@@ -1,6 +1,6 @@
 //! The loop that feeds changes and due timers to the controllers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -34,6 +34,9 @@ pub(super) struct Engine {
     pub(super) autoscalers: HashMap<ObjectName, AutoscalerMemory>,
     pub(super) pod_addresses: u32,
     pub(super) events_written: u64,
+    /// Whether the node was cordoned.
+    pub(super) cordoned: bool,
+    budgets: BTreeSet<ObjectName>,
     queue: Queue,
     timers: Timers,
 }
@@ -54,13 +57,27 @@ impl Engine {
             autoscalers: HashMap::new(),
             pod_addresses: 0,
             events_written: 0,
+            cordoned: false,
+            budgets: BTreeSet::new(),
             queue: Queue::default(),
             timers: Timers::default(),
         };
         if engine.stores_pods() {
             engine.ensure_node();
+            engine.ensure_api_service();
         }
-        for kind in [kinds::SERVICE, kinds::REPLICA_SET, kinds::POD, kinds::DEPLOYMENT, kinds::DAEMON_SET, kinds::HPA] {
+        for kind in [
+            kinds::NAMESPACE,
+            kinds::SERVICE,
+            kinds::REPLICA_SET,
+            kinds::POD,
+            kinds::DEPLOYMENT,
+            kinds::DAEMON_SET,
+            kinds::HPA,
+            kinds::POD_DISRUPTION_BUDGET,
+            kinds::JOB,
+            kinds::STATEFUL_SET,
+        ] {
             for object in engine.store.list(&kind, None) {
                 engine.observe(&kind, &object, true);
             }
@@ -167,7 +184,38 @@ impl Engine {
         } else if *kind == kinds::SERVICE {
             let name = ObjectName::of(object);
             self.cache.put_service(&name, state);
+            if state.is_none() && super::namespaces::is_api_service(&name) {
+                self.ensure_api_service();
+            }
             self.queue.push(Key::Service(name));
+        } else if *kind == kinds::NAMESPACE {
+            self.queue.push(Key::Namespace(ObjectName::of(object)));
+        } else if *kind == kinds::POD_DISRUPTION_BUDGET {
+            let name = ObjectName::of(object);
+            match state {
+                Some(_) => self.budgets.insert(name.clone()),
+                None => self.budgets.remove(&name),
+            };
+            self.queue.push(Key::Budget(name));
+        } else if *kind == kinds::JOB {
+            self.queue.push(Key::Job(ObjectName::of(object)));
+        } else if *kind == kinds::STATEFUL_SET {
+            self.queue.push(Key::StatefulSet(ObjectName::of(object)));
+        } else if *kind == kinds::CONFIG_MAP || *kind == kinds::SERVICE_ACCOUNT {
+            let name = ObjectName::of(object);
+            if state.is_none() && super::namespaces::is_kept(&name.name) {
+                self.queue.push(Key::Namespace(ObjectName::new("", &name.namespace)));
+            }
+        } else if *kind == kinds::NODE {
+            self.observe_node(state);
+        }
+    }
+
+    fn observe_node(&mut self, state: Option<&Value>) {
+        let cordoned = state.is_some_and(|node| node["spec"]["unschedulable"] == true);
+        if cordoned != self.cordoned {
+            self.cordoned = cordoned;
+            self.revisit_pods();
         }
     }
 
@@ -178,6 +226,9 @@ impl Engine {
             // The kubelet's own bookkeeping, such as the restarts of a container: nothing that others build on.
             self.queue.push(Key::Pod(name));
             return;
+        }
+        for budget in self.budgets.iter().filter(|budget| budget.namespace == name.namespace) {
+            self.queue.push(Key::Budget(budget.clone()));
         }
         for pod in [before, after].into_iter().flatten() {
             for service in self.cache.services_for(&name.namespace, &pod.labels) {
@@ -190,6 +241,10 @@ impl Engine {
                 self.queue.push(Key::ReplicaSet(owner_name));
             } else if owner.kind == "DaemonSet" {
                 self.queue.push(Key::DaemonSet(owner_name));
+            } else if owner.kind == "StatefulSet" {
+                self.queue.push(Key::StatefulSet(owner_name));
+            } else if owner.kind == "Job" {
+                self.queue.push(Key::Job(owner_name));
             }
         }
         self.queue.push(Key::Pod(name));
@@ -224,6 +279,22 @@ impl Engine {
             Key::Autoscaler(name) => self.reconcile_autoscaler(name),
             Key::Service(name) => {
                 self.reconcile_service(name);
+                None
+            }
+            Key::Namespace(name) => {
+                self.reconcile_namespace(name);
+                None
+            }
+            Key::StatefulSet(name) => {
+                self.reconcile_stateful_set(name);
+                None
+            }
+            Key::Job(name) => {
+                self.reconcile_job(name);
+                None
+            }
+            Key::Budget(name) => {
+                self.reconcile_budget(name);
                 None
             }
         }

@@ -80,7 +80,15 @@ impl Engine {
             return None;
         }
         if !node::matches(&strings(&pod, "/spec/nodeSelector")) {
-            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, now), false);
+            let reason = "1 node(s) didn't match Pod's node affinity/selector";
+            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, reason, now), false);
+            return None;
+        }
+        let is_bound = text(&pod, "/spec/nodeName").is_some();
+        let of_daemon_set = super::json::controller_owner(&pod).is_some_and(|owner| owner.kind == "DaemonSet");
+        if self.cordoned && !is_bound && !of_daemon_set {
+            let reason = "1 node(s) were unschedulable";
+            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, reason, now), false);
             return None;
         }
         self.run_pod(name, &pod, now)
@@ -89,6 +97,7 @@ impl Engine {
     fn run_pod(&mut self, name: &ObjectName, pod: &Value, now: Timestamp) -> Option<Timestamp> {
         let images = pod.get("spec").map(images).unwrap_or_default();
         let behaviours = self.options.behaviours.clone();
+        let of_job = super::json::controller_owner(pod).is_some_and(|owner| owner.kind == "Job");
         let behaviour = behaviours.of_pod(images.iter().map(String::as_str));
         let memory = self.pods.get_mut(name)?;
         let start_delay = behaviour.start_delay.unwrap_or(self.options.start_delay);
@@ -113,6 +122,7 @@ impl Engine {
                 PodOutcome::ImagePullError if now < pull_again => ContainerStage::ErrImagePull,
                 PodOutcome::ImagePullError => ContainerStage::ImagePullBackOff,
                 _ if !has_started => ContainerStage::Creating,
+                PodOutcome::Ready if of_job => ContainerStage::Completed,
                 PodOutcome::Ready => ContainerStage::Running { ready: true },
                 PodOutcome::NeverReady => ContainerStage::Running { ready: false },
                 PodOutcome::CrashLoop => ContainerStage::CrashLoopBackOff { restarts, back_off: back_off(restarts) },
@@ -164,7 +174,7 @@ impl Engine {
                     }
                     false
                 }
-                ContainerStage::Running { .. } => !told.started,
+                ContainerStage::Running { .. } | ContainerStage::Completed => !told.started,
                 ContainerStage::CrashLoopBackOff { restarts, .. } => told.restarts < *restarts,
             };
             if starts {

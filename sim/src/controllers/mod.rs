@@ -1,4 +1,4 @@
-//! The workload controllers of the embedded cluster: Deployments, ReplicaSets, pods, DaemonSets, autoscalers and endpoints.
+//! The workload controllers of the embedded cluster: Deployments, ReplicaSets, pods, DaemonSets, autoscalers, Jobs, StatefulSets and endpoints.
 //!
 //! [`start`] spawns one task. It reacts to changes of the store and never polls: timers exist only for things under way (a pod
 //! that starts or terminates, `minReadySeconds`, a progress deadline, the restarts of a crashing container, an autoscaler
@@ -13,9 +13,9 @@
 //! bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
 //!
 //! What differs from a real cluster: there is one node, without limits. Orphaned ReplicaSets and pods are not adopted.
-//! DaemonSets have no ControllerRevision objects and ignore `maxSurge`. Init containers, jobs, StatefulSets and disruption
-//! budgets are not simulated. Events do not expire, and repeated ones are stored one by one. A pod that cannot be created
-//! leaves no `ReplicaFailure`.
+//! DaemonSets have no ControllerRevision objects and ignore `maxSurge`. Pods of Jobs succeed once they have started. Init
+//! containers and CronJobs are not simulated, disruption budgets not enforced. Events do not expire, and repeated ones are
+//! stored one by one. A pod that cannot be created leaves no `ReplicaFailure`.
 
 mod autoscaler;
 mod behaviours;
@@ -23,18 +23,22 @@ mod cache;
 mod counted;
 mod daemon_set;
 mod deployment;
+pub(crate) mod disruptions;
 mod endpoints;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod events;
+mod jobs;
 mod json;
 mod kubelet;
+mod namespaces;
 mod node;
 mod pod_status;
 mod queue;
 mod replica_set;
 mod rollouts;
+mod stateful_set;
 mod timers;
 mod utilisation;
 mod workloads;

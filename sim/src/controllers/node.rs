@@ -13,6 +13,9 @@ pub(super) const NODE_ADDRESS: &str = "192.168.0.1";
 const LABELS: [(&str, &str); 3] =
     [("kubernetes.io/arch", "amd64"), ("kubernetes.io/hostname", NODE_NAME), ("kubernetes.io/os", "linux")];
 
+/// What the node says it has. Nothing is scheduled by it: the node is without limits.
+const CAPACITY: [(&str, &str); 4] = [("cpu", "64"), ("ephemeral-storage", "1Ti"), ("memory", "256Gi"), ("pods", "10k")];
+
 /// Whether the node carries every label that a node selector asks for.
 pub(super) fn matches(selector: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| LABELS.contains(&(key.as_str(), value.as_str())))
@@ -22,9 +25,16 @@ pub(super) fn object(now: Timestamp) -> Value {
     let labels: BTreeMap<_, _> = LABELS.into_iter().collect();
     let now = whole_second(now);
     json!({
-        "metadata": {"name": NODE_NAME, "labels": labels},
+        "metadata": {"name": NODE_NAME, "labels": labels, "annotations": {"node.alpha.kubernetes.io/ttl": "0"}},
         "spec": {"podCIDR": "10.128.0.0/9", "podCIDRs": ["10.128.0.0/9"]},
         "status": {
+            "capacity": CAPACITY.into_iter().collect::<BTreeMap<_, _>>(),
+            "allocatable": CAPACITY.into_iter().collect::<BTreeMap<_, _>>(),
+            "nodeInfo": {
+                "architecture": "amd64", "operatingSystem": "linux", "kubeletVersion": "v1.36.3", "kubeProxyVersion": "",
+                "containerRuntimeVersion": "none://", "osImage": "Aviary embedded cluster", "kernelVersion": "none",
+                "machineID": "", "systemUUID": "", "bootID": "",
+            },
             "addresses": [
                 {"type": "InternalIP", "address": NODE_ADDRESS},
                 {"type": "Hostname", "address": NODE_NAME},

@@ -23,6 +23,8 @@ pub(super) enum ContainerStage {
         restarts: u32,
         back_off: Duration,
     },
+    /// It ran and ended well, as the containers of Jobs do.
+    Completed,
 }
 
 /// The status of a pod whose containers are at the given stages, in the order of the spec. Times of what did not change are
@@ -42,9 +44,13 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
         use ContainerStage::{Creating, ErrImagePull, ImagePullBackOff};
         matches!(stage, Creating | ErrImagePull | ImagePullBackOff)
     });
-    let not_ready = (!unready.is_empty()).then(|| {
-        let message = format!("containers with unready status: [{}]", unready.join(" "));
-        ("ContainersNotReady", message)
+    let completed = !stages.is_empty() && stages.iter().all(|stage| *stage == ContainerStage::Completed);
+    let not_ready = completed.then(|| ("PodCompleted", String::new()));
+    let not_ready = not_ready.or_else(|| {
+        (!unready.is_empty()).then(|| {
+            let message = format!("containers with unready status: [{}]", unready.join(" "));
+            ("ContainersNotReady", message)
+        })
     });
     let conditions = [
         ("PodReadyToStartContainers", None),
@@ -56,7 +62,11 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
     .map(|(condition_type, problem)| pod_condition(pod, condition_type, problem, now));
     let start_time = pod.pointer("/status/startTime").cloned().unwrap_or_else(|| json!(whole_second(now)));
     json!({
-        "phase": if pending { "Pending" } else { "Running" },
+        "phase": match (completed, pending) {
+            (true, _) => "Succeeded",
+            (false, true) => "Pending",
+            (false, false) => "Running",
+        },
         "conditions": conditions,
         "hostIP": NODE_ADDRESS,
         "hostIPs": [{"ip": NODE_ADDRESS}],
@@ -68,9 +78,8 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
 }
 
 /// The status of a pod that no node is fit for.
-pub(super) fn unschedulable(pod: &Value, now: Timestamp) -> Value {
-    let message = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.";
-    let problem = Some(("Unschedulable", message.to_owned()));
+pub(super) fn unschedulable(pod: &Value, reason: &str, now: Timestamp) -> Value {
+    let problem = Some(("Unschedulable", format!("0/1 nodes are available: {reason}.")));
     json!({"phase": "Pending", "conditions": [pod_condition(pod, "PodScheduled", problem, now)]})
 }
 
@@ -121,6 +130,12 @@ fn container_status(pod: &Value, container: &Value, stage: ContainerStage, now: 
             status["imageID"] = image.into();
             status["started"] = true.into();
             status["ready"] = ready.into();
+        }
+        ContainerStage::Completed => {
+            let at = whole_second(now);
+            status["state"] =
+                json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": at, "finishedAt": at}});
+            status["imageID"] = image.into();
         }
         ContainerStage::CrashLoopBackOff { restarts, back_off } => {
             let metadata = &pod["metadata"];

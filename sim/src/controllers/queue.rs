@@ -41,6 +41,10 @@ pub(super) enum Key {
     DaemonSet(ObjectName),
     Autoscaler(ObjectName),
     Service(ObjectName),
+    Namespace(ObjectName),
+    Budget(ObjectName),
+    Job(ObjectName),
+    StatefulSet(ObjectName),
 }
 
 /// First in, first out; an object that waits already is not queued twice.

@@ -10,10 +10,17 @@ use super::cache::PodInfo;
 use super::engine::Engine;
 use super::json::{count, earliest, integer, is_deleting, seconds, text};
 use super::queue::ObjectName;
+use crate::apiserver::admission::complete_pod_spec;
 use crate::store::kinds;
 
 /// Pods created or deleted in one go, as in Kubernetes; the rest follows when their events come back.
 const BURST: usize = 500;
+
+/// What tells a pod from the others of its owner.
+pub(super) struct PodIdentity {
+    pub(super) name: String,
+    pub(super) labels: Vec<(&'static str, String)>,
+}
 
 /// Counts of a workload's pods at a moment, and when they will differ by the passing of time alone.
 #[derive(Debug, Default)]
@@ -99,6 +106,11 @@ impl Engine {
 
     /// Creates a pod from the template of its owner.
     pub(super) fn create_pod(&mut self, owner: &Value, component: &str) {
+        self.create_pod_as(owner, component, None);
+    }
+
+    /// The same under a name of its own and with further labels.
+    pub(super) fn create_pod_as(&mut self, owner: &Value, component: &str, identity: Option<&PodIdentity>) {
         let template = &owner["spec"]["template"];
         let owner_metadata = &owner["metadata"];
         let owner_name = text(owner, "/metadata/name").unwrap_or_default();
@@ -106,7 +118,7 @@ impl Engine {
             "generateName": format!("{owner_name}-"),
             "namespace": owner_metadata["namespace"],
             "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": owner["kind"], "name": owner_name, "uid": owner_metadata["uid"],
+                "apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner_name, "uid": owner_metadata["uid"],
                 "controller": true, "blockOwnerDeletion": true,
             }],
         });
@@ -118,11 +130,21 @@ impl Engine {
         if component == "daemonset-controller" {
             metadata["labels"][super::daemon_set::REVISION_LABEL] = super::daemon_set::revision_of(owner).into();
         }
-        let pod = json!({"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}});
+        if let Some(identity) = identity {
+            metadata["name"] = identity.name.as_str().into();
+            for (label, value) in &identity.labels {
+                metadata["labels"][label] = value.as_str().into();
+            }
+        }
+        let mut pod = json!({"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}});
+        complete_pod_spec(&mut pod["spec"]);
         match self.store.create(&kinds::POD, pod) {
             Ok(pod) => {
                 let name = text(&pod, "/metadata/name").unwrap_or_default();
-                let message = format!("Created pod: {name}");
+                let message = match identity {
+                    Some(_) => format!("create Pod {name} in StatefulSet {owner_name} successful"),
+                    None => format!("Created pod: {name}"),
+                };
                 self.record_event(owner, component, "SuccessfulCreate", &message);
             }
             Err(error) => tracing::warn!(owner = owner_name, %error, "failed to create a pod"),

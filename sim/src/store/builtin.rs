@@ -3,6 +3,7 @@
 use super::kinds::GroupKind;
 use super::registry::{ResourceType, ResourceVersion, ScalePaths};
 use crate::apiserver::schema::SchemaRef;
+use crate::apiserver::views::View;
 
 /// One line of the table.
 pub(crate) struct Builtin {
@@ -52,6 +53,12 @@ pub(crate) const BUILTIN_RESOURCES: &[Builtin] = &[
     builtin("", "v1", "Event", "events", &["ev"], &[CreateOnUpdate]),
     builtin("", "v1", "Endpoints", "endpoints", &["ep"], &[CreateOnUpdate]),
     builtin("", "v1", "ServiceAccount", "serviceaccounts", &["sa"], &[ReturnsDeleted]),
+    builtin("", "v1", "ResourceQuota", "resourcequotas", &["quota"], &[Status, ReturnsDeleted]),
+    builtin("", "v1", "LimitRange", "limitranges", &["limits"], &[]),
+    builtin("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", &["pvc"], &[Status, ReturnsDeleted]),
+    builtin("", "v1", "PersistentVolume", "persistentvolumes", &["pv"], &[ClusterScoped, Status, ReturnsDeleted]),
+    builtin("", "v1", "ReplicationController", "replicationcontrollers", &["rc"], &[Status, Scale, Generation, CategoryAll]),
+    builtin("apps", "v1", "ControllerRevision", "controllerrevisions", &[], &[]),
     builtin("apps", "v1", "Deployment", "deployments", &["deploy"], &[Status, Scale, Generation, CategoryAll]),
     builtin("apps", "v1", "ReplicaSet", "replicasets", &["rs"], &[Status, Scale, Generation, CategoryAll]),
     builtin("apps", "v1", "DaemonSet", "daemonsets", &["ds"], &[Status, Generation, CategoryAll]),
@@ -61,7 +68,30 @@ pub(crate) const BUILTIN_RESOURCES: &[Builtin] = &[
     builtin("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", &[], &[Generation]),
     builtin("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", &["crd", "crds"],
         &[ClusterScoped, Status, Generation, ConditionalUpdateOnly]),
+    builtin("batch", "v1", "Job", "jobs", &[], &[Status, Generation, CategoryAll]),
+    builtin("batch", "v1", "CronJob", "cronjobs", &["cj"], &[Status, Generation, CategoryAll]),
+    builtin("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", &["pdb"], &[Status, Generation, ConditionalUpdateOnly]),
+    builtin("networking.k8s.io", "v1", "Ingress", "ingresses", &["ing"], &[Status, Generation]),
+    builtin("networking.k8s.io", "v1", "IngressClass", "ingressclasses", &[], &[ClusterScoped, Generation]),
+    builtin("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", &["netpol"], &[Generation]),
+    builtin("rbac.authorization.k8s.io", "v1", "Role", "roles", &[], &[CreateOnUpdate]),
+    builtin("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", &[], &[CreateOnUpdate]),
+    builtin("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", &[], &[ClusterScoped, CreateOnUpdate]),
+    builtin("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", &[], &[ClusterScoped, CreateOnUpdate]),
+    builtin("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", &["pc"], &[ClusterScoped, Generation]),
+    builtin("storage.k8s.io", "v1", "StorageClass", "storageclasses", &["sc"], &[ClusterScoped, ReturnsDeleted]),
 ];
+
+/// Kinds that show objects which another group stores.
+pub(crate) fn views_of_other_groups() -> Vec<ResourceType> {
+    let mut event = builtin("events.k8s.io", "v1", "Event", "events", &["ev"], &[CreateOnUpdate]).resource_type();
+    event.group_kind = super::kinds::EVENT;
+    event.stored_as = Some("v1");
+    for version in &mut event.versions {
+        version.view = Some(View::Event);
+    }
+    vec![event]
+}
 
 impl Builtin {
     pub(crate) fn resource_type(&self) -> ResourceType {
@@ -71,6 +101,30 @@ impl Builtin {
             status_replicas: path(&["status", "replicas"]),
             selector: None,
         });
+        let version = ResourceVersion {
+            name: self.version.to_owned(),
+            served: true,
+            status: has(Status),
+            scale,
+            schema: SchemaRef::builtin(self.group, self.version, self.kind),
+            columns: None,
+            view: None,
+        };
+        let mut versions = vec![version];
+        if self.group == "autoscaling" {
+            let older = ResourceVersion {
+                name: "v1".to_owned(),
+                schema: SchemaRef::builtin(self.group, "v1", self.kind),
+                view: Some(View::Autoscaler),
+                ..versions[0].clone()
+            };
+            versions.push(older);
+        }
+        let categories: &[&str] = match self.kind {
+            "CustomResourceDefinition" => &["api-extensions"],
+            _ if has(CategoryAll) => &["all"],
+            _ => &[],
+        };
         ResourceType {
             group_kind: GroupKind::known(self.group, self.kind),
             group: self.group.to_owned(),
@@ -79,21 +133,16 @@ impl Builtin {
             plural: self.plural.to_owned(),
             singular: self.kind.to_lowercase(),
             short_names: path(self.short_names),
-            categories: if has(CategoryAll) { path(&["all"]) } else { Vec::new() },
+            categories: path(categories),
             namespaced: !has(ClusterScoped),
-            versions: vec![ResourceVersion {
-                name: self.version.to_owned(),
-                served: true,
-                status: has(Status),
-                scale,
-                schema: SchemaRef::builtin(self.group, self.version, self.kind),
-            }],
+            versions,
             storage: 0,
             tracks_generation: has(Generation),
             create_on_update: has(CreateOnUpdate),
             unconditional_update: !has(ConditionalUpdateOnly),
             returns_deleted: has(ReturnsDeleted),
             custom: false,
+            stored_as: None,
         }
     }
 }

@@ -69,6 +69,8 @@ kinds! {
     LEASE = "coordination.k8s.io", "Lease";
     ENDPOINT_SLICE = "discovery.k8s.io", "EndpointSlice";
     CUSTOM_RESOURCE_DEFINITION = "apiextensions.k8s.io", "CustomResourceDefinition";
+    POD_DISRUPTION_BUDGET = "policy", "PodDisruptionBudget";
+    JOB = "batch", "Job";
     VIRTUAL_SERVICE = "networking.istio.io", "VirtualService";
     DESTINATION_RULE = "networking.istio.io", "DestinationRule";
     GATEWAY = "networking.istio.io", "Gateway";

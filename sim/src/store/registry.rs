@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::builtin::BUILTIN_RESOURCES;
 use super::kinds::GroupKind;
 use crate::apiserver::schema::SchemaRef;
+use crate::apiserver::table::custom::CustomColumns;
+use crate::apiserver::views::View;
 
 /// One served resource: its names, versions, and how the API server treats its objects.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct ResourceType {
     pub returns_deleted: bool,
     /// Whether a CustomResourceDefinition registered it.
     pub custom: bool,
+    /// `apiVersion` of the stored objects, where another group's kind stores them.
+    pub stored_as: Option<&'static str>,
 }
 
 /// One version of a resource.
@@ -57,6 +61,10 @@ pub struct ResourceVersion {
     pub scale: Option<ScalePaths>,
     /// The structural schema; of built-in kinds, what Kubernetes' OpenAPI says.
     pub schema: Option<SchemaRef>,
+    /// The columns of tables; built-in kinds have printers instead.
+    pub(crate) columns: Option<Arc<CustomColumns>>,
+    /// How objects differ from their stored form, where more than `apiVersion` does.
+    pub(crate) view: Option<View>,
 }
 
 /// Where `/scale` finds its values (`CustomResourceSubresourceScale`), as paths of field names.
@@ -86,6 +94,9 @@ impl ResourceType {
     /// `apiVersion` of stored objects.
     #[must_use]
     pub fn storage_api_version(&self) -> String {
+        if let Some(stored_as) = self.stored_as {
+            return stored_as.to_owned();
+        }
         self.versions.get(self.storage).map_or_else(String::new, |version| self.api_version(&version.name))
     }
 
@@ -114,6 +125,13 @@ impl Registry {
         let mut registry = Self { by_kind: HashMap::new(), by_path: BTreeMap::new() };
         for builtin in BUILTIN_RESOURCES {
             registry.register(builtin.resource_type());
+        }
+        for resource in super::builtin::views_of_other_groups() {
+            registry
+                .by_path
+                .entry(resource.group.clone())
+                .or_default()
+                .insert(resource.plural.clone(), Arc::new(resource));
         }
         registry
     }
@@ -151,9 +169,5 @@ impl Registry {
     /// Groups in name order with their resources in name order.
     pub(crate) fn groups(&self) -> impl Iterator<Item = (&str, Vec<Arc<ResourceType>>)> {
         self.by_path.iter().map(|(group, resources)| (group.as_str(), resources.values().cloned().collect()))
-    }
-
-    pub(crate) fn group(&self, group: &str) -> Option<Vec<Arc<ResourceType>>> {
-        self.by_path.get(group).map(|resources| resources.values().cloned().collect())
     }
 }

@@ -18,7 +18,7 @@ async fn discovery_finds_built_in_and_custom_resources() {
     assert_eq!(widgets.plural, "widgets");
     let subresources: Vec<&str> =
         capabilities.subresources.iter().map(|(resource, _)| resource.plural.as_str()).collect();
-    assert_eq!(subresources, ["status", "scale"]);
+    assert_eq!(subresources, ["scale", "status"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -32,4 +32,58 @@ async fn the_server_names_its_version() {
     }
     let refusal = world.request("GET", "/nonsense", "", "").await.refusal();
     assert_eq!(refusal.code, 404);
+}
+
+/// Body, media type and entity tag of an aggregated document; the body is empty for 304.
+async fn aggregated(world: &crate::support::World, path: &str, tag: &str) -> (u16, serde_json::Value, String, String) {
+    use http_body_util::BodyExt;
+    let request = http::Request::get(path)
+        .header("Accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json")
+        .header("If-None-Match", tag)
+        .body(kube::client::Body::empty())
+        .unwrap();
+    let response = world.client.send(request).await.unwrap();
+    let header = |name: &str| response.headers().get(name).unwrap().to_str().unwrap().to_owned();
+    let (status, media_type, tag) = (response.status().as_u16(), header("Content-Type"), header("ETag"));
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or_default(), media_type, tag)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_document_tells_of_every_group() {
+    let world = world().await;
+    let (_, before, media_type, tag) = aggregated(&world, "/apis", "").await;
+    assert_eq!(media_type, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(before["apiVersion"], "apidiscovery.k8s.io/v2");
+    let names: Vec<&str> =
+        before["items"].as_array().unwrap().iter().map(|group| group["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..4], ["apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"]);
+    let autoscaling = &before["items"][names.iter().position(|name| *name == "autoscaling").unwrap()];
+    assert_eq!(
+        (&autoscaling["versions"][0]["version"], &autoscaling["versions"][1]["version"]),
+        (&"v2".into(), &"v1".into())
+    );
+
+    assert_eq!(aggregated(&world, "/apis", &tag).await.0, 304);
+    world.widgets().await;
+    let (status, after, _, new_tag) = aggregated(&world, "/apis", &tag).await;
+    assert_eq!(status, 200);
+    assert_ne!(tag, new_tag);
+    let widgets =
+        after["items"].as_array().unwrap().iter().find(|group| group["metadata"]["name"] == "example.com").unwrap();
+    let resource = &widgets["versions"][0]["resources"][0];
+    assert_eq!((&resource["resource"], &resource["shortNames"][0]), (&"widgets".into(), &"wd".into()));
+    let subresources: Vec<&str> =
+        resource["subresources"].as_array().unwrap().iter().map(|sub| sub["subresource"].as_str().unwrap()).collect();
+    assert_eq!(subresources, ["scale", "status"]);
+
+    let (_, core, ..) = aggregated(&world, "/api", "").await;
+    let pods = core["items"][0]["versions"][0]["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|r| r["resource"] == "pods")
+        .unwrap();
+    assert_eq!(pods["categories"], serde_json::json!(["all"]));
+    assert!(pods["subresources"].as_array().unwrap().iter().any(|sub| sub["subresource"] == "eviction"));
 }

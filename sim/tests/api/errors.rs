@@ -27,7 +27,7 @@ async fn missing_taken_and_homeless_objects() {
 async fn unknown_kinds_are_plain_404s() {
     let world = world().await;
     for (group, version, kind) in
-        [("networking.k8s.io", "v1", "Ingress"), ("flagger.app", "v1", "Canary"), ("", "v1", "Unicorn")]
+        [("networking.k8s.io", "v1", "ServiceCIDR"), ("flagger.app", "v1", "Canary"), ("", "v1", "Unicorn")]
     {
         let refusal = world.api(group, version, kind).list(&kube::api::ListParams::default()).await.refusal();
         assert_eq!(refusal.code, 404, "{kind}");

@@ -38,8 +38,8 @@ async fn endpoints_follow_the_readiness_of_the_selected_pods() {
     assert!(conditions().is_empty());
     bench.store.delete(&kinds::SERVICE, NAMESPACE, "podinfo").unwrap();
     bench.at(7.0).await;
-    assert!(bench.store.list(&kinds::ENDPOINT_SLICE, None).is_empty());
-    assert!(bench.store.list(&kinds::ENDPOINTS, None).is_empty());
+    assert!(bench.store.list(&kinds::ENDPOINT_SLICE, Some(NAMESPACE)).is_empty());
+    assert!(bench.store.list(&kinds::ENDPOINTS, Some(NAMESPACE)).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -72,6 +72,6 @@ async fn a_service_without_selector_gets_no_endpoints() {
     bench.store.create(&kinds::SERVICE, service).unwrap();
     bench.create(deployment("podinfo", 1, "podinfo:1"));
     bench.at(10.0).await;
-    assert!(bench.store.list(&kinds::ENDPOINT_SLICE, None).is_empty());
-    assert!(bench.store.list(&kinds::ENDPOINTS, None).is_empty());
+    assert!(bench.store.list(&kinds::ENDPOINT_SLICE, Some(NAMESPACE)).is_empty());
+    assert!(bench.store.list(&kinds::ENDPOINTS, Some(NAMESPACE)).is_empty());
 }

@@ -1,0 +1,97 @@
+//! What is served beside stored objects: subresources, and resources that only answer questions.
+
+use crate::store::{ResourceType, ResourceVersion};
+
+/// A subresource as discovery tells of it.
+#[derive(Clone, Debug)]
+pub(super) struct Subresource {
+    pub(super) name: &'static str,
+    pub(super) kind: String,
+    /// Where its kind belongs, if not to the group of the resource.
+    pub(super) group_version: Option<(&'static str, &'static str)>,
+    pub(super) verbs: &'static [&'static str],
+}
+
+/// A resource without stored objects: a POST is answered with its own body and a status.
+#[derive(Debug)]
+pub(crate) struct VirtualResource {
+    pub(crate) group: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) plural: &'static str,
+    pub(crate) namespaced: bool,
+}
+
+const fn review(group: &'static str, kind: &'static str, plural: &'static str, namespaced: bool) -> VirtualResource {
+    VirtualResource { group, kind, plural, namespaced }
+}
+
+/// Reviews of who one is and what one may do. There is no TokenReview: the embedded cluster has no tokens.
+pub(crate) const VIRTUAL: &[VirtualResource] = &[
+    review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", false),
+    review("authorization.k8s.io", "LocalSubjectAccessReview", "localsubjectaccessreviews", true),
+    review("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews", false),
+    review("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", false),
+    review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", false),
+];
+
+/// The virtual resource at a path.
+pub(super) fn virtual_resource(group: &str, version: &str, plural: &str) -> Option<&'static VirtualResource> {
+    VIRTUAL.iter().find(|resource| version == "v1" && resource.group == group && resource.plural == plural)
+}
+
+/// Subresources of pods beyond their status: name, kind, group and version of the kind where they differ, verbs.
+type PodSubresource = (&'static str, &'static str, Option<(&'static str, &'static str)>, &'static [&'static str]);
+const POD_SUBRESOURCES: [PodSubresource; 5] = [
+    ("attach", "PodAttachOptions", None, &["create", "get"]),
+    ("eviction", "Eviction", Some(("policy", "v1")), &["create"]),
+    ("exec", "PodExecOptions", None, &["create", "get"]),
+    ("log", "Pod", None, &["get"]),
+    ("portforward", "PodPortForwardOptions", None, &["create", "get"]),
+];
+
+const READ_AND_WRITE: &[&str] = &["get", "patch", "update"];
+
+/// All subresources of a version, by name.
+pub(super) fn of(resource: &ResourceType, version: &ResourceVersion) -> Vec<Subresource> {
+    let mut subresources = Vec::new();
+    if is_pod(resource) {
+        subresources.extend(POD_SUBRESOURCES.iter().map(|(name, kind, group_version, verbs)| Subresource {
+            name,
+            kind: (*kind).to_owned(),
+            group_version: *group_version,
+            verbs,
+        }));
+    }
+    if version.status {
+        subresources.push(Subresource {
+            name: "status",
+            kind: resource.kind.clone(),
+            group_version: None,
+            verbs: READ_AND_WRITE,
+        });
+    }
+    if version.scale.is_some() {
+        subresources.push(Subresource {
+            name: "scale",
+            kind: "Scale".to_owned(),
+            group_version: Some(("autoscaling", "v1")),
+            verbs: READ_AND_WRITE,
+        });
+    }
+    subresources.sort_by_key(|subresource| subresource.name);
+    subresources
+}
+
+/// Whether a path may name this subresource.
+pub(super) fn exists(resource: &ResourceType, version: &ResourceVersion, name: &str) -> bool {
+    match name {
+        "" => true,
+        "status" => version.status,
+        "scale" => version.scale.is_some(),
+        other => is_pod(resource) && POD_SUBRESOURCES.iter().any(|(name, ..)| *name == other),
+    }
+}
+
+fn is_pod(resource: &ResourceType) -> bool {
+    resource.group.is_empty() && resource.kind == "Pod"
+}
