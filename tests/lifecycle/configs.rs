@@ -55,10 +55,10 @@ fn changed_configs_are_released_like_a_revision() {
         world.wait_for_phase("podinfo", "Succeeded").await;
         assert_eq!(world.config_value(&kinds::CONFIG_MAP, "settings-primary"), "new");
 
-        world.change(&kinds::SECRET, "token", |secret| secret["data"]["key"] = json!("xyz="));
+        world.change(&kinds::SECRET, "token", |secret| secret["data"]["key"] = json!("eHl6"));
         world.wait_for_phase("podinfo", "Progressing").await;
         world.wait_for_phase("podinfo", "Succeeded").await;
-        assert_eq!(world.config_value(&kinds::SECRET, "token-primary"), "xyz=");
+        assert_eq!(world.config_value(&kinds::SECRET, "token-primary"), "eHl6");
         world.pass(Duration::from_secs(600)).await;
         assert_eq!(world.phase("podinfo"), "Succeeded", "and that is the end of it");
         world.assert_undisturbed();
