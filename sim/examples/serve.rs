@@ -11,5 +11,5 @@ async fn main() {
     let cluster = Cluster::new(ClusterOptions::default());
     let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
     println!("serving on http://{}", listener.local_addr().unwrap());
-    cluster.serve(listener).await.unwrap();
+    match cluster.serve(listener).await {}
 }
