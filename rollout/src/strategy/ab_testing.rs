@@ -16,11 +16,13 @@ impl AbTesting {
     pub(super) fn next(&self, at: Position) -> Option<Advance> {
         // A failed promotion is being mended: the canary was tested before, one good round is enough.
         let mends = at == Position { weight: 100, iterations: 0 };
+        // Iterations of a run that was another one before do not count: those who meet the conditions had no part in them.
+        let done = if at.weight >= 100 { at.iterations } else { 0 };
         // Also where the number was lowered below what is done (Flagger would wait for ever, Q20).
-        if mends || at.iterations >= self.iterations {
+        if mends || done >= self.iterations {
             return None;
         }
-        let number = at.iterations + 1;
+        let number = done + 1;
         Some(Advance {
             to: Position { weight: 100, iterations: number },
             news: News::Iteration { number, of: self.iterations },
@@ -59,6 +61,13 @@ mod tests {
         }
         assert_eq!(seen, [1, 2].map(|number| (100, News::Iteration { number, of: 2 })));
         assert!(strategy.asks_before_promotion(at));
+    }
+
+    #[test]
+    fn a_run_that_was_blue_green_begins_anew() {
+        let at = Position { weight: 0, iterations: 1 };
+        let first = Advance { to: Position { weight: 100, iterations: 1 }, news: News::Iteration { number: 1, of: 1 } };
+        assert_eq!(AbTesting { iterations: 1 }.next(at), Some(first));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use http::{Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use serde_json::Value;
 
+use super::fields;
 use super::table::TableForm;
 use super::views::View;
 use super::watch::WatchStream;
@@ -191,6 +192,7 @@ impl Encoder {
     fn write_served(&self, record: &Record, body: &mut Vec<u8>) {
         if let Some(view) = self.view {
             let mut value = view.show((*record.value()).clone());
+            fields::text::expand(&mut value);
             value["apiVersion"] = Value::String(self.api_version.clone());
             body.extend_from_slice(&to_bytes(&value));
         } else if self.api_version == self.storage_api_version {
