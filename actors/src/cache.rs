@@ -131,10 +131,13 @@ impl Cache {
         self.objects.contains(key)
     }
 
-    /// Namespaces and names of all objects of a kind.
+    /// Namespaces and names of all objects of a kind, in order.
     pub fn names(&self, kind: &'static ObjectKind) -> Vec<CanaryId> {
         let keys = self.objects.keys(kind).into_iter();
-        keys.map(|ObjectKey { namespace, name, .. }| CanaryId { namespace, name }).collect()
+        let mut names: Vec<_> = keys.map(|ObjectKey { namespace, name, .. }| CanaryId { namespace, name }).collect();
+        // A map that is read in no order would make no two runs alike.
+        names.sort_unstable();
+        names
     }
 
     /// How many objects are held.
@@ -157,8 +160,9 @@ impl Cache {
         }
         let concerned = self.inboxes.iter().filter(|entry| namespace.is_none_or(|name| entry.key().namespace == name));
         // The guards are dropped before the messages are sent, as in `wake_canary`.
-        let inboxes: Vec<Inbox> = concerned.map(|entry| entry.value().clone()).collect();
-        inboxes.iter().for_each(Inbox::ring);
+        let inboxes: BTreeMap<CanaryId, Inbox> =
+            concerned.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
+        inboxes.values().for_each(Inbox::ring);
     }
 
     /// The state of a kind for the canaries of a namespace; `None` for one that is not watched there.

@@ -373,6 +373,8 @@ async fn keep_up(inner: Arc<Inner>) {
         };
         let left = u64::try_from(at_ms - inner.clock.now().as_millisecond()).unwrap_or(0);
         tokio::select! {
+            // Chance must not decide between the two.
+            biased;
             () = inner.put_off.notified() => {}
             () = inner.clock.sleep(Duration::from_millis(left)) => {
                 inner.followed.lock().catch_up(inner.clock.now().as_millisecond().max(at_ms));
