@@ -182,7 +182,7 @@ const COMPARED: [GroupKind; 11] = [
 ];
 
 /// Fields that say when or in how many tries a state was reached, and nothing about the state.
-const NOISE: [&str; 13] = [
+const NOISE: [&str; 15] = [
     "resourceVersion",
     "uid",
     "creationTimestamp",
@@ -196,6 +196,9 @@ const NOISE: [&str; 13] = [
     "lastScaleTime",
     "clusterIP",
     "clusterIPs",
+    // Of an old ReplicaSet: how far its Deployment was scaled when it was replaced.
+    "deployment.kubernetes.io/desired-replicas",
+    "deployment.kubernetes.io/max-replicas",
 ];
 
 /// The cluster without what must differ between two runs, by object: the same texts mean the same end.
@@ -210,7 +213,24 @@ pub fn final_state(cluster: &Cluster) -> BTreeMap<String, String> {
             objects.insert(id, format!("{object:#}"));
         }
     }
+    // They follow from uids.
+    for cookie in cookies(cluster) {
+        objects.values_mut().for_each(|text| *text = text.replace(&cookie, "COOKIE"));
+    }
     objects
+}
+
+/// The values of the cookies by which canaries keep users on their side.
+fn cookies(cluster: &Cluster) -> Vec<String> {
+    let canaries = cluster.store().list(&kinds::CANARY, None);
+    let of = |canary: &Value| {
+        ["sessionAffinityCookie", "previousSessionAffinityCookie"]
+            .iter()
+            .filter_map(|field| canary["status"][field].as_str()?.split_once('=').map(|(_, value)| value.to_owned()))
+            .filter(|value| !value.is_empty())
+            .collect::<Vec<_>>()
+    };
+    canaries.iter().flat_map(|canary| of(canary)).collect()
 }
 
 /// Which objects differ between two ends, and how; empty if none does.
