@@ -195,3 +195,27 @@ fn an_expired_watch_is_followed_by_a_list_at_once() {
         assert_eq!(world.phase("podinfo"), "Progressing", "{}", world.story());
     });
 }
+
+/// Found by chaos: the rollback was written, nobody said so, and the controller took the target at zero for one to scale up.
+#[test]
+fn a_rollback_whose_last_answer_is_lost_is_not_taken_back() {
+    in_virtual_time(async {
+        let world = served().await;
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.wait_until("two checks have failed", || world.status("podinfo")["failedChecks"] == 2).await;
+        let blind = Rule::new(Action::error(500)).client(AGENT).resource("canaries").verbs(&[Verb::Watch, Verb::List]);
+        let blind = world.cluster.faults().add(blind);
+        world.cluster.faults().drop_watches(Some(&kinds::CANARY));
+        let lost = Rule::new(Action::LoseResponse).client(AGENT).writes().resource("canaries").subresource("status");
+        let lost = world.cluster.faults().add(lost);
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.cluster.faults().remove(lost);
+        world.pass(Duration::from_secs(30)).await;
+        let target = world.get(&kinds::DEPLOYMENT, "podinfo").expect("the target");
+        assert_eq!(target["spec"]["replicas"], 0, "{}", world.story());
+        world.cluster.faults().remove(blind);
+        world.pass(Duration::from_secs(120)).await;
+        let target = world.get(&kinds::DEPLOYMENT, "podinfo").expect("the target");
+        assert_eq!((&target["spec"]["replicas"], world.phase("podinfo").as_str()), (&0.into(), "Failed"));
+    });
+}

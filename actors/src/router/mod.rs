@@ -13,9 +13,10 @@ use kube::Client;
 
 use crate::cache::Cache;
 use crate::lifetime::Lifetime;
-use crate::messages::{EffectOutcome, Lane, Reply, Write, WriteError, WriteOrder};
+use crate::messages::{CanaryId, EffectOutcome, Lane, Reply, Write, WriteError, WriteOrder};
 use crate::metrics::Metrics;
 use queue::{Queue, Waiting};
+use write::Doubts;
 
 /// Writes under way at once. An API server serves each in some milliseconds, so 32 keep up with thousands of canaries
 /// (Flagger's default client limit is 100 a second), and stay well below the concurrency that API priority and fairness
@@ -28,11 +29,13 @@ pub(crate) struct Router {
     cache: Arc<Cache>,
     metrics: Metrics,
     lifetime: Lifetime,
+    doubts: Arc<Doubts>,
     queue: Queue<Job>,
     in_flight: usize,
 }
 
 struct Job {
+    canary: ObjectKey,
     write: WriteOrder,
     reply: Reply,
 }
@@ -48,7 +51,7 @@ struct Finished {
 impl Router {
     /// A router with nothing to do.
     pub(crate) fn new(client: Client, cache: Arc<Cache>, metrics: Metrics, lifetime: Lifetime) -> Router {
-        Router { client, cache, metrics, lifetime, queue: Queue::default(), in_flight: 0 }
+        Router { client, cache, metrics, lifetime, doubts: Arc::default(), queue: Queue::default(), in_flight: 0 }
     }
 
     fn start_waiting(&mut self, context: &mut Context<Self>) {
@@ -56,10 +59,10 @@ impl Router {
             let Some(Waiting { objects, job, .. }) = self.queue.pop() else { break };
             self.in_flight += 1;
             let router = context.address();
-            let (client, cache) = (self.client.clone(), self.cache.clone());
-            let Job { write, reply } = job;
+            let (client, cache, doubts) = (self.client.clone(), self.cache.clone(), self.doubts.clone());
+            let Job { canary, write, reply } = job;
             self.lifetime.spawn(async move {
-                let writing = AssertUnwindSafe(write::execute(client, cache, write)).catch_unwind();
+                let writing = AssertUnwindSafe(write::execute(client, cache, doubts, canary, write)).catch_unwind();
                 let result = writing.await.unwrap_or_else(|_| Err(WriteError::Failed("the write panicked".to_owned())));
                 router.do_send(Finished { objects, result, reply });
             });
@@ -80,13 +83,13 @@ impl Handler<Write> for Router {
 
     fn handle(&mut self, order: Write, context: &mut Context<Self>) {
         let Write { canary, lane, write, reply } = order;
+        let CanaryId { namespace, name } = canary;
+        let canary = ObjectKey { kind: &kinds::CANARY, namespace: namespace.clone(), name };
         let objects = match &write {
             WriteOrder::Changes(changes) => changes.iter().map(|change| change.key.clone()).collect(),
-            WriteOrder::Status(_) => {
-                vec![ObjectKey { kind: &kinds::CANARY, namespace: canary.namespace.clone(), name: canary.name.clone() }]
-            }
+            WriteOrder::Status(_) => vec![canary.clone()],
         };
-        self.queue.push(Waiting { namespace: canary.namespace, lane, objects, job: Job { write, reply } });
+        self.queue.push(Waiting { namespace, lane, objects, job: Job { canary, write, reply } });
         self.start_waiting(context);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aviary_providers::{Change, ObjectKey, Verb, kinds};
+use dashmap::DashSet;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
@@ -17,7 +18,21 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Owner of our fields in `metadata.managedFields`.
 const FIELD_MANAGER: &str = "aviary";
 
-pub(super) async fn execute(client: Client, cache: Arc<Cache>, order: WriteOrder) -> Result<(), WriteError> {
+/// Canaries whose status may be another one than the cache says: a write of it had no answer. What is decided on such a
+/// state may be wrong, and the version of another object does not fence it off.
+pub(super) type Doubts = DashSet<ObjectKey>;
+
+pub(super) async fn execute(
+    client: Client,
+    cache: Arc<Cache>,
+    doubts: Arc<Doubts>,
+    canary: ObjectKey,
+    order: WriteOrder,
+) -> Result<(), WriteError> {
+    if doubts.contains(&canary) {
+        let what = format!("reading canary {}.{}", canary.name, canary.namespace);
+        limited(&what, clear_up(&client, &cache, &doubts, &canary, &what)).await?;
+    }
     match order {
         WriteOrder::Changes(changes) => {
             for change in changes {
@@ -31,7 +46,7 @@ pub(super) async fn execute(client: Client, cache: Arc<Cache>, order: WriteOrder
                 return Err(WriteError::Failed("the canary has no name".to_owned()));
             };
             let what = format!("updating canary {}.{} status", key.name, key.namespace);
-            limited(&what, write_status(&client, &cache, &key, &object, &what)).await
+            limited(&what, write_status(&client, &cache, &doubts, &key, &object, &what)).await
         }
     }
 }
@@ -67,17 +82,46 @@ async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Re
     settle(&api, cache, &key, answer, what).await
 }
 
+/// Reads a canary of which it is not known what the last write made of it. Whoever wants to write has to decide again.
+async fn clear_up(
+    client: &Client,
+    cache: &Cache,
+    doubts: &Doubts,
+    canary: &ObjectKey,
+    what: &str,
+) -> Result<(), WriteError> {
+    refresh(&api(client, canary), cache, canary).await.map_err(|error| failed(what, &error))?;
+    doubts.remove(canary);
+    Err(WriteError::Conflict)
+}
+
 async fn write_status(
     client: &Client,
     cache: &Cache,
+    doubts: &Doubts,
     key: &ObjectKey,
     object: &DynamicObject,
     what: &str,
 ) -> Result<(), WriteError> {
     let api = api(client, key);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    // Stays if no answer comes, whatever the reason.
+    doubts.insert(key.clone());
     let answer = api.replace_status(&key.name, &params, object).await;
+    if is_definite(&answer) {
+        doubts.remove(key);
+    }
     settle(&api, cache, key, answer, what).await
+}
+
+/// Whether it is known what the write did: it was made, or refused. After an error of the server's own, or of the
+/// connection, it may have been made.
+fn is_definite(answer: &kube::Result<DynamicObject>) -> bool {
+    match answer {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) => status.code < 500,
+        Err(_) => false,
+    }
 }
 
 /// Takes the written object into the cache; on a conflict, the present one.
