@@ -2,9 +2,9 @@
 
 mod audience;
 mod complete;
-mod files;
-mod load_tester;
-mod manifests;
+pub(crate) mod files;
+pub(crate) mod load_tester;
+pub(crate) mod manifests;
 mod network;
 mod objects;
 mod releases;

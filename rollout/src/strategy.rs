@@ -87,8 +87,23 @@ impl Strategy {
         }
     }
 
+    /// The position as a run of this strategy understands it. An analysis whose strategy was changed on the way may have left
+    /// one that none of its own has: in an A/B test 100 is the weight among those who meet the conditions, and no reason to
+    /// send everybody there. Such a run begins anew.
+    fn understood(&self, at: Position) -> Position {
+        let foreign = at.weight > 0
+            && at.iterations > 0
+            && match self {
+                Strategy::Canary(_) => true,
+                Strategy::AbTesting(_) => at.weight < 100,
+                Strategy::BlueGreen(blue_green) => at.weight >= 100 && !blue_green.serves_everybody(at),
+            };
+        if foreign { Position::default() } else { at }
+    }
+
     /// The step that follows, or `None` when the analysis at this position was the last one.
     pub fn next(&self, at: Position) -> Option<Advance> {
+        let at = self.understood(at);
         match self {
             Strategy::Canary(canary) => canary.next(at),
             Strategy::AbTesting(ab_testing) => ab_testing.next(at),
@@ -98,6 +113,7 @@ impl Strategy {
 
     /// How requests are divided at this position.
     pub fn split(&self, at: Position) -> Split {
+        let at = self.understood(at);
         match self {
             Strategy::Canary(canary) => canary.split(at),
             Strategy::AbTesting(ab_testing) => ab_testing.split(at),
@@ -107,6 +123,7 @@ impl Strategy {
 
     /// Whether the confirm-traffic-increase gate must be open before this position is left.
     pub fn asks_before_increase(&self, at: Position) -> bool {
+        let at = self.understood(at);
         match self {
             Strategy::Canary(canary) => canary.asks_before_increase(at),
             Strategy::AbTesting(ab_testing) => ab_testing.asks_before_increase(at),
@@ -116,6 +133,7 @@ impl Strategy {
 
     /// Whether the confirm-promotion gate must be open before this position is left.
     pub fn asks_before_promotion(&self, at: Position) -> bool {
+        let at = self.understood(at);
         match self {
             Strategy::Canary(canary) => canary.asks_before_promotion(at),
             Strategy::AbTesting(ab_testing) => ab_testing.asks_before_promotion(at),
@@ -127,8 +145,35 @@ impl Strategy {
     /// conditions; everybody else depends on the primary.
     pub fn is_for_everybody(&self, at: Position) -> bool {
         match self {
-            Strategy::Canary(_) | Strategy::BlueGreen(_) => true,
+            Strategy::Canary(_) | Strategy::BlueGreen(_) => self.understood(at) == at,
             Strategy::AbTesting(_) => at.iterations == 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ab_test_that_becomes_another_analysis_begins_anew() {
+        let tested = Position { weight: 100, iterations: 2 };
+        let weighted = Strategy::weighted(Weights::Linear { step: 10, max: 50 });
+        let blue_green = Strategy::BlueGreen(BlueGreen { iterations: 3, mirror: false, switches: true });
+        for strategy in [weighted, blue_green] {
+            assert_eq!(strategy.split(tested), Split::PRIMARY, "{strategy:?}");
+            assert_eq!(strategy.next(tested), strategy.next(Position::default()), "{strategy:?}");
+            assert!(!strategy.is_for_everybody(tested) && !strategy.asks_before_promotion(tested), "{strategy:?}");
+        }
+    }
+
+    #[test]
+    fn a_weighted_canary_and_a_blue_green_run_know_their_own_positions() {
+        let weighted = Strategy::weighted(Weights::Linear { step: 10, max: 50 });
+        assert_eq!(weighted.split(Position { weight: 30, iterations: 0 }), Split::to_canary(30));
+        let blue_green = Strategy::BlueGreen(BlueGreen { iterations: 3, mirror: false, switches: true });
+        for iterations in [0, 4] {
+            assert_eq!(blue_green.split(Position { weight: 100, iterations }), Split::CANARY);
         }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tower::Service as _;
 
 use super::AGENT;
-use super::load_tester::LoadTester;
+use super::load_tester::{Commands, LoadTester};
 use super::manifests::apply_one;
 
 /// Where names without a namespace are looked up: the namespace in which Flagger's installation guide for Istio puts the
@@ -39,7 +39,8 @@ pub(super) async fn install(cluster: &Cluster, namespaces: &[String]) -> anyhow:
     services.answer(SEARCH_NAMESPACE, "prometheus", prometheus(cluster.prometheus().clone()));
     services.answer("kube-system", "aviary-sandbox", clock(*cluster.clock()));
     services.answer_everywhere("flagger-prometheus", prometheus(cluster.prometheus().clone()));
-    services.answer_everywhere("flagger-loadtester", LoadTester::default().backend());
+    let commands = Commands::new(cluster.traffic().clone(), *cluster.clock());
+    services.answer_everywhere("flagger-loadtester", LoadTester::running(commands).backend());
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Flagger's load tester, as far as it makes sense where no containers run: it takes every order and carries out none, and
-//! keeps gates.
+//! Flagger's load tester, as far as it makes sense where no containers run: it keeps gates, takes every order, and of the
+//! orders carries out `hey` commands, as requests of simulated users.
 //!
 //! Paths, payload and statuses are those of the load tester of Flagger 1.44. One thing differs: a gate that nobody has
 //! closed is open, so that a Canary with a gate is released unless somebody wants to see it wait.
@@ -15,10 +15,13 @@ use http::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use serde::Deserialize;
 
+pub(super) use crate::simulate::load_tester::LoadTester as Commands;
+
 /// Gates by key, and whether they are open. Clones share them.
 #[derive(Clone, Default)]
 pub(super) struct LoadTester {
     gates: Arc<Mutex<BTreeMap<String, bool>>>,
+    commands: Option<Commands>,
 }
 
 /// The part of a webhook's payload that matters here.
@@ -30,6 +33,11 @@ struct Payload {
 }
 
 impl LoadTester {
+    /// One that carries out commands in this way.
+    pub(super) fn running(commands: Commands) -> LoadTester {
+        LoadTester { gates: Arc::default(), commands: Some(commands) }
+    }
+
     pub(super) fn backend(&self) -> Backend {
         let tester = self.clone();
         Arc::new(move |request: Request<Bytes>| {
@@ -59,7 +67,7 @@ impl LoadTester {
             "/rollback/check" => self.check(&rollback, false),
             "/rollback/open" => self.set(rollback, true),
             "/rollback/close" => self.set(rollback, false),
-            _ => order(payload.metadata),
+            _ => self.order(payload),
         }
     }
 
@@ -75,17 +83,20 @@ impl LoadTester {
         self.gates.lock().insert(gate, open);
         (StatusCode::ACCEPTED, String::new())
     }
-}
 
-/// Tests that run in the background are accepted, those that are waited for have passed.
-fn order(metadata: Option<BTreeMap<String, String>>) -> (StatusCode, String) {
-    let Some(metadata) = metadata else {
-        return (StatusCode::BAD_REQUEST, "metadata not found in payload".to_owned());
-    };
-    let kind = metadata.get("type").map_or("cmd", String::as_str);
-    match kind {
-        "cmd" | "ngrinder" => (StatusCode::ACCEPTED, String::new()),
-        _ => (StatusCode::OK, String::new()),
+    /// Tests that run in the background are accepted, those that are waited for have passed.
+    fn order(&self, payload: Payload) -> (StatusCode, String) {
+        let Some(metadata) = payload.metadata else {
+            return (StatusCode::BAD_REQUEST, "metadata not found in payload".to_owned());
+        };
+        let kind = metadata.get("type").map_or("cmd", String::as_str);
+        if kind != "cmd" && kind != "ngrinder" {
+            return (StatusCode::OK, String::new());
+        }
+        if let (Some(commands), Some(command)) = (&self.commands, metadata.get("cmd")) {
+            commands.run(command, &payload.namespace);
+        }
+        (StatusCode::ACCEPTED, String::new())
     }
 }
 
@@ -117,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_are_taken_and_not_carried_out() {
+    fn orders_are_taken() {
         let tester = LoadTester::default();
         let order = |metadata: &str| {
             let payload = format!(r#"{{"name": "podinfo", "namespace": "test", "metadata": {metadata}}}"#);

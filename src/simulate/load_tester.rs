@@ -1,10 +1,11 @@
 //! The load tester that webhooks call. Its `hey` commands become requests of users; other commands succeed at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aviary_crds::duration::parse_go_duration;
+use aviary_sim::clock::Clock;
 use aviary_sim::traffic::Traffic;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -29,30 +30,30 @@ pub(crate) struct Command {
 #[derive(Clone)]
 pub(crate) struct LoadTester {
     traffic: Traffic,
+    clock: Clock,
     /// Commands under way. One that is called again meanwhile is not run twice, as with Flagger's load tester.
-    running: Arc<Mutex<HashMap<String, ()>>>,
+    running: Arc<Mutex<HashSet<(String, String)>>>,
 }
 
 impl LoadTester {
-    pub(crate) fn new(traffic: Traffic) -> LoadTester {
-        LoadTester { traffic, running: Arc::default() }
+    pub(crate) fn new(traffic: Traffic, clock: Clock) -> LoadTester {
+        LoadTester { traffic, clock, running: Arc::default() }
     }
 
-    /// Serves a call with this payload.
-    pub(crate) fn serve(&self, payload: &Value) {
-        let Some(text) = payload["metadata"]["cmd"].as_str() else { return };
-        let namespace = payload["namespace"].as_str().unwrap_or_default();
+    /// Runs a command that a canary of this namespace gives. Service names without a namespace are meant in it.
+    pub(crate) fn run(&self, text: &str, namespace: &str) {
         let Some(command) = parse(text, namespace) else { return };
-        if self.running.lock().insert(text.to_owned(), ()).is_some() {
+        let key = (namespace.to_owned(), text.to_owned());
+        if !self.running.lock().insert(key.clone()) {
             return;
         }
-        let (traffic, running, text) = (self.traffic.clone(), self.running.clone(), text.to_owned());
+        let (traffic, clock, running) = (self.traffic.clone(), self.clock, self.running.clone());
         tokio::spawn(async move {
             let Command { namespace, host, headers, requests_per_second, time } = command;
             traffic.set_audience_load(&namespace, &host, &headers, requests_per_second);
-            tokio::time::sleep(time).await;
+            clock.sleep(time).await;
             traffic.set_audience_load(&namespace, &host, &headers, 0.0);
-            running.lock().remove(&text);
+            running.lock().remove(&key);
         });
     }
 }

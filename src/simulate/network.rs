@@ -107,7 +107,7 @@ impl Network {
         Network {
             shared: Arc::new(Shared {
                 prometheus: prometheus.clone(),
-                load_tester: LoadTester::new(traffic.clone()),
+                load_tester: LoadTester::new(traffic.clone(), time.clock()),
                 time: time.clone(),
                 scenario: scenario.clone(),
                 inline,
@@ -170,7 +170,9 @@ impl Shared {
             tokio::time::sleep(delay).await;
         }
         if (200..300).contains(&status) {
-            self.load_tester.serve(&payload);
+            if let Some(command) = payload["metadata"]["cmd"].as_str() {
+                self.load_tester.run(command, payload["namespace"].as_str().unwrap_or_default());
+            }
         }
         response(status, String::new())
     }

@@ -18,6 +18,11 @@ impl Time {
         Time { clock, release: Arc::default() }
     }
 
+    /// The cluster's clock.
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// The first release is now.
     pub(crate) fn start(&self) {
         // It begins once.

@@ -17,6 +17,11 @@ pub struct BlueGreen {
 }
 
 impl BlueGreen {
+    /// Whether the run has come to where everybody gets the canary. That counts as one iteration more, as in Flagger.
+    pub(super) fn serves_everybody(&self, at: Position) -> bool {
+        at.weight >= 100 && at.iterations == self.iterations.saturating_add(1)
+    }
+
     pub(super) fn next(&self, at: Position) -> Option<Advance> {
         if at.weight >= 100 {
             return None;
@@ -28,7 +33,6 @@ impl BlueGreen {
                 news: News::Iteration { number, of: self.iterations },
             });
         }
-        // Counted as one iteration more, as in Flagger.
         self.switches.then(|| Advance {
             to: Position { weight: 100, iterations: at.iterations.saturating_add(1) },
             news: News::AllToCanary { was_mirrored: self.split(at).mirrored },

@@ -47,11 +47,9 @@ pub(super) fn apply(group: &str, kind: &str, value: &mut Value) {
 /// Fills what the server gives an object when it stores it: what registries and admission plugins set.
 pub(super) fn allocate(group: &str, kind: &str, value: &mut Value, present: Option<&Value>, state: &mut State) {
     match (group, kind) {
-        ("", "Pod") => {
-            if present.is_none() {
-                admission::complete_pod_spec(&mut value["spec"]);
-                value["status"] = json!({"phase": "Pending"});
-            }
+        ("", "Pod") if present.is_none() => {
+            admission::complete_pod_spec(&mut value["spec"]);
+            value["status"] = json!({"phase": "Pending"});
         }
         ("", "Service") => allocate_service(&mut value["spec"], present, state),
         ("", "Namespace") => {
