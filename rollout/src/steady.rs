@@ -97,7 +97,6 @@ fn detect(context: Context, target: &TargetView) -> Decision {
     context
         .step()
         .passed(WebhookType::ConfirmRollout, passed)
-        .effect(Effect::ScaleTarget(Scale::Up))
         .emit(Message::NewRevision { target: plan.target_id() })
         .alert(Notice::info_with_facts("New revision detected, progressing canary analysis."))
         .write(Phase::Progressing, |next| {
