@@ -62,7 +62,7 @@ impl Watchman {
     pub fn violations(&mut self) -> Vec<String> {
         let mut violations = Vec::new();
         while let Ok(event) = self.changes.try_recv() {
-            let key = key_of(&event.object);
+            let key = key_of(event.object());
             let found = match &event.kind {
                 kind if *kind == kinds::DEPLOYMENT => self.check_workload(&key, &event),
                 kind if *kind == kinds::VIRTUAL_SERVICE => self.check_routes(&key, &event),
@@ -78,7 +78,7 @@ impl Watchman {
 
     fn check_workload(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
         let mut violations = Vec::new();
-        let now = workload(&event.object);
+        let now = workload(event.object());
         let before = self.deployments.insert(key.clone(), now).unwrap_or_default();
         let (namespace, name) = key;
         if let Some(routed) = name.strip_suffix("-primary").or(Some(name))
@@ -92,7 +92,7 @@ impl Watchman {
                 violations.push(format!("scaled to zero while {host} has {weight} %"));
             }
         }
-        let image = event.object["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+        let image = event.object()["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
         if name.ends_with("-primary") && self.forbidden_images.iter().any(|part| image.contains(part)) {
             violations.push(format!("runs {image}"));
         }
@@ -102,7 +102,7 @@ impl Watchman {
     fn check_routes(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
         let mut violations = Vec::new();
         let mut weights = BTreeMap::new();
-        for rule in rules(&event.object) {
+        for rule in rules(event.object()) {
             let sum: i64 = rule.iter().map(|(_, weight)| weight).sum();
             if sum != 100 {
                 violations.push(format!("weights sum to {sum}"));
@@ -133,7 +133,7 @@ impl Watchman {
             self.phases.remove(key);
             return Vec::new();
         }
-        let Ok(phase) = serde_json::from_value::<Phase>(event.object["status"]["phase"].clone()) else {
+        let Ok(phase) = serde_json::from_value::<Phase>(event.object()["status"]["phase"].clone()) else {
             return Vec::new();
         };
         match self.phases.insert(key.clone(), phase) {

@@ -105,7 +105,8 @@ impl Ledger {
 impl Book {
     /// Returns whether a phase has changed.
     fn take(&mut self, event: &StoreEvent) -> bool {
-        let text = |pointer: &str| event.object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |pointer: &str| event.object().pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let name = Name { namespace: text("/metadata/namespace"), name: text("/metadata/name") };
         let phase = if event.change == ChangeType::Deleted { String::new() } else { text("/status/phase") };
         let before = self.phases.insert(name.clone(), phase.clone()).unwrap_or_default();

@@ -27,6 +27,7 @@ mod reviews;
 mod scale;
 pub(crate) mod schema;
 mod selectors;
+mod status_patch;
 mod strategy;
 mod subresources;
 pub(crate) mod table;

@@ -294,6 +294,22 @@ impl Store {
         Ok((record, true))
     }
 
+    /// Replaces the status of an object, and with it the list of managed fields, by what `change` makes of them, under the
+    /// lock. `None`, and no write, where `change` says so and where the object has no such parts: the way is
+    /// [`Self::modify`] then.
+    pub(crate) fn modify_status(
+        &self,
+        resource: &ResourceType,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&Record) -> Option<(Vec<u8>, Option<String>)>,
+    ) -> Option<Arc<Record>> {
+        let mut state = self.shared.state.lock();
+        let present = Arc::clone(state.record(&resource.group_kind, namespace, name)?);
+        let (status, managed_fields) = change(&present)?;
+        state.put_status(&self.shared, &resource.group_kind, &present, &status, managed_fields.as_deref())
+    }
+
     /// Deletes after the caller's checks, under the lock.
     pub(crate) fn delete_checked(
         &self,

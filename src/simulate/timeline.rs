@@ -136,7 +136,7 @@ impl Tracked {
 
     /// Takes in a change of the cluster that concerns this canary; others are passed over.
     pub(crate) fn take(&mut self, subject: &Subject, change: &StoreEvent, around: &Around) {
-        let object = &change.object;
+        let object = change.object();
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         if text("/metadata/namespace") != subject.namespace() {
             return;

@@ -242,7 +242,7 @@ impl World {
         let mut changes = self.cluster.store().subscribe();
         tokio::spawn(async move {
             while let Some(event) = changes.recv().await {
-                let object = &event.object;
+                let object = event.object();
                 if event.kind != kinds::CANARY
                     || object["metadata"]["namespace"] != namespace.as_str()
                     || object["metadata"]["name"] != name.as_str()

@@ -14,6 +14,7 @@ mod validate;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use regex::Regex;
 use serde_json::Value;
@@ -56,7 +57,12 @@ pub struct Schema {
     rules: Vec<cel::Rule>,
     /// Whether this schema or one below it has rules.
     has_rules: bool,
+    /// Tells the schemas of custom resources apart; 0 for those below them and of built-in kinds.
+    number: u64,
 }
+
+/// The last number that was given to a schema.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 #[derive(Debug, Default)]
 enum AdditionalProperties {
@@ -205,11 +211,25 @@ impl Schema {
     /// Patterns that are no regular expressions, and a root that is not an object.
     pub(crate) fn compile(declared: &Value, path: &str) -> Result<Self, Vec<FieldError>> {
         let mut problems = Vec::new();
-        let schema = compile(declared, path, &mut problems);
+        let mut schema = compile(declared, path, &mut problems);
+        schema.number = LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
         if !schema.types.iter().any(|name| name == "object") {
             problems.push(FieldError::invalid(format!("{path}.type"), &declared["type"], "must be object at the root"));
         }
         if problems.is_empty() { Ok(schema) } else { Err(problems) }
+    }
+
+    /// What tells this schema of a custom resource from every other, also from a later one of the same resource.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether there are rules that may say something else of an object when its status alone changes.
+    pub(crate) fn has_rules_about_status(&self) -> bool {
+        let can_see_status = !self.rules.is_empty()
+            || self.all_of.iter().any(|schema| schema.has_rules)
+            || self.additional().is_some_and(|schema| schema.has_rules);
+        can_see_status || self.property("status").is_some_and(|status| status.has_rules)
     }
 
     /// The schema of a declared field of an object. Fields of a map have [`Schema::additional`] instead.
@@ -520,6 +540,7 @@ fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Sche
         encoding: None,
         rules: Vec::new(),
         has_rules: false,
+        number: 0,
     };
     let is_root = path.ends_with(".openAPIV3Schema");
     schema.rules = cel::rules(&schema, declared, path, is_root, problems);

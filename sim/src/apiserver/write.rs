@@ -82,6 +82,7 @@ impl ApiServer {
             rehearsal.end_create(target, self.store.clock(), state, value)
         });
         let record = rehearsal.outcome(outcome)?;
+        note_checked(target, &record);
         let mut answer = Answer::json(201, encoder.object(&record)).changed(!dry_run);
         answer.warnings = strategy.warnings;
         Ok(answer)
@@ -138,8 +139,14 @@ impl ApiServer {
         }
         let options = WriteOptions::parse(query, "PatchOptions")?;
         apply::refuse_force(query)?;
+        let manager = apply::manager(query, body.client, "PatchOptions")?;
+        if !options.dry_run
+            && let Some(answer) = self.patch_status_alone(target, name, &manager, body, encoder)
+        {
+            return Ok(answer);
+        }
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
-        strategy.ownership = Ownership::Update(apply::manager(query, body.client, "PatchOptions")?);
+        strategy.ownership = Ownership::Update(manager);
         self.replace(target, name, strategy, options.dry_run, encoder, true, |strategy, present| {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
@@ -190,6 +197,7 @@ impl ApiServer {
             Ok(outcome) => outcome,
             Err(error) => (rehearsal.outcome(Err(error))?, false),
         };
+        note_checked(target, &record);
         let mut answer = if target.subresource == "scale" {
             scale::answer(target, &record, 200)?
         } else {
@@ -370,6 +378,15 @@ impl DeleteOptions {
             Some(seconds) => state.delete_after_grace(shared, key, seconds),
             None => state.delete(shared, key, self.propagation),
         }
+    }
+}
+
+/// Notes what a later write to the status of the object need not do again.
+fn note_checked(target: &Target, record: &Record) {
+    if target.resource.custom
+        && let Some(schema) = target.served_version().and_then(|version| version.schema.as_ref())
+    {
+        record.set_checked_by(schema.number());
     }
 }
 

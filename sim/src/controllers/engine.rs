@@ -148,7 +148,11 @@ impl Engine {
 
     fn observe_event(&mut self, event: &StoreEvent) {
         let present = event.change != ChangeType::Deleted;
-        self.observe(&event.kind, &event.object, present);
+        if event.is_status_only {
+            // Of a custom resource, which means nothing to these controllers.
+            return;
+        }
+        self.observe(&event.kind, event.object(), present);
     }
 
     fn observe(&mut self, kind: &GroupKind, object: &Value, present: bool) {

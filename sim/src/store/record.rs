@@ -4,7 +4,8 @@
 //! of the JSON and as many allocations as it has fields; it is decoded on demand and kept only for objects in use
 //! (see [`super::decoded`]).
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -31,10 +32,39 @@ pub struct StoreEvent {
     pub change: ChangeType,
     /// The object's kind.
     pub kind: GroupKind,
-    /// The object after the change (for a deletion: its last state).
-    pub object: Arc<Value>,
     /// The version of the change, cluster-wide and rising.
     pub resource_version: u64,
+    /// Whether it was a write to `/status` that left all else alone. Not every such write is known for one.
+    pub is_status_only: bool,
+    object: Arc<Observed>,
+}
+
+/// An object that is decoded when somebody looks at it, once for all who do.
+#[derive(Debug)]
+struct Observed {
+    record: Option<Arc<Record>>,
+    decoded: OnceLock<Arc<Value>>,
+}
+
+impl StoreEvent {
+    pub(super) fn new(change: ChangeType, kind: GroupKind, record: &Arc<Record>, is_status_only: bool) -> Self {
+        let decoded = record.decoded.lock().clone().map_or_else(OnceLock::new, OnceLock::from);
+        let object = Arc::new(Observed { record: Some(Arc::clone(record)), decoded });
+        Self { change, kind, resource_version: record.resource_version, is_status_only, object }
+    }
+
+    /// As if an object that is there had just been created, for those who begin to follow.
+    pub(crate) fn of_present(kind: GroupKind, object: Arc<Value>) -> Self {
+        let object = Arc::new(Observed { record: None, decoded: OnceLock::from(object) });
+        Self { change: ChangeType::Added, kind, resource_version: 0, is_status_only: false, object }
+    }
+
+    /// The object after the change (for a deletion: its last state).
+    #[must_use]
+    pub fn object(&self) -> &Arc<Value> {
+        let observed = &*self.object;
+        observed.decoded.get_or_init(|| observed.record.as_ref().map(|record| record.value()).unwrap_or_default())
+    }
 }
 
 /// One version of one object.
@@ -44,6 +74,8 @@ pub(crate) struct Record {
     layout: Layout,
     identity: Arc<Identity>,
     decoded: Mutex<Option<Arc<Value>>>,
+    /// The schema that this version was checked and completed by, by its number; 0 for none.
+    checked_by: AtomicU64,
 }
 
 /// Where the parts of a record's JSON are. Sizes are bounded by the API server's limit of request bodies, far below `u32::MAX`.
@@ -53,6 +85,11 @@ struct Layout {
     item: u32,
     /// The value of `metadata`; empty when there is none.
     metadata: (u32, u32),
+    /// Inside `metadata`: the list of managed fields, and the text of the version with its quotes; empty when there are none.
+    managed_fields: (u32, u32),
+    resource_version: (u32, u32),
+    /// The value of `status`; empty when there is none.
+    status: (u32, u32),
 }
 
 /// What the store asks of an object without decoding it. Successive versions share it while nothing of it changes.
@@ -111,7 +148,88 @@ impl Record {
             layout,
             identity,
             decoded: Mutex::new(Some(Arc::new(value))),
+            checked_by: AtomicU64::new(0),
         }
+    }
+
+    /// The version of an object after a write that changed its status, and with it who owns the fields. Made of the JSON
+    /// before, without decoding it. `None` when that has no such parts, or when they are not where they usually are.
+    pub(super) fn with_status(
+        previous: &Self,
+        resource_version: u64,
+        status: &[u8],
+        managed_fields: Option<&str>,
+    ) -> Option<Self> {
+        let before = &previous.layout;
+        let version = format!("\"{resource_version}\"");
+        let mut parts: [((u32, u32), &[u8]); 3] = [
+            (before.managed_fields, managed_fields.unwrap_or_default().as_bytes()),
+            (before.resource_version, version.as_bytes()),
+            (before.status, status),
+        ];
+        let replaced: u32 = parts.iter().map(|((start, end), _)| end - start).sum();
+        let added: usize = parts.iter().map(|(_, part)| part.len()).sum();
+        // Exact, so that the box that it becomes needs no copy.
+        let mut json = Vec::with_capacity((previous.json.len() + added).saturating_sub(replaced as usize));
+        let mut copied = 0;
+        for ((start, end), part) in &mut parts {
+            if start == end {
+                // Only managed fields may be missing, before as after.
+                if !part.is_empty() {
+                    return None;
+                }
+                continue;
+            }
+            // In this order, or not at all.
+            json.extend_from_slice(previous.json.get(copied..*start as usize)?);
+            copied = *end as usize;
+            *start = position(&json);
+            json.extend_from_slice(part);
+            *end = position(&json);
+        }
+        json.extend_from_slice(previous.json.get(copied..)?);
+        let [(managed_fields, _), (resource_version_at, _), (status_at, _)] = parts;
+        // What follows `resourceVersion` in `metadata` did not change.
+        let metadata_end = resource_version_at.1 + (before.metadata.1 - before.resource_version.1);
+        let layout = Layout {
+            item: before.item,
+            metadata: (before.metadata.0, metadata_end),
+            managed_fields,
+            resource_version: resource_version_at,
+            status: status_at,
+        };
+        Some(Self {
+            resource_version,
+            json: Bytes::from(json.into_boxed_slice()),
+            layout,
+            identity: Arc::clone(&previous.identity),
+            decoded: Mutex::new(None),
+            checked_by: AtomicU64::new(previous.checked_by.load(Ordering::Relaxed)),
+        })
+    }
+
+    /// Notes that this version was checked and completed by a schema.
+    pub(crate) fn set_checked_by(&self, schema: u64) {
+        self.checked_by.store(schema, Ordering::Relaxed);
+    }
+
+    /// Whether this version was checked and completed by a schema, so that nothing of it can be wrong unless it changes.
+    pub(crate) fn is_checked_by(&self, schema: u64) -> bool {
+        schema != 0 && self.checked_by.load(Ordering::Relaxed) == schema
+    }
+
+    /// The JSON of `status`, if there is one.
+    pub(crate) fn status_json(&self) -> Option<&[u8]> {
+        self.part(self.layout.status)
+    }
+
+    /// The JSON of managed fields, if there are any.
+    pub(crate) fn managed_fields(&self) -> Option<&str> {
+        std::str::from_utf8(self.part(self.layout.managed_fields)?).ok()
+    }
+
+    fn part(&self, (start, end): (u32, u32)) -> Option<&[u8]> {
+        self.json.get(start as usize..end as usize).filter(|part| !part.is_empty())
     }
 
     /// The object. Decoded anew, unless it is in use.
@@ -301,7 +419,11 @@ fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
         separator = b',';
         let start = position(out);
         match field {
-            Value::Object(metadata) if name == "metadata" => text::write_metadata(metadata, out),
+            Value::Object(metadata) if name == "metadata" => {
+                let changing = text::write_metadata(metadata, out);
+                layout.managed_fields = range(changing.managed_fields);
+                layout.resource_version = range(changing.resource_version);
+            }
             field => append(field, out),
         }
         if name == "metadata" {
@@ -318,7 +440,11 @@ fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
         separator = b',';
         append(name, out);
         out.push(b':');
+        let start = position(out);
         append(field, out);
+        if name == "status" {
+            layout.status = (start, position(out));
+        }
     }
     if separator == b'{' {
         out.push(separator);
@@ -332,6 +458,11 @@ fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
 
 fn position(out: &[u8]) -> u32 {
     u32::try_from(out.len()).unwrap_or(u32::MAX)
+}
+
+fn range(range: Option<std::ops::Range<usize>>) -> (u32, u32) {
+    let offset = |position: usize| u32::try_from(position).unwrap_or(u32::MAX);
+    range.map_or((0, 0), |range| (offset(range.start), offset(range.end)))
 }
 
 fn append(value: &impl serde::Serialize, out: &mut Vec<u8>) {

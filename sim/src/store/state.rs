@@ -221,8 +221,27 @@ impl State {
         self.decoded.admit(&record);
         self.reindex(key, previous.as_deref(), Some(&record));
         let change = if previous.is_some() { ChangeType::Modified } else { ChangeType::Added };
-        self.announce(shared, key, change, Arc::clone(&record), previous);
+        self.announce(shared, key, change, Arc::clone(&record), previous, false);
         record
+    }
+
+    /// Stores a new status of an object under the next version; see [`Record::with_status`]. `None` is no write.
+    pub(super) fn put_status(
+        &mut self,
+        shared: &Shared,
+        kind: &GroupKind,
+        present: &Arc<Record>,
+        status: &[u8],
+        managed_fields: Option<&str>,
+    ) -> Option<Arc<Record>> {
+        let record = Arc::new(Record::with_status(present, self.revision + 1, status, managed_fields)?);
+        self.revision += 1;
+        let key = ObjectKey::of(kind, present);
+        let previous = self.table(kind).replace(&key, &record);
+        self.decoded.forget(present);
+        // Neither the indexes nor the object's life depend on its status.
+        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, true);
+        Some(record)
     }
 
     /// Takes an object out under the next version.
@@ -235,7 +254,7 @@ impl State {
         value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
         let record = Arc::new(Record::new(value, self.revision, Some(&previous)));
         self.reindex(key, Some(&previous), None);
-        self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous));
+        self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous), false);
         record.forget();
         Some(record)
     }
@@ -247,17 +266,13 @@ impl State {
         change: ChangeType,
         record: Arc<Record>,
         previous: Option<Arc<Record>>,
+        is_status_only: bool,
     ) {
         if key.kind == CUSTOM_RESOURCE_DEFINITION {
             shared.refresh_registration(change, &record.value());
         }
         if !self.subscribers.is_empty() {
-            let event = StoreEvent {
-                change,
-                kind: key.kind.clone(),
-                object: record.value(),
-                resource_version: record.resource_version,
-            };
+            let event = StoreEvent::new(change, key.kind.clone(), &record, is_status_only);
             self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
         }
         let entry = Arc::new(Change { change, record, previous });

@@ -48,7 +48,7 @@ fn update_bumps_generation_for_spec_only_and_ignores_no_change() {
     assert_ne!(status["metadata"]["resourceVersion"], same["metadata"]["resourceVersion"]);
     let spec = store.update(&CANARY, "test", "c", |object| object["spec"]["a"] = json!(2)).unwrap();
     assert_eq!(spec["metadata"]["generation"], 2);
-    assert_eq!(events.try_recv().unwrap().object, status);
+    assert_eq!(events.try_recv().unwrap().object(), &status);
     assert_eq!(events.try_recv().unwrap().change, ChangeType::Modified);
 }
 

@@ -75,7 +75,14 @@ impl Reader {
     }
 
     pub(crate) fn read(&mut self, event: &StoreEvent) -> Vec<Change> {
-        let object = &*event.object;
+        if event.is_status_only && event.kind == kinds::CANARY {
+            // Its host is part of its spec.
+            return Vec::new();
+        }
+        if !WATCHED_KINDS.contains(&event.kind) {
+            return Vec::new();
+        }
+        let object = &**event.object();
         let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let name = ServiceKey::new(text("/metadata/namespace"), text("/metadata/name"));
         let object = (event.change != ChangeType::Deleted).then_some(object);

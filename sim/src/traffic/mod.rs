@@ -51,7 +51,7 @@ pub use report::{TrafficReport, WorkloadTotals};
 
 use crate::clock::Clock;
 use crate::controllers::{Utilisation, Workloads};
-use crate::store::{ChangeType, Store, StoreEvent};
+use crate::store::{Store, StoreEvent};
 use change::{Change, Pod, Reader, WATCHED_KINDS};
 use flow::Population;
 use state::State;
@@ -173,8 +173,7 @@ impl Traffic {
         let now_ms = clock.now().as_millisecond();
         for kind in &WATCHED_KINDS {
             for object in store.list(kind, None) {
-                let event = StoreEvent { change: ChangeType::Added, kind: kind.clone(), object, resource_version: 0 };
-                followed.follow(&event, now_ms);
+                followed.follow(&StoreEvent::of_present(kind.clone(), object), now_ms);
             }
         }
         let traffic = Self { inner: Arc::new(Inner { clock, followed: Mutex::new(followed), put_off: Notify::new() }) };

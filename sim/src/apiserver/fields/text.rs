@@ -2,6 +2,8 @@
 //! JSON in one text. Nearly every write passes it on unread, and a text is copied at once where the list has a node for every
 //! field of the object. Clients get the list: the text goes into an object's JSON as it is.
 
+use std::ops::Range;
+
 use serde_json::{Map, Value};
 
 const FIELD: &str = "managedFields";
@@ -49,8 +51,18 @@ pub(crate) fn expand(object: &mut Value) {
     }
 }
 
+/// Where the parts of an object's `metadata` are in its JSON that a write to its status changes; `None` for what it has not.
+#[derive(Debug, Default)]
+pub(crate) struct Changing {
+    /// The list of managed fields.
+    pub(crate) managed_fields: Option<Range<usize>>,
+    /// The text of the version, with its quotes.
+    pub(crate) resource_version: Option<Range<usize>>,
+}
+
 /// Appends the JSON of an object's `metadata`, with the stored text as the list that it is.
-pub(crate) fn write_metadata(metadata: &Map<String, Value>, json: &mut Vec<u8>) {
+pub(crate) fn write_metadata(metadata: &Map<String, Value>, json: &mut Vec<u8>) -> Changing {
+    let mut changing = Changing::default();
     let mut separator = b'{';
     for (name, value) in metadata {
         json.push(separator);
@@ -58,10 +70,17 @@ pub(crate) fn write_metadata(metadata: &Map<String, Value>, json: &mut Vec<u8>) 
         // Writing to memory cannot fail.
         let _ = serde_json::to_writer(&mut *json, name);
         json.push(b':');
+        let start = json.len();
         match value {
-            Value::String(text) if name == FIELD => json.extend_from_slice(text.as_bytes()),
+            Value::String(text) if name == FIELD => {
+                json.extend_from_slice(text.as_bytes());
+                changing.managed_fields = Some(start..json.len());
+            }
             value => {
                 let _ = serde_json::to_writer(&mut *json, value);
+                if name == "resourceVersion" {
+                    changing.resource_version = Some(start..json.len());
+                }
             }
         }
     }
@@ -69,6 +88,7 @@ pub(crate) fn write_metadata(metadata: &Map<String, Value>, json: &mut Vec<u8>) 
         json.push(separator);
     }
     json.push(b'}');
+    changing
 }
 
 /// Decodes the JSON of an object without making a tree of its managed fields. `metadata` is where its metadata is.
