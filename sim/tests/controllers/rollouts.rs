@@ -77,8 +77,8 @@ async fn pods_stand_behind_every_count_of_a_rolling_update() {
     bench.until_complete("podinfo").await;
     while let Ok(event) = events.try_recv() {
         if event.kind == kinds::POD {
-            let serves = event.change != ChangeType::Deleted && is_ready(&event.object);
-            ready.insert(pod_name(&event.object), serves);
+            let serves = event.change != ChangeType::Deleted && is_ready(event.object());
+            ready.insert(pod_name(event.object()), serves);
             let serving = ready.values().filter(|ready| **ready).count();
             assert!((3..=5).contains(&serving), "{serving} pods serve");
         }
@@ -133,7 +133,7 @@ async fn timeline(detail: PodDetail) -> Vec<(u128, String)> {
         while let Some(event) = events.recv().await {
             if event.kind == kinds::DEPLOYMENT {
                 let key = bench.began.elapsed().as_millis();
-                last.insert(key, format!("{} {}", revision_or_none(&event.object), event.object["status"]));
+                last.insert(key, format!("{} {}", revision_or_none(event.object()), event.object()["status"]));
             }
         }
     };
@@ -170,7 +170,7 @@ async fn the_same_run_gives_the_same_history() {
         bench.at(60.0).await;
         let mut history = Vec::new();
         while let Ok(event) = events.try_recv() {
-            history.push((event.resource_version, event.change, event.object.to_string()));
+            history.push((event.resource_version, event.change, event.object().to_string()));
         }
         histories.push(history);
     }
@@ -278,10 +278,10 @@ async fn recreate_waits_until_the_last_old_pod_is_gone() {
         let mut images: BTreeMap<String, String> = BTreeMap::new();
         while let Ok(event) = events.try_recv() {
             if event.kind == kinds::POD {
-                let name = pod_name(&event.object);
+                let name = pod_name(event.object());
                 match event.change {
                     ChangeType::Deleted => images.remove(&name),
-                    _ => images.insert(name, event.object["spec"]["containers"][0]["image"].to_string()),
+                    _ => images.insert(name, event.object()["spec"]["containers"][0]["image"].to_string()),
                 };
                 let distinct: std::collections::BTreeSet<_> = images.values().collect();
                 assert!(distinct.len() <= 1, "two versions side by side");

@@ -138,7 +138,7 @@ pub(crate) fn states(events: &mut tokio::sync::mpsc::UnboundedReceiver<StoreEven
     let mut states = Vec::new();
     while let Ok(event) = events.try_recv() {
         if event.kind == kinds::DEPLOYMENT && event.change != ChangeType::Deleted {
-            states.push(event.object);
+            states.push(Arc::clone(event.object()));
         }
     }
     states
