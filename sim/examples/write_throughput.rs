@@ -1,12 +1,13 @@
 //! Writes per second of the embedded API server on one core: `cargo run --profile loadtest -p aviary-sim --example write_throughput`.
 //!
 //! Measured through the service itself, with its JSON in and out and one open watch, and through a `kube::Client`, which adds its
-//! own request building, buffering and decoding.
+//! own request building, buffering and decoding. Status is what operators write most; a spec is checked as a whole.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::time::Instant;
 
+use aviary_sim::apiserver::ApiServer;
 use aviary_sim::{Cluster, ClusterOptions};
 use http_body_util::BodyExt;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
@@ -42,14 +43,31 @@ async fn main() {
     let watch = http::Request::get("/apis/flagger.app/v1beta1/canaries?watch=true").body(Body::empty()).unwrap();
     let mut watch = server.call(watch).await.unwrap().into_body();
     let reader = tokio::spawn(async move { while watch.frame().await.is_some() {} });
+    let status = |round| format!(r#"{{"status":{{"phase":"Progressing","canaryWeight":{round}}}}}"#);
+    measure(&mut server, "service, status", "/status", status).await;
+    let spec = |round| format!(r#"{{"spec":{{"analysis":{{"threshold":{round}}}}}}}"#);
+    measure(&mut server, "service, spec", "", spec).await;
+
     let stopwatch = Stopwatch::start();
     for index in 0..WRITES {
-        let body = format!(r#"{{"status":{{"phase":"Progressing","canaryWeight":{}}}}}"#, index / CANARIES + 1);
-        let path = format!("/apis/flagger.app/v1beta1/namespaces/default/canaries/podinfo-{}/status", index % CANARIES);
+        let patch = json!({"status": {"phase": "Progressing", "canaryWeight": index / CANARIES + 1_000}});
+        let name = format!("podinfo-{}", index % CANARIES);
+        canaries.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+    stopwatch.report("kube::Client, status");
+    reader.abort();
+}
+
+/// Patches one object after the other, each with the number of the round.
+async fn measure(server: &mut ApiServer, what: &str, subresource: &str, patch: impl Fn(usize) -> String) {
+    let stopwatch = Stopwatch::start();
+    for index in 0..WRITES {
+        let path =
+            format!("/apis/flagger.app/v1beta1/namespaces/default/canaries/podinfo-{}{subresource}", index % CANARIES);
         let request = http::Request::patch(path)
             .header("Content-Type", "application/merge-patch+json")
             .header("User-Agent", "bench")
-            .body(Body::from(body.into_bytes()))
+            .body(Body::from(patch(index / CANARIES + 1).into_bytes()))
             .unwrap();
         let response = server.call(request).await.unwrap();
         assert!(response.status().is_success());
@@ -58,16 +76,7 @@ async fn main() {
             tokio::task::yield_now().await;
         }
     }
-    stopwatch.report("service");
-
-    let stopwatch = Stopwatch::start();
-    for index in 0..WRITES {
-        let patch = json!({"status": {"phase": "Progressing", "canaryWeight": index / CANARIES + 1_000}});
-        let name = format!("podinfo-{}", index % CANARIES);
-        canaries.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    }
-    stopwatch.report("kube::Client");
-    reader.abort();
+    stopwatch.report(what);
 }
 
 /// The definition that Aviary installs, so that every write is pruned, defaulted and validated by the real schema.

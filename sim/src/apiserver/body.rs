@@ -175,6 +175,8 @@ impl<'de> Visitor<'de> for Walker<'_, '_> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use serde_json::json;
 
     use super::{parse, strict_errors};

@@ -263,6 +263,8 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use serde_json::json;
 
     use super::{ProtobufError, decode};

@@ -124,6 +124,8 @@ impl GoType {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::{Definition, INDEX};
 
     #[test]
