@@ -1,8 +1,10 @@
 //! Observed objects, fed by watches and by the answers to our own writes, and the wake-up calls that follow from them.
 //!
-//! **Guarantees.** An object is only ever replaced by a newer version, so a decision that follows a write sees that
-//! write, however late the watch is; and what was deleted does not come back with the late answer to a write. A canary is woken for every change of every object that its last snapshot looked
-//! up, whether it existed or not. Wake-ups collapse: a canary that has not yet looked is not called twice.
+//! **Guarantees.** An object is only ever replaced by a newer version, so a decision that follows an answered write sees
+//! that write, however late the watch is (where the answer to a status write is lost, the router looks first); and what was
+//! deleted does not come back with the late answer to a write. A canary is woken for every change of every object that its
+//! last snapshot looked up, whether it existed or not. Wake-ups collapse: a canary that has not yet looked is not called
+//! twice.
 //!
 //! Watches run on worker threads and actors on one arbiter, so this is the one structure they share.
 

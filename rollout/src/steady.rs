@@ -5,7 +5,7 @@ use std::time::Duration;
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 
-use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
+use crate::effect::{Decision, HoldKind, Question};
 use crate::message::{Message, Notice};
 use crate::repair::{repair, without_target};
 use crate::rollback::{ask_with_rollback, on_signal};

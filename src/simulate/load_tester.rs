@@ -8,7 +8,6 @@ use aviary_crds::duration::parse_go_duration;
 use aviary_sim::clock::Clock;
 use aviary_sim::traffic::Traffic;
 use parking_lot::Mutex;
-use serde_json::Value;
 
 /// Requests per second of one worker without a limit: one after the other, at the median latency of a healthy version.
 const UNLIMITED: f64 = 50.0;

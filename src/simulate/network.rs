@@ -169,10 +169,9 @@ impl Shared {
         if let Some(delay) = answer.delay {
             tokio::time::sleep(delay).await;
         }
-        if (200..300).contains(&status) {
-            if let Some(command) = payload["metadata"]["cmd"].as_str() {
-                self.load_tester.run(command, payload["namespace"].as_str().unwrap_or_default());
-            }
+        let command = payload["metadata"]["cmd"].as_str();
+        if let (200..300, Some(command)) = (status, command) {
+            self.load_tester.run(command, payload["namespace"].as_str().unwrap_or_default());
         }
         response(status, String::new())
     }

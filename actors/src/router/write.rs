@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use crate::cache::{Cache, key_of};
 use crate::messages::{WriteError, WriteOrder};
 
-/// A write that takes longer is given up; it is conditional, so a late effect of it does no harm. An API server's own
-/// limit for a request is a minute.
+/// A write that takes longer is given up. Each carries the version it was decided on, so a late effect overwrites nobody's
+/// change. An API server's own limit for a request is a minute.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Owner of our fields in `metadata.managedFields`.
 const FIELD_MANAGER: &str = "aviary";
