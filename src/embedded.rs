@@ -10,6 +10,7 @@ use aviary_sim::cluster::{Cluster, ClusterOptions};
 use aviary_sim::prometheus::Prometheus;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use kube::api::{DynamicObject, PostParams};
 
 /// Options of an embedded cluster on which Aviary's resource types are installed.
 pub fn cluster_options(seed: u64) -> ClusterOptions {
@@ -34,6 +35,23 @@ pub fn start_controller(
         Clock::from_fn(move || clock.now()).at_speed(clock.speed()),
         Metrics::new()?,
     ))
+}
+
+/// Creates an object as `kubectl create` does: with strict decoding, so that a misspelt field is an error.
+///
+/// # Errors
+/// What the API server refuses.
+pub async fn create_strictly(
+    client: &kube::Client,
+    api: &kube::Api<DynamicObject>,
+    object: &DynamicObject,
+) -> kube::Result<()> {
+    let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+    let request = kube::core::Request::new(api.resource_url()).create(&PostParams::default(), body);
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    let strict = format!("{}?fieldValidation=Strict", request.uri().path());
+    *request.uri_mut() = strict.parse().map_err(|error| kube::Error::HttpError(http::Error::from(error)))?;
+    client.request::<DynamicObject>(request).await.map(drop)
 }
 
 /// Answers requests.

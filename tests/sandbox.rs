@@ -244,11 +244,11 @@ async fn refusals_say_what_to_do() {
     assert_eq!(std::fs::read_to_string(&precious).unwrap(), "kind: Config\n");
 
     let error = refusal(&[&other, "-f", "/nowhere.yaml"]);
-    assert!(error.contains("read /nowhere.yaml (-f): No such file"), "{error}");
+    assert!(error.contains("(-f): /nowhere.yaml: no such file"), "{error}");
     let broken = sandbox.directory.path().join("broken.yaml");
     std::fs::write(&broken, "kind: X\napiVersion: nowhere.example/v1\nmetadata: {name: x}\n").unwrap();
     let error = refusal(&[&other, "-f", &broken.display().to_string()]);
-    assert!(error.contains("apply X \"x\" of") && error.contains("does not serve nowhere.example/v1/X"), "{error}");
+    assert!(error.contains("apply X default/x (-f)") && error.contains("does not serve nowhere.example/v1/X"), "{error}");
     assert!(!sandbox.directory.path().join("other.yaml").exists(), "a sandbox that did not start leaves nothing");
 }
 

@@ -370,6 +370,15 @@ fn objects_that_cannot_be_served_are_named() {
 }
 
 #[test]
+fn a_misspelt_field_is_no_verdict() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(&directory, "a.yaml", &CANARY.replace("stepWeight: 50", "stepWeight: 50\n    maxWieght: 50"));
+    let Played { report, messages, .. } = play(&["-f", &file]);
+    assert_eq!(report.exit_code, 2, "{messages}");
+    assert!(messages.contains("unknown field \"spec.analysis.maxWieght\""), "{messages}");
+}
+
+#[test]
 fn the_process_exits_with_the_verdict() {
     let exit = |arguments: &[&str], input: &str| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_aviary"))

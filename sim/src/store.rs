@@ -142,7 +142,17 @@ impl Store {
         } else {
             String::new()
         };
-        self.insert(&resource, &namespace, object, |_, _| Ok(())).map(|record| record.value())
+        self.insert(&resource, &namespace, object, |state, object| {
+            // As the API server refuses it to everybody: a namespace that still got new contents would never be gone.
+            match state.record(&kinds::NAMESPACE, "", &namespace) {
+                Some(record) if record.is_deleting() => {
+                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                    Err(StatusError::namespace_terminating(&resource, &namespace, name))
+                }
+                _ => Ok(()),
+            }
+        })
+        .map(|record| record.value())
     }
 
     /// Reads, changes and writes an object under the lock.

@@ -8,6 +8,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client, discovery};
 use serde_json::Value;
 
+use crate::embedded;
 use crate::simulate::{files, manifests};
 
 /// Creates or updates what the files hold, in their order; namespaces come first, and missing ones are made.
@@ -16,7 +17,7 @@ pub(super) async fn apply(client: &Client, paths: &[PathBuf]) -> anyhow::Result<
         return Ok(());
     }
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let in_words = |problems: Vec<String>| anyhow::anyhow!("{} (-f)", problems.join("\n"));
+    let in_words = |problems: Vec<String>| anyhow::anyhow!("read the manifests (-f): {}", problems.join("\n"));
     let texts = files::read(&paths, false).map_err(in_words)?;
     let mut manifests = manifests::read(&texts, "default").map_err(in_words)?.objects;
     // Stable: everything else stays in the order of the files.
@@ -47,21 +48,30 @@ pub(super) async fn apply_one(client: &Client, object: Value) -> anyhow::Result<
             Api::namespaced_with(client.clone(), &namespace, &resource)
         }
     };
-    match api.create(&PostParams::default(), &object).await {
+    match embedded::create_strictly(client, &api, &object).await {
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             let name = object.metadata.name.clone().unwrap_or_default();
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&object)).await?;
+            let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&object)).await;
+            patched.map(drop).map_err(in_plain_words)
         }
-        created => drop(created?),
+        created => created.map_err(in_plain_words),
     }
-    Ok(())
+}
+
+/// What the API server said, without the answer around it.
+fn in_plain_words(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!(status.message),
+        other => other.into(),
+    }
 }
 
 async fn ensure_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Namespace"));
     let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     if namespaces.get_opt(name).await?.is_none() {
-        namespaces.create(&PostParams::default(), &DynamicObject::new(name, &resource)).await?;
+        let created = namespaces.create(&PostParams::default(), &DynamicObject::new(name, &resource)).await;
+        created.map_err(in_plain_words)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Brings the objects of the input into the cluster, as kubectl would.
 
 use aviary_providers::metrics;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use super::manifests::{Manifest, Manifests};
 use super::network;
 use super::scenario::{Action, ActionKind, Scenario, nearest};
 use super::subject::Subject;
+use crate::embedded;
 
 /// Kinds of Kubernetes' own groups that exist and that change nothing about a release here.
 const PASSED_OVER: [&str; 9] = [
@@ -135,7 +136,7 @@ async fn create_one(client: &Client, manifest: &Manifest, manifests: &Manifests)
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     };
-    api.create(&PostParams::default(), &object).await.map(drop)
+    embedded::create_strictly(client, &api, &object).await
 }
 
 enum Verdict {

@@ -265,8 +265,10 @@ impl World<'_> {
                 let Some(action) = setup.scenario.actions.get(index) else { return };
                 let namespace = setup.subjects.first().map(Subject::namespace).unwrap_or_default();
                 let mut text = objects::describe(action);
-                if let Err(error) = objects::act(&self.user, action, namespace).await {
-                    text = format!("{text}: {error}");
+                match objects::act(&self.user, action, namespace).await {
+                    Ok(()) => {}
+                    Err(kube::Error::Api(status)) => text = format!("{text}, which is refused: {}", status.message),
+                    Err(error) => text = format!("{text}, which fails: {error}"),
                 }
                 let named = setup.subjects.iter().position(|subject| subject.name() == action.name);
                 self.tell(named, RowKind::Action, &text);

@@ -30,6 +30,9 @@ impl Body<'_> {
     }
 }
 
+/// Namespaces that the admission plugin NamespaceLifecycle keeps.
+const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+
 impl ApiServer {
     pub(super) fn create(
         &self,
@@ -218,6 +221,9 @@ impl ApiServer {
         if !target.subresource.is_empty() {
             return Err(StatusError::method_not_allowed());
         }
+        if target.resource.group_kind == kinds::NAMESPACE && IMMORTAL_NAMESPACES.contains(&name) {
+            return Err(StatusError::forbidden(&target.resource, name, "this namespace may not be deleted"));
+        }
         let options = DeleteOptions::parse(target, query, body)?;
         let mut rehearsal = dry_run::Rehearsal::new(options.dry_run);
         let mut uid = String::new();
@@ -404,18 +410,7 @@ fn check_namespace(target: &Target, value: &Value, namespace_is_deleting: Option
         Some(false) => Ok(()),
         Some(true) => {
             let name = value["metadata"]["name"].as_str().unwrap_or_default();
-            let namespace = &target.namespace;
-            let cause = kube::core::response::StatusCause {
-                reason: "NamespaceTerminating".to_owned(),
-                message: format!("namespace {namespace} is being terminated"),
-                field: "metadata.namespace".to_owned(),
-            };
-            Err(StatusError::forbidden(
-                &target.resource,
-                name,
-                &format!("unable to create new content in namespace {namespace} because it is being terminated"),
-            )
-            .with_causes(vec![cause]))
+            Err(StatusError::namespace_terminating(&target.resource, &target.namespace, name))
         }
         None => Err(StatusError::new(404, "NotFound", format!("namespaces \"{}\" not found", target.namespace))
             .with_details("", "namespaces", &target.namespace)),

@@ -13,6 +13,8 @@ use super::record::Record;
 use super::state::{ObjectKey, State};
 
 const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
+/// Holds a CustomResourceDefinition until the last of its objects is gone.
+const INSTANCES_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// What becomes of the dependents of a deleted object (`metav1.DeletionPropagation`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -37,8 +39,9 @@ impl State {
         if key.kind == NAMESPACE {
             return self.delete_namespace(shared, key, &record);
         }
-        if key.kind == CUSTOM_RESOURCE_DEFINITION {
-            self.delete_instances(shared, &record.value());
+        if key.kind == CUSTOM_RESOURCE_DEFINITION && self.delete_instances(shared, &record.value()) {
+            self.mark(shared, key, &record, Some(INSTANCES_FINALIZER), None);
+            return self.outcome(key, &record);
         }
         if propagation == Propagation::Orphan {
             self.release_dependents(shared, record.uid());
@@ -122,6 +125,7 @@ impl State {
         if !key.namespace.is_empty() {
             self.finish_namespace(shared, &key.namespace);
         }
+        self.finish_definition(shared, &key.kind);
         Some(record)
     }
 
@@ -262,12 +266,37 @@ impl State {
         }
     }
 
-    fn delete_instances(&mut self, shared: &Shared, definition: &Value) {
-        let text = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let kind = GroupKind::new(text("/spec/group"), text("/spec/names/kind"));
+    /// Deletes all objects of a definition; whether finalizers hold some of them.
+    fn delete_instances(&mut self, shared: &Shared, definition: &Value) -> bool {
+        let kind = defined_kind(definition);
         for key in self.keys_in(|candidate, _| *candidate == kind) {
             self.delete(shared, &key, Propagation::Background);
         }
+        !self.keys_in(|candidate, _| *candidate == kind).is_empty()
+    }
+
+    /// Lets a definition go that is being deleted, once the last of its objects is gone.
+    fn finish_definition(&mut self, shared: &Shared, kind: &GroupKind) {
+        let Some(table) = self.tables.get(&CUSTOM_RESOURCE_DEFINITION) else { return };
+        let definition = table.records(None).into_iter().find(|record| {
+            record.is_deleting()
+                && record.finalizers().contains(&INSTANCES_FINALIZER)
+                && defined_kind(&record.value()) == *kind
+        });
+        let Some(definition) = definition else { return };
+        if !self.keys_in(|candidate, _| candidate == kind).is_empty() {
+            return;
+        }
+        let key = ObjectKey { kind: CUSTOM_RESOURCE_DEFINITION, namespace: "".into(), name: definition.name().into() };
+        let others: Vec<&str> =
+            definition.finalizers().into_iter().filter(|name| *name != INSTANCES_FINALIZER).collect();
+        if others.is_empty() {
+            self.remove(shared, &key);
+            return;
+        }
+        let mut value = definition.to_value();
+        value["metadata"]["finalizers"] = json!(others);
+        self.put(shared, &key, value);
     }
 
     /// Keys in a stable order: by kind, namespace, name.
@@ -288,6 +317,11 @@ impl State {
         keys.sort();
         keys
     }
+}
+
+fn defined_kind(definition: &Value) -> GroupKind {
+    let text = |path: &str| definition.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    GroupKind::new(text("/spec/group"), text("/spec/names/kind"))
 }
 
 /// The grace period of a pod that runs on a node and so is removed by its kubelet; `None` for everything that goes at once

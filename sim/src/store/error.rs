@@ -149,6 +149,17 @@ impl StatusError {
         Self::new(400, "BadRequest", message)
     }
 
+    /// 403 `Forbidden` for a new object in a namespace that is being deleted.
+    pub(crate) fn namespace_terminating(resource: &ResourceType, namespace: &str, name: &str) -> Self {
+        let cause = StatusCause {
+            reason: "NamespaceTerminating".to_owned(),
+            message: format!("namespace {namespace} is being terminated"),
+            field: "metadata.namespace".to_owned(),
+        };
+        let message = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        Self::forbidden(resource, name, &message).with_causes(vec![cause])
+    }
+
     /// 405 `MethodNotAllowed`.
     #[must_use]
     pub fn method_not_allowed() -> Self {

@@ -166,3 +166,33 @@ async fn a_collection_is_deleted_by_selector() {
     gone(&maps, "c").await;
     assert!(maps.get_opt("b").await.unwrap().is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_waits_for_the_finalizers_of_its_objects() {
+    let world = world().await;
+    let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let canaries = world.api("flagger.app", "v1beta1", "Canary");
+    let mut held = DynamicObject::new("held", &crate::support::resource("flagger.app", "v1beta1", "Canary"));
+    held.data = json!({"spec": {}});
+    held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    canaries.create(&PostParams::default(), &held).await.unwrap();
+    definitions.delete("canaries.flagger.app", &DeleteParams::default()).await.unwrap();
+    let waiting = definitions.get("canaries.flagger.app").await.unwrap().metadata;
+    assert!(waiting.deletion_timestamp.is_some());
+    assert_eq!(waiting.finalizers.unwrap(), ["customresourcecleanup.apiextensions.k8s.io"]);
+    assert!(canaries.get("held").await.unwrap().metadata.deletion_timestamp.is_some());
+    let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    canaries.patch("held", &PatchParams::default(), &released).await.unwrap();
+    gone(&definitions, "canaries.flagger.app").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_namespaces_of_the_system_stay() {
+    let world = world().await;
+    let namespaces = world.cluster_api("", "v1", "Namespace");
+    for name in ["default", "kube-system", "kube-public"] {
+        let refusal = namespaces.delete(name, &DeleteParams::default()).await.refusal();
+        assert_eq!(refusal.code, 403, "{name}");
+        assert!(refusal.message.contains("this namespace may not be deleted"), "{}", refusal.message);
+    }
+}
