@@ -248,7 +248,6 @@ const TABLE: &str = r#"
     topk(0, m)
     topk(-1, m)
     topk(100, limit)
-    topk(1, m{app=~"a|c",zone=~"1|2"} == 3)
     bottomk(3, m)
     bottomk by (app) (1, m)
     bottomk(2, limit)
