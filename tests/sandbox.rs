@@ -248,7 +248,10 @@ async fn refusals_say_what_to_do() {
     let broken = sandbox.directory.path().join("broken.yaml");
     std::fs::write(&broken, "kind: X\napiVersion: nowhere.example/v1\nmetadata: {name: x}\n").unwrap();
     let error = refusal(&[&other, "-f", &broken.display().to_string()]);
-    assert!(error.contains("apply X default/x (-f)") && error.contains("does not serve nowhere.example/v1/X"), "{error}");
+    assert!(
+        error.contains("apply X default/x (-f)") && error.contains("does not serve nowhere.example/v1/X"),
+        "{error}"
+    );
     assert!(!sandbox.directory.path().join("other.yaml").exists(), "a sandbox that did not start leaves nothing");
 }
 

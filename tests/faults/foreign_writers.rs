@@ -152,7 +152,8 @@ fn a_scaled_primary_and_a_scaled_canary_are_promoted() {
 fn a_namespace_that_is_deleted_goes_with_its_canary() {
     in_virtual_time(async {
         let world = released_to(20).await;
-        let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(world.cluster.client("kubectl"));
+        let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> =
+            kube::Api::all(world.cluster.client("kubectl"));
         namespaces.delete("test", &kube::api::DeleteParams::default()).await.unwrap();
         let is_gone = || world.cluster.store().get(&kinds::NAMESPACE, "", "test").is_none();
         world.wait_until("the namespace is gone", is_gone).await;
