@@ -118,6 +118,10 @@ fn tale(index: usize, random: &mut Random) -> Tale {
     if let Some(slow) = releases.iter().position(|release| release.quality == Quality::Slow) {
         releases.truncate(slow + 1);
     }
+    // Whether an attempt that was replaced had come so far as to give cookies is a matter of moments, and the routes remember.
+    if canary["spec"]["analysis"].get("sessionAffinity").is_some() {
+        releases.iter_mut().for_each(|release| release.replaces = None);
+    }
     Tale { name, canary, releases }
 }
 
