@@ -3,7 +3,7 @@
 mod addons;
 pub mod follow;
 mod kubeconfig;
-mod load_tester;
+pub mod load_tester;
 mod manifests;
 
 use std::io::{ErrorKind, Write};

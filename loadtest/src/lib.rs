@@ -5,6 +5,7 @@
 //! compares how they end with how they would have ended.
 
 pub mod chaos;
+pub mod cluster_network;
 pub mod checks;
 mod ending;
 pub mod fleet;
@@ -12,3 +13,4 @@ mod ledger;
 mod objects;
 mod process;
 mod random;
+pub mod users;

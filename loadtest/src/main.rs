@@ -1,5 +1,7 @@
 //! The `aviary-loadtest` binary.
 
+mod bench_commands;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -7,7 +9,10 @@ use std::time::Duration;
 
 use aviary_crds::duration::parse_go_duration;
 use aviary_loadtest::{chaos, fleet};
+use bench_commands::{ClusterNetworkArgs, UsersArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Load tests for controllers of progressive delivery.
 #[derive(Parser)]
@@ -31,6 +36,22 @@ enum Command {
     ///
     /// To measure a controller in a process of its own: aviary run --master=http://127.0.0.1:8001
     Cluster(ClusterArgs),
+    /// Be the network of a cluster whose nodes run no containers: pods that answer, services that lead to them, and names.
+    ///
+    /// Every ready pod answers HTTP on its address, as the tag of its image says in parts between dashes: -err10 fails 10 %
+    /// of the requests with status 500, -slow300 answers after 300 ms, -unready and -crash never listen (-start5, ready
+    /// after 5 s, is up to the node). The annotation loadtest.aviary.app/behaviour overrides the tag and may be changed at
+    /// any time: {"errorRatio": 0.1, "latency": "300ms"}. Answers carry x-pod and x-version. A pod that is deleted answers
+    /// until its object is gone. Pods of Flagger's load tester answer as one, with gates, and carry out no commands.
+    ///
+    /// All addresses of pods and services must be local, as in a network namespace after
+    /// "ip route replace local 10.244.0.0/16 dev lo". Every address and port takes a file descriptor.
+    ClusterNetwork(ClusterNetworkArgs),
+    /// Send requests at a fixed rate, as users do, and report what became of them per second and per version.
+    ///
+    /// The version is the answer's x-version header. Latency counts from the moment at which a request was due. A request
+    /// has failed if there is no connection, no answer in time, or a status of 400 and above.
+    Users(UsersArgs),
 }
 
 #[derive(Args)]
@@ -106,14 +127,19 @@ fn go_duration(text: &str) -> Result<Duration, String> {
 fn main() -> anyhow::Result<ExitCode> {
     // Only fails if a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let command = Cli::parse().command;
+    // Where a controller runs in this process, its warnings are part of what is tested.
+    let level = if matches!(command, Command::ClusterNetwork(_)) { LevelFilter::WARN } else { LevelFilter::ERROR };
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(EnvFilter::builder().with_default_directive(level.into()).from_env_lossy())
         .with_writer(io::stderr)
         .init();
-    match Cli::parse().command {
+    match command {
         Command::Fleet(args) => run_fleet(&args),
         Command::Chaos(args) => run_chaos(&args),
         Command::Cluster(args) => serve_cluster(&args),
+        Command::ClusterNetwork(args) => bench_commands::run_network(args),
+        Command::Users(args) => bench_commands::run_users(args),
     }
 }
 

@@ -17,9 +17,9 @@ use serde::Deserialize;
 
 pub(super) use crate::simulate::load_tester::LoadTester as Commands;
 
-/// Gates by key, and whether they are open. Clones share them.
+/// A load tester, with its gates and whether they are open. Clones share them. The default one carries out nothing.
 #[derive(Clone, Default)]
-pub(super) struct LoadTester {
+pub struct LoadTester {
     gates: Arc<Mutex<BTreeMap<String, bool>>>,
     commands: Option<Commands>,
 }
@@ -38,7 +38,8 @@ impl LoadTester {
         LoadTester { gates: Arc::default(), commands: Some(commands) }
     }
 
-    pub(super) fn backend(&self) -> Backend {
+    /// Answers as the load tester's service does.
+    pub fn backend(&self) -> Backend {
         let tester = self.clone();
         Arc::new(move |request: Request<Bytes>| {
             let (status, text) = tester.answer(request.uri().path(), request.body());
