@@ -3,10 +3,13 @@
 //! [`fleet`] runs thousands of canaries through releases on an embedded cluster, in virtual time, and reports what that
 //! cost and whether every release ended as it should. [`chaos`] runs releases under faults that a seed decides, and
 //! compares how they end with how they would have ended.
+//!
+//! [`cluster_network`] and [`users`] stand beside a real cluster whose nodes run no containers: its pods answer, its services
+//! lead to them, and users send requests all the time.
 
 pub mod chaos;
-pub mod cluster_network;
 pub mod checks;
+pub mod cluster_network;
 mod ending;
 pub mod fleet;
 mod ledger;

@@ -74,7 +74,8 @@ fn replaced(text: &str, lines: &str) -> String {
     let end = text.lines().position(|line| line == END);
     match begin.zip(end).filter(|(begin, end)| begin < end) {
         Some((begin, end)) => {
-            let kept = |lines: &mut dyn Iterator<Item = &str>| lines.map(|line| format!("{line}\n")).collect::<String>();
+            let kept =
+                |lines: &mut dyn Iterator<Item = &str>| lines.map(|line| format!("{line}\n")).collect::<String>();
             let head = kept(&mut text.lines().take(begin));
             let tail = kept(&mut text.lines().skip(end + 1));
             format!("{head}{block}{tail}")
@@ -107,7 +108,9 @@ mod tests {
         fs::write(&path, "127.0.0.1 localhost\n10.99.0.1 prometheus").unwrap();
         let inode = fs::metadata(&path).unwrap().ino();
         let mut hosts = HostsFile::new(path.clone(), Some("test".to_owned()));
-        hosts.write(&services(&[("test", "podinfo", &["10.0.0.1"]), ("shop", "till", &["10.0.0.2", "10.0.0.3"])])).unwrap();
+        hosts
+            .write(&services(&[("test", "podinfo", &["10.0.0.1"]), ("shop", "till", &["10.0.0.2", "10.0.0.3"])]))
+            .unwrap();
         fs::write(&path, fs::read_to_string(&path).unwrap() + "10.99.0.2 later\n").unwrap();
         let read = || fs::read_to_string(&path).unwrap();
         assert_eq!(

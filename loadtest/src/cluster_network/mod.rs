@@ -10,6 +10,8 @@ mod observed;
 mod pod;
 mod sockets;
 #[cfg(test)]
+pub(crate) mod test_world;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -24,9 +26,9 @@ use futures::stream::{BoxStream, SelectAll, select_all};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -119,7 +121,10 @@ enum Change {
 
 async fn follow(client: Client, options: Options, sender: watch::Sender<Reachable>) {
     let mut changes: SelectAll<BoxStream<'static, Result<Change, watcher::Error>>> = select_all([
-        watcher(Api::all(client.clone()), watcher::Config::default()).backoff(Steady).map_ok(|event| Change::Pod(Box::new(event))).boxed(),
+        watcher(Api::all(client.clone()), watcher::Config::default())
+            .backoff(Steady)
+            .map_ok(|event| Change::Pod(Box::new(event)))
+            .boxed(),
         watcher(Api::all(client.clone()), watcher::Config::default()).backoff(Steady).map_ok(Change::Service).boxed(),
         watcher(Api::all(client), watcher::Config::default()).backoff(Steady).map_ok(Change::Slice).boxed(),
     ]);

@@ -125,7 +125,12 @@ impl Observed<Pod> for ObservedPod {
                 .iter()
                 .map(|container| Container {
                     image: container.image.clone().unwrap_or_default(),
-                    ports: container.ports.iter().flatten().filter_map(|port| tcp(port.protocol.as_deref(), port.container_port)).collect(),
+                    ports: container
+                        .ports
+                        .iter()
+                        .flatten()
+                        .filter_map(|port| tcp(port.protocol.as_deref(), port.container_port))
+                        .collect(),
                 })
                 .collect(),
             annotation: pod.annotations().get(BEHAVIOUR_ANNOTATION).cloned(),
@@ -178,7 +183,9 @@ impl Observed<Service> for ObservedService {
                 .ports
                 .iter()
                 .flatten()
-                .filter_map(|port| Some((tcp(port.protocol.as_deref(), port.port)?, port.name.clone().unwrap_or_default())))
+                .filter_map(|port| {
+                    Some((tcp(port.protocol.as_deref(), port.port)?, port.name.clone().unwrap_or_default()))
+                })
                 .collect(),
         }
     }

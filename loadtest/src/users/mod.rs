@@ -22,7 +22,7 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, Uri};
 use http_body_util::Empty;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
 
 use connections::{Connections, Failure};
@@ -136,6 +136,7 @@ struct Shared {
     record: Mutex<Record>,
     connections: Connections,
     under_way: AtomicUsize,
+    request_ended: Notify,
 }
 
 impl Users {
@@ -152,6 +153,7 @@ impl Users {
             record: Mutex::new(Record::new(Clock::system().now(), options.rate)),
             connections: Connections::new(&options.url),
             under_way: AtomicUsize::new(0),
+            request_ended: Notify::new(),
             begun: Instant::from_std(std::time::Instant::now()),
             options,
         });
@@ -181,6 +183,20 @@ impl Users {
     #[must_use]
     pub fn snapshot(&self) -> Report {
         Report::new(self.shared.record.lock().clone())
+    }
+
+    /// Waits until what became of the requests is as wanted. Looks no more often than every 20 ms, since a look costs time
+    /// proportional to the requests so far.
+    pub async fn until(&self, mut is_as_wanted: impl FnMut(&Report) -> bool) -> Report {
+        loop {
+            let ended = self.shared.request_ended.notified();
+            let report = self.snapshot();
+            if is_as_wanted(&report) {
+                return report;
+            }
+            ended.await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Sends no more, and waits for those under way; each ends at its time-out.
@@ -233,5 +249,7 @@ impl Shared {
                 record.add(due, latency, Answer { status: None, version: None, failure: Some(failure) });
             }
         }
+        drop(record);
+        self.request_ended.notify_waiters();
     }
 }

@@ -229,8 +229,7 @@ impl Latencies {
 }
 
 /// Header over lines of [`SecondOfVersion`].
-pub const SECONDS_HEADER: &str =
-    " second  version                  requests  failures    p50 ms    p99 ms    max ms";
+pub const SECONDS_HEADER: &str = " second  version                  requests  failures    p50 ms    p99 ms    max ms";
 
 impl fmt::Display for SecondOfVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
