@@ -108,38 +108,42 @@ pub(crate) fn run_users(args: UsersArgs) -> anyhow::Result<ExitCode> {
             options = options.host(host);
         }
         let users = Users::start(options)?;
-        let told = tokio::select! {
-            () = stop => None,
-            () = wait(args.duration) => None,
-            told = tell_seconds(&users), if matches!(args.output, Output::Table) => Some(told),
-        };
-        if let Some(Err(error)) = told {
-            return Err(error.into());
+        let mut next = 0;
+        tokio::select! {
+            () = stop => {}
+            () = wait(args.duration) => {}
+            told = tell_seconds(&users, &mut next), if matches!(args.output, Output::Table) => told?,
         }
         let report = users.stop().await;
-        print(&report, args.output)?;
+        print(&report, args.output, next)?;
         let is_good = report.failures() == 0 && report.requests() > 0;
         Ok(if is_good || !args.fail_on_errors { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
 }
 
-/// Returns only if nobody reads any more.
-async fn tell_seconds(users: &Users) -> io::Result<()> {
+/// Tells of each second once it is over, from `next` on, which always is the first that was not told of.
+async fn tell_seconds(users: &Users, next: &mut u64) -> io::Result<()> {
     writeln!(io::stdout(), "{SECONDS_HEADER}")?;
-    for second in 0.. {
-        let settled = Duration::from_secs(second + 1) + SETTLING;
+    loop {
+        let settled = Duration::from_secs(*next + 1) + SETTLING;
         tokio::time::sleep(settled.saturating_sub(users.elapsed())).await;
-        for line in users.second(second) {
+        for line in users.second(*next) {
             writeln!(io::stdout(), "{line}")?;
         }
+        *next += 1;
     }
-    Ok(())
 }
 
-fn print(report: &Report, output: Output) -> anyhow::Result<()> {
+/// The report; of the seconds in a table those from this one on.
+fn print(report: &Report, output: Output, from: u64) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     match output {
-        Output::Table => write!(out, "{report}")?,
+        Output::Table => {
+            for line in report.seconds().iter().filter(|line| line.second >= from) {
+                writeln!(out, "{line}")?;
+            }
+            write!(out, "{report}")?;
+        }
         Output::Json => writeln!(out, "{}", serde_json::to_string_pretty(&report.to_json())?)?,
     }
     Ok(())

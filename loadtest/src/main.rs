@@ -2,7 +2,7 @@
 
 mod bench_commands;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use aviary_loadtest::{chaos, fleet};
 use bench_commands::{ClusterNetworkArgs, UsersArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Load tests for controllers of progressive delivery.
 #[derive(Parser)]
@@ -128,10 +127,12 @@ fn main() -> anyhow::Result<ExitCode> {
     // Only fails if a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let command = Cli::parse().command;
-    // Where a controller runs in this process, its warnings are part of what is tested.
-    let level = if matches!(command, Command::ClusterNetwork(_)) { LevelFilter::WARN } else { LevelFilter::ERROR };
+    // Where a controller runs in this process, its warnings are part of what is tested. The network tells itself of a
+    // broken connection, and once.
+    let default = if matches!(command, Command::ClusterNetwork(_)) { "warn,kube_client=off" } else { "error" };
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::builder().with_default_directive(level.into()).from_env_lossy())
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default)))
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr)
         .init();
     match command {

@@ -68,7 +68,7 @@ pub struct Reachable {
     pub failed: BTreeMap<SocketAddr, String>,
 }
 
-/// A network that is kept in step with a cluster until it is dropped. Connections that are open end with the runtime.
+/// A network that is kept in step with a cluster until it is dropped. Then nobody answers any more.
 pub struct ClusterNetwork {
     reachable: watch::Receiver<Reachable>,
     running: JoinHandle<()>,
@@ -179,11 +179,21 @@ struct Network {
     sockets: Sockets,
     hosts: Option<HostsFile>,
     load_tester: Backend,
+    /// The last thing that was said of a watch, until one brings something again.
+    trouble: Option<String>,
 }
 
 struct Server {
     seen: ObservedPod,
     server: Arc<PodServer>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for Server { server, .. } in self.servers.values() {
+            server.end();
+        }
+    }
 }
 
 /// Slices by the service that they belong to.
@@ -201,17 +211,27 @@ impl Network {
             sockets: Sockets::default(),
             hosts: hosts.map(|path| HostsFile::new(path, namespace)),
             load_tester: LoadTester::default().backend(),
+            trouble: None,
         }
     }
 
     fn apply(&mut self, change: Result<Change, watcher::Error>) {
         match change {
-            Ok(Change::Pod(event)) => self.pods.apply(*event),
-            Ok(Change::Service(event)) => self.services.apply(event),
-            Ok(Change::Slice(event)) => self.slices.apply(event),
+            Ok(change) => {
+                self.trouble = None;
+                match change {
+                    Change::Pod(event) => self.pods.apply(*event),
+                    Change::Service(event) => self.services.apply(event),
+                    Change::Slice(event) => self.slices.apply(event),
+                }
+            }
             Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::warn!("watch broken, taken up again: {error:#}");
+                let error = format!("{:#}", anyhow::Error::from(error));
+                // An API server that is away is asked often and said to be away once.
+                if self.trouble.as_ref() != Some(&error) {
+                    tracing::warn!("watch broken, taken up again: {error}");
+                    self.trouble = Some(error);
+                }
             }
         }
     }

@@ -258,6 +258,17 @@ async fn an_address_that_is_taken_answers_once_it_is_free() {
 }
 
 #[tokio::test]
+async fn a_network_that_is_dropped_answers_nobody() {
+    let world = World::start(Options::default()).await;
+    let address = world.running_pod("app-1", "app:1").await;
+    let mut connection = Connection::open(address).await.unwrap();
+    connection.ask("/", "").await.unwrap();
+    drop(world.network);
+    within("the end of connections", async { while connection.ask("/", "").await.is_ok() {} }).await;
+    within("the end of sockets", async { while !is_refused(address).await {} }).await;
+}
+
+#[tokio::test]
 async fn pods_of_the_load_tester_keep_gates() {
     let world = World::start(Options::default()).await;
     let address = world.running_pod("flagger-loadtester-1", "ghcr.io/fluxcd/flagger-loadtester:0.36.0").await;
