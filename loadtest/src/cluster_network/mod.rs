@@ -113,10 +113,9 @@ impl Drop for ClusterNetwork {
 }
 
 enum Change {
-    // Much larger than the others.
     Pod(Box<Event<Pod>>),
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
+    Service(Box<Event<Service>>),
+    Slice(Box<Event<EndpointSlice>>),
 }
 
 async fn follow(client: Client, options: Options, sender: watch::Sender<Reachable>) {
@@ -125,8 +124,14 @@ async fn follow(client: Client, options: Options, sender: watch::Sender<Reachabl
             .backoff(Steady)
             .map_ok(|event| Change::Pod(Box::new(event)))
             .boxed(),
-        watcher(Api::all(client.clone()), watcher::Config::default()).backoff(Steady).map_ok(Change::Service).boxed(),
-        watcher(Api::all(client), watcher::Config::default()).backoff(Steady).map_ok(Change::Slice).boxed(),
+        watcher(Api::all(client.clone()), watcher::Config::default())
+            .backoff(Steady)
+            .map_ok(|event| Change::Service(Box::new(event)))
+            .boxed(),
+        watcher(Api::all(client), watcher::Config::default())
+            .backoff(Steady)
+            .map_ok(|event| Change::Slice(Box::new(event)))
+            .boxed(),
     ]);
     let mut network = Network::new(options);
     loop {
@@ -221,8 +226,8 @@ impl Network {
                 self.trouble = None;
                 match change {
                     Change::Pod(event) => self.pods.apply(*event),
-                    Change::Service(event) => self.services.apply(event),
-                    Change::Slice(event) => self.slices.apply(event),
+                    Change::Service(event) => self.services.apply(*event),
+                    Change::Slice(event) => self.slices.apply(*event),
                 }
             }
             Err(error) => {
