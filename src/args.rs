@@ -4,6 +4,7 @@
 //! unchanged. Whatever reads a flag reads it from here; defaults are written down once.
 
 mod go_flags;
+mod rbac;
 mod run;
 mod sandbox;
 mod simulate;
@@ -16,6 +17,7 @@ use std::str::FromStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use rbac::{RbacArgs, RbacOutput};
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
 pub(crate) use run::{comma_list, is_http_url};
 pub use sandbox::{SandboxArgs, SandboxOutput};
@@ -34,6 +36,9 @@ Examples:
 
   # Install the CustomResourceDefinitions
   aviary crds | kubectl apply -f -
+
+  # Grant what the operator needs, and no more
+  aviary rbac | kubectl apply -f -
 
   # Run the operator against the cluster that kubectl talks to
   aviary run --metrics-server=http://localhost:9090
@@ -83,6 +88,8 @@ pub enum Command {
     Simulate(Box<SimulateArgs>),
     /// Print the CustomResourceDefinitions as YAML, ready for kubectl apply.
     Crds,
+    /// Print the permissions that the operator needs, ready for kubectl apply.
+    Rbac(Box<RbacArgs>),
     /// Print the version.
     Version(VersionArgs),
 }

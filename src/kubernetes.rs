@@ -16,9 +16,12 @@ use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::DynamicObject;
 use kube::{Api, Client, Config};
+use tower::ServiceBuilder;
 
 use crate::api_calls::CountCalls;
 use crate::args::{RunArgs, is_http_url};
+use crate::leader::fence::is_write;
+use crate::leader::{Fence, connection};
 use crate::sandbox::follow::Sandbox;
 use crate::throttle::Throttle;
 
@@ -26,6 +29,8 @@ use crate::throttle::Throttle;
 pub struct Connection {
     /// For the operator.
     pub client: Client,
+    /// For the lease of an election: not held back by the others' calls, and each call is one try.
+    pub election: Client,
     /// For the start: without the client's own retries, which would hide why the API server does not answer.
     first_calls: Client,
     address: String,
@@ -43,9 +48,11 @@ impl fmt::Display for Connection {
 /// A client for the cluster that the flags name. Must be called on the runtime that lives as long as the process: the
 /// client's worker runs there.
 ///
+/// Where there is a `fence`, writes of the operator are sent only while it lets them through.
+///
 /// # Errors
 /// If there is no usable configuration. Nothing is sent yet.
-pub async fn connect(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Connection> {
+pub async fn connect(args: &RunArgs, metrics: &Metrics, fence: Option<&Fence>) -> anyhow::Result<Connection> {
     let Found { mut config, source, sandbox } = find(args).await?;
     let address = shown(&config.cluster_url);
     if !is_http_url(&config.cluster_url.to_string()) {
@@ -53,14 +60,42 @@ pub async fn connect(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Connec
     }
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("aviary/", env!("CARGO_PKG_VERSION")))));
     let throttle = Throttle::new(args.kubeconfig_qps, args.kubeconfig_burst);
-    let build = |config: Config| -> anyhow::Result<Client> {
-        let builder = ClientBuilder::try_from(config)
-            .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))?;
-        Ok(builder.with_layer(&throttle).with_layer(&CountCalls::new(metrics.api_calls.clone())).build())
+    let count = CountCalls::new(metrics.api_calls.clone());
+    let builder = |config: Config| {
+        ClientBuilder::try_from(config)
+            .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))
     };
-    let client = build(config.clone())?;
-    config.default_retry = false;
-    Ok(Connection { client, first_calls: build(config)?, address, source, sandbox })
+    let mut one_try = config.clone();
+    one_try.default_retry = false;
+    let client = match fence {
+        Some(fence) => {
+            let reads = builder(config.clone())?.build();
+            let writes = connection::client(&config, fence)
+                .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))?;
+            fenced(reads, writes, &config.default_namespace, fence, &throttle, &count)
+        }
+        None => builder(config)?.with_layer(&throttle).with_layer(&count).build(),
+    };
+    let first_calls = builder(one_try.clone())?.with_layer(&throttle).with_layer(&count).build();
+    let election = builder(one_try)?.with_layer(&count).build();
+    Ok(Connection { client, election, first_calls, address, source, sandbox })
+}
+
+/// A client whose writes pass the fence at the last moment, after they waited for their turn, and have connections of
+/// their own.
+fn fenced(
+    reads: Client,
+    writes: Client,
+    namespace: &str,
+    fence: &Fence,
+    throttle: &Throttle,
+    count: &CountCalls,
+) -> Client {
+    let send = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+        let client = if is_write(request.method()) { writes.clone() } else { reads.clone() };
+        async move { client.send(request).await }
+    });
+    Client::new(ServiceBuilder::new().layer(count).layer(throttle).layer(fence).service(send), namespace)
 }
 
 /// Scheme, host and port: a password before the host is nobody's business.
@@ -262,7 +297,7 @@ mod tests {
 
     fn connection(client: Client) -> Connection {
         let (address, source) = ("https://k8s:6443".to_owned(), "--kubeconfig=x".to_owned());
-        Connection { first_calls: client.clone(), client, address, source, sandbox: None }
+        Connection { first_calls: client.clone(), election: client.clone(), client, address, source, sandbox: None }
     }
 
     async fn refusal(refused: &'static [(&'static str, u16)]) -> String {
@@ -322,7 +357,7 @@ mod tests {
         let argv = ["flagger"].iter().chain(flags).map(std::ffi::OsString::from);
         let Ok(Cli { command: Command::Run(args) }) = Cli::parse_from(argv, |_| None) else { panic!("{flags:?}") };
         let _ = rustls::crypto::ring::default_provider().install_default();
-        match connect(&args, &Metrics::new().unwrap()).await {
+        match connect(&args, &Metrics::new().unwrap(), None).await {
             Ok(_) => panic!("{flags:?} is usable"),
             Err(error) => crate::one_line(&error),
         }

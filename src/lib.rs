@@ -8,7 +8,9 @@ mod colors;
 pub mod demo;
 pub mod embedded;
 pub mod kubernetes;
+pub mod leader;
 pub mod logging;
+pub mod rbac;
 pub mod requests;
 pub mod run;
 pub mod sandbox;
@@ -53,6 +55,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sandbox(sandbox) => return sandbox::run(&sandbox, &mut out),
         Command::Simulate(simulate) => return Ok(run_simulate(&simulate, &mut out)),
         Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
+        Command::Rbac(args) => write!(out, "{}", rbac::render(&args)?)?,
         Command::Version(VersionArgs { output: VersionOutput::Text }) => writeln!(out, "aviary {}", version::text())?,
         Command::Version(VersionArgs { output: VersionOutput::Json }) => writeln!(out, "{:#}", version::json())?,
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use aviary_actors::messages::{CanaryId, CanaryView};
 use aviary_actors::transport::{Network, Transport};
 use aviary_actors::{Clock, Controller, ControllerHandle, Metrics};
@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use crate::admin::Introspect;
 use crate::args::{LogLevel, RunArgs};
 use crate::kubernetes::Connection;
+use crate::leader::{Candidate, Fence};
 use crate::{admin, kubernetes, logging, settings, version};
 
 /// Threads for watches, decoding, TLS and HTTP; actors decide on a thread of their own. Two keep up with ten thousand
@@ -67,7 +68,10 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
     tracing::info!("Starting HTTP server on port {}", listener.local_addr().context("read the port")?.port());
     tokio::spawn(admin::serve(listener, admin::router(operator.clone())));
 
-    let cluster = kubernetes::connect(args, &metrics).await?;
+    let election = args.election();
+    // Its own clock, whatever the cluster's is: it measures this machine.
+    let fence = Fence::new(args.election_timing(), Clock::system());
+    let cluster = kubernetes::connect(args, &metrics, election.as_ref().map(|_| &fence)).await?;
     let namespaces = args.namespaces();
     tokio::select! {
         verified = cluster.verify(&namespaces) => verified?,
@@ -81,18 +85,39 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
         tokio::spawn(probe_metrics_server(args.metrics_server.clone(), transport.clone(), clock.clone()));
     }
 
-    let config = settings::controller_config(args);
+    let mut config = settings::controller_config(args);
+    config.follows = election.is_some();
     log_notifier(args, config.notifier.as_ref().map(|notifier| notifier.target.address.as_str()));
     tracing::info!("Waiting for canary informer cache to sync");
-    let controller = Controller::start(config, &cluster.client, transport, clock, metrics);
+    let controller = Controller::start(config, &cluster.client, transport, clock, metrics.clone());
     // Set once, here.
     let _ = operator.controller.set(controller.handle());
     tokio::spawn(log_when_synced(controller.handle()));
 
-    stops.recv().await;
+    let mut candidate =
+        election.map(|settings| Candidate::stand(cluster.election, settings, fence, metrics, Clock::system()));
+    let lost = async {
+        match &mut candidate {
+            Some(candidate) => candidate.lead_until_lost(&controller).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = stops.recv() => {}
+        () = lost => {
+            // What is in flight is cut off: another may lead by now.
+            controller.kill();
+            bail!("Leadership lost");
+        }
+    }
     tracing::info!("Shutting down operator workers");
     tokio::select! {
         finished = controller.shutdown(SHUTDOWN_DEADLINE) => {
+            match candidate {
+                Some(candidate) if finished => candidate.release().await,
+                // The API server may still be at work on a write; the lease runs out after that.
+                Some(_) | None => {}
+            }
             if !finished {
                 tracing::warn!("some writes were not finished in time; they are repeated at the next start");
             }

@@ -17,7 +17,7 @@ use crate::courier::Courier;
 use crate::deps::{CanarySettings, Deps, FaultHook};
 use crate::hooks::GlobalNotifier;
 use crate::lifetime::{KillSwitch, Lifetime};
-use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Shutdown, WriteOut};
+use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Lead, Shutdown, WriteOut};
 use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::recorder::Recorder;
@@ -41,6 +41,8 @@ pub struct ControllerConfig {
     pub notifier: Option<GlobalNotifier>,
     /// Where to look for canaries.
     pub scope: Scope,
+    /// Whether to watch only, until [`Controller::lead`].
+    pub follows: bool,
     /// Version, for `flagger_info`.
     pub version: String,
     /// Called at the beginning of every step of every canary. For tests of supervision; `None` otherwise.
@@ -59,6 +61,7 @@ impl Default for ControllerConfig {
             cluster_name: None,
             notifier: None,
             scope: Scope::default(),
+            follows: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             fault: None,
         }
@@ -88,6 +91,8 @@ impl ControllerConfig {
 pub struct Controller {
     handle: ControllerHandle,
     recorder: Addr<Recorder>,
+    client: Client,
+    scope: Scope,
     kill_switch: KillSwitch,
 }
 
@@ -128,11 +133,27 @@ impl Controller {
             lifetime: lifetime.clone(),
             fault: config.fault,
         };
-        let supervisor = lifetime.start(Supervisor::new(deps));
+        let supervisor = lifetime.start(Supervisor::new(deps, !config.follows));
         let kinds: Vec<&'static ObjectKind> =
             traffic::ALL.iter().flat_map(|provider| provider.watched()).copied().collect();
         watches::start(client, &cache, &config.scope, &kinds, &supervisor.clone().recipient(), &lifetime);
-        Controller { handle: ControllerHandle { supervisor, cache, metrics }, recorder, kill_switch }
+        let handle = ControllerHandle { supervisor, cache, metrics };
+        Controller { handle, recorder, client: client.clone(), scope: config.scope, kill_switch }
+    }
+
+    /// Begins to act, if it followed until now.
+    ///
+    /// Before, all Canaries are listed once more: a watch may be behind, and what the former leader made of a Canary must
+    /// be known before anything is decided about it. Other objects need no such look, because every write of them carries
+    /// the version that was seen.
+    ///
+    /// # Errors
+    /// If the Canaries cannot be listed; it still follows then.
+    pub async fn lead(&self) -> kube::Result<()> {
+        watches::list_canaries(&self.client, &self.handle.cache, &self.scope).await?;
+        // It ends with the controller, and then there is nothing to lead.
+        let _ = self.handle.supervisor.send(Lead).await;
+        Ok(())
     }
 
     /// A way to ask this controller from any thread.

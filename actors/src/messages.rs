@@ -187,6 +187,11 @@ pub struct ChildRetired(pub CanaryId);
 #[rtype(result = "()")]
 pub struct Shutdown;
 
+/// This process leads: start to act.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Lead;
+
 /// Which canaries are there, and who answers for them?
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Vec<(CanaryId, Recipient<Describe>)>")]

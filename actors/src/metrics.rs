@@ -75,6 +75,9 @@ pub struct Collectors {
     pub alerts: IntCounterVec,
     /// `aviary_process_start_time_seconds`.
     pub start_time: Gauge,
+    /// `leader_election_master_status{name}`, as the components of Kubernetes name it: 1 while this process leads. Without
+    /// a series where there is no election.
+    pub leader: IntGaugeVec,
 }
 
 /// Registers a collector; a name can only be taken twice by a programming error, which the tests would show.
@@ -218,6 +221,13 @@ impl Metrics {
             start_time: add(
                 r,
                 Gauge::new("aviary_process_start_time_seconds", "Start of the process in seconds since the epoch"),
+            )?,
+            leader: add(
+                r,
+                IntGaugeVec::new(
+                    Opts::new("leader_election_master_status", "Whether this process leads: 1 if it does"),
+                    &["name"],
+                ),
             )?,
             registry,
         };

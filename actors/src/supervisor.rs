@@ -11,7 +11,7 @@ use crate::canary::{CanaryActor, Parent, with_complaint};
 use crate::deps::Deps;
 use crate::messages::{
     CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRestarted, ChildRetired, Describe,
-    DescribeCanaries, EffectDone, Epoch, EventSubject, Lane, Record, Reply, Retire, Shutdown, Write, WriteOrder,
+    DescribeCanaries, EffectDone, Epoch, EventSubject, Lane, Lead, Record, Reply, Retire, Shutdown, Write, WriteOrder,
 };
 use crate::supervision::{Exit, PanicSupervisor, RestartPolicy, Verdict};
 
@@ -22,18 +22,21 @@ pub(crate) struct Supervisor {
     quarantined: BTreeSet<CanaryId>,
     /// Children that have died and wait for their next life.
     dead: BTreeSet<CanaryId>,
+    /// Whether this process may act.
+    leads: bool,
     started: bool,
     stopping: Option<oneshot::Sender<()>>,
 }
 
 impl Supervisor {
-    /// A supervisor without children; they are started when the caches are complete.
-    pub(crate) fn new(deps: Deps) -> Supervisor {
+    /// A supervisor without children; they are started when the caches are complete and this process leads.
+    pub(crate) fn new(deps: Deps, leads: bool) -> Supervisor {
         Supervisor {
             deps,
             children: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             dead: BTreeSet::new(),
+            leads,
             started: false,
             stopping: None,
         }
@@ -41,6 +44,20 @@ impl Supervisor {
 
     fn exists(&self, canary: &CanaryId) -> bool {
         self.deps.cache.contains(&canary_key(canary))
+    }
+
+    /// Brings all children in line, once the caches are complete and this process leads.
+    fn align_all(&mut self, context: &mut Context<Self>) {
+        // Deciding on half a cache would take present objects for missing ones.
+        if !self.leads || !self.deps.cache.is_synced() {
+            return;
+        }
+        self.started = true;
+        let present = self.deps.cache.names(&kinds::CANARY);
+        let known: Vec<CanaryId> = self.children.keys().cloned().collect();
+        for canary in present.into_iter().chain(known) {
+            self.align(&canary, context);
+        }
     }
 
     /// Brings the child of one canary in line with whether the canary exists.
@@ -155,19 +172,17 @@ impl Handler<CanariesChanged> for Supervisor {
         match change {
             CanariesChanged::One(canary) if self.started => self.align(&canary, context),
             CanariesChanged::One(_) => {}
-            CanariesChanged::Listed => {
-                // Deciding on half a cache would take present objects for missing ones.
-                if !self.deps.cache.is_synced() {
-                    return;
-                }
-                self.started = true;
-                let present = self.deps.cache.names(&kinds::CANARY);
-                let known: Vec<CanaryId> = self.children.keys().cloned().collect();
-                for canary in present.into_iter().chain(known) {
-                    self.align(&canary, context);
-                }
-            }
+            CanariesChanged::Listed => self.align_all(context),
         }
+    }
+}
+
+impl Handler<Lead> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Lead, context: &mut Context<Self>) {
+        self.leads = true;
+        self.align_all(context);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix::Recipient;
 use aviary_providers::{ObjectKind, kinds};
+use kube::api::ListParams;
 use kube::runtime::watcher;
 use kube::{Api, Client, core::DynamicObject};
 
@@ -64,6 +65,40 @@ pub(crate) fn start(
             lifetime.spawn(feed.run(move || watcher(api.clone(), watcher::Config::default())));
         }
     }
+}
+
+/// Objects in one answer: as many as the watches ask for, and client-go.
+const PAGE: u32 = 500;
+
+/// Lists all Canaries into the cache, as they are now: the API server asks its storage.
+pub(crate) async fn list_canaries(client: &Client, cache: &Cache, scope: &Scope) -> kube::Result<()> {
+    let kind = &kinds::CANARY;
+    let namespaces = match scope {
+        Scope::Cluster => vec![None],
+        Scope::Namespaces(names) => names.iter().map(|name| Some(name.as_str())).collect(),
+    };
+    for namespace in namespaces {
+        let resource = kind.api_resource();
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        let mut listing = cache.begin_list(kind, namespace);
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list(&params).await?;
+            for object in page.items {
+                listing.note(kind, &object);
+                cache.apply(kind, object);
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params = params.continue_token(&token),
+                None => break,
+            }
+        }
+        cache.finish_list(listing);
+    }
+    Ok(())
 }
 
 /// What to tell a person about a kind that the API server does not let us see.

@@ -6,6 +6,8 @@ use aviary_crds::duration::parse_go_duration;
 use aviary_providers::traffic::{self, UnknownProvider};
 use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
 
+use crate::leader::{self, Settings, Timing};
+
 const RUN_HELP: &str = "\
 Flags are also accepted in Go's notation (-name=value, -name value, -switch, -switch=false), so that manifests and charts \
 made for Flagger work unchanged. The environment variables named above win over their flags unless they are empty. \
@@ -17,13 +19,13 @@ Without --kubeconfig and --master the operator uses its service account; outside
 
 HTTP endpoints:
   /healthz                        200 as long as the process serves
-  /readyz                         200 once the watch caches are synced, 503 before
+  /readyz                         200 once the watch caches are synced, 503 before; also of a replica that does not lead
   /metrics                        Prometheus metrics
   /debug/canaries                 what every canary is doing and what it waits for, as JSON
   /debug/canaries/NAMESPACE/NAME  the same for one canary
 
-Signals: the first SIGINT or SIGTERM finishes the writes in flight (10 s at most) and exits with 0, a second one exits \
-with 1 at once.
+Signals: the first SIGINT or SIGTERM finishes the writes in flight (10 s at most), gives the Lease of the leader to the \
+next replica and exits with 0, a second one exits with 1 at once. A replica that loses its Lease exits with 1.
 
 Examples:
   aviary run --mesh-provider=istio --metrics-server=http://prometheus.istio-system:9090
@@ -129,13 +131,22 @@ pub struct RunArgs {
     /// Port of the HTTP endpoints.
     #[arg(long, value_name = "PORT", default_value = "8080", help_heading = PROCESS)]
     pub port: u16,
-    /// Run several replicas, of which one acts. Not served yet.
+    /// Run several replicas, of which one acts. The others keep their caches warm and take over.
     #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_parser = go_bool, action = ArgAction::Set, help_heading = PROCESS)]
     pub enable_leader_election: bool,
-    /// Namespace of the Lease for --enable-leader-election.
+    /// Namespace of the Lease for --enable-leader-election, unless --namespace is set: then it is the first of those.
     #[arg(long, value_name = "NAME", default_value = "kube-system", help_heading = PROCESS)]
     pub leader_election_namespace: String,
+    /// A leader that is gone is replaced after this long.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = go_duration, help_heading = PROCESS)]
+    pub leader_election_lease_duration: Duration,
+    /// A leader that cannot renew its Lease for this long stops; less than the lease duration, by what a write may take.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, help_heading = PROCESS)]
+    pub leader_election_renew_deadline: Duration,
+    /// Between two renewals of the Lease.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = go_duration, help_heading = PROCESS)]
+    pub leader_election_retry_period: Duration,
     /// Print the version and exit.
     #[arg(long, value_name = "BOOL", default_value_t = false, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", hide_default_value = true, value_parser = go_bool, action = ArgAction::Set,
@@ -236,6 +247,7 @@ impl RunArgs {
     /// one that it has and Aviary has not yet passes, since canaries may name another in `spec.provider`.
     pub(super) fn check(&self) -> Result<(), String> {
         self.check_addresses()?;
+        self.check_election()?;
         match traffic::for_name(&self.mesh_provider) {
             Err(error @ UnknownProvider::Unknown { .. }) => {
                 Err(format!("invalid value '{}' for '--mesh-provider <NAME>': {error}", self.mesh_provider))
@@ -265,6 +277,51 @@ impl RunArgs {
         // Everything up to an `@` may be a password.
         let shown = self.master.rsplit('@').next().unwrap_or_default();
         Err(format!("--master={shown}: expected http:// or https://, for example https://10.0.0.1:6443"))
+    }
+
+    /// The relations between the durations of an election: those that client-go asks for, and room for a write between the
+    /// last moment of one leader and the first of the next.
+    fn check_election(&self) -> Result<(), String> {
+        let (lease, deadline) = (self.leader_election_lease_duration, self.leader_election_renew_deadline);
+        if lease < Duration::from_secs(1) {
+            return Err("--leader-election-lease-duration: expected one second at least".to_owned());
+        }
+        if deadline >= lease {
+            return Err("--leader-election-renew-deadline: expected less than --leader-election-lease-duration".to_owned());
+        }
+        // Tries of followers are spread over up to 2.2 periods; those of the leader are not, and two fit in.
+        let period = self.leader_election_retry_period;
+        if period.is_zero() || period * 2 > deadline {
+            return Err(
+                "--leader-election-retry-period: expected more than 0 and at most half of \
+                 --leader-election-renew-deadline"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The part of this process in an election; `None` if there is none.
+    pub fn election(&self) -> Option<Settings> {
+        self.enable_leader_election.then(|| Settings {
+            namespace: self.election_namespace(),
+            identity: leader::identity(),
+            timing: self.election_timing(),
+        })
+    }
+
+    /// Where the Lease is: as in Flagger, in the namespace that is watched, where rights may end, or in one of its own.
+    pub fn election_namespace(&self) -> String {
+        self.namespaces().into_iter().next().unwrap_or_else(|| self.leader_election_namespace.clone())
+    }
+
+    /// The durations of an election.
+    pub fn election_timing(&self) -> Timing {
+        Timing {
+            lease: self.leader_election_lease_duration,
+            renew_deadline: self.leader_election_renew_deadline,
+            retry: self.leader_election_retry_period,
+        }
     }
 
     /// Namespaces to watch; empty for all.
@@ -303,7 +360,6 @@ impl RunArgs {
                 "NGINX is not served yet",
             ),
             ("ingress-class", !self.ingress_class.is_empty(), "Contour is not served yet"),
-            ("enable-leader-election", self.enable_leader_election, "not served yet: run one replica only"),
         ];
         let unused = flags.into_iter().filter(|(_, is_set, _)| *is_set);
         unused.map(|(flag, _, consequence)| UnusedFlag { flag, consequence }).collect()

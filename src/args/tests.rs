@@ -8,6 +8,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use super::*;
+use crate::leader::Timing;
 
 fn parse(line: &[&str]) -> Result<Cli, clap::Error> {
     Cli::parse_from(line.iter().map(OsString::from), |_| None)
@@ -84,10 +85,31 @@ fn defaults_are_flaggers() {
     assert_eq!(run.mesh_provider, "istio");
     assert_eq!(run.selector_labels, "app,name,app.kubernetes.io/name");
     assert_eq!(run.leader_election_namespace, "kube-system");
+    assert_eq!((run.election().is_none(), run.election_timing()), (true, Timing::default()));
     assert!(run.enable_config_tracking && !run.enable_leader_election && !run.no_cross_namespace_refs);
     assert_eq!((run.metrics_errors, run.metrics_outage_limit), (MetricsErrors::Hold, Duration::from_secs(600)));
     assert_eq!(run.namespaces(), [""; 0]);
     assert_eq!(run.unused_flags(), []);
+}
+
+#[test]
+fn the_lease_is_where_flagger_has_it_and_its_durations_fit() {
+    let namespace = |line: &[&str]| run(line).election_namespace();
+    assert_eq!(namespace(&["flagger", "-enable-leader-election"]), "kube-system");
+    assert_eq!(namespace(&["flagger", "-leader-election-namespace=flagger-system"]), "flagger-system");
+    assert_eq!(namespace(&["flagger", "-leader-election-namespace=flagger-system", "-namespace=b,a"]), "b");
+    let settings = run(&["flagger", "-enable-leader-election"]).election().unwrap();
+    let again = run(&["flagger", "-enable-leader-election"]).election().unwrap();
+    assert_ne!(settings.identity, again.identity, "each process has a name of its own");
+    for (flags, problem) in [
+        (&["-leader-election-lease-duration=900ms"][..], "one second at least"),
+        (&["-leader-election-renew-deadline=15s"], "less than --leader-election-lease-duration"),
+        (&["-leader-election-retry-period=0s"], "at most half of --leader-election-renew-deadline"),
+        (&["-leader-election-retry-period=6s"], "at most half of --leader-election-renew-deadline"),
+    ] {
+        let error = refusal(&[&["flagger"], flags].concat());
+        assert!(error.contains(problem) && error.contains(flags[0].split('=').next().unwrap().trim_matches('-')), "{error}");
+    }
 }
 
 /// The arguments of the chart's Deployment with everything switched on.
@@ -135,8 +157,7 @@ fn the_arguments_of_flaggers_chart_are_accepted() {
             "kubeconfig-service-mesh",
             "event-webhook",
             "ingress-annotations-prefix",
-            "ingress-class",
-            "enable-leader-election"
+            "ingress-class"
         ]
     );
 }

@@ -294,10 +294,11 @@ impl World {
 }
 
 impl Drop for World {
-    /// Whatever a test is about, no invariant may break on the way.
+    /// Whatever a test is about, no invariant may break on the way, and nothing be asked for that is not granted.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             self.assert_no_violations();
+            checks::assert_calls_are_granted(&self.cluster, &[AGENT]);
         }
     }
 }

@@ -1,0 +1,77 @@
+//! The table of permissions and the calls that the operator makes.
+
+use std::collections::BTreeSet;
+
+use aviary::rbac::{Feature, PERMISSIONS};
+use aviary_sim::store::kinds;
+use serde_json::json;
+
+use crate::support::checks::operator_calls;
+use crate::support::{AGENT, World, canary, deployment, in_virtual_time};
+
+/// What no call of the scenario below needs: `get` follows a conflict (`tests/faults`), and the finalizers are asked for by
+/// an admission plugin that only some clusters have.
+fn is_left_out(verb: &str, resource: &str) -> bool {
+    verb == "get" || resource == "canaries/finalizers"
+}
+
+/// One canary with everything, over its whole life. (That no call lacks a permission is looked at in every scenario.)
+#[test]
+fn every_permission_is_used() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world
+            .create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "test", "name": "settings"}, "data": {"a": "1"}}))
+            .await;
+        world
+            .create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": "test", "name": "passwords"}, "stringData": {"a": "1"}}))
+            .await;
+        let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
+        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+            json!([{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "passwords"}}]);
+        world.create(target).await;
+        let autoscaler = |most: u32| {
+            json!({
+                "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+                "metadata": {"namespace": "test", "name": "podinfo"},
+                "spec": {
+                    "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
+                    "minReplicas": 2, "maxReplicas": most,
+                    "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 99}}}],
+                },
+            })
+        };
+        world.create(autoscaler(4)).await;
+        let mut object = canary("test", "podinfo");
+        object["spec"]["revertOnDeletion"] = json!(true);
+        object["spec"]["autoscalerRef"] =
+            json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
+        object["spec"]["service"]["trafficPolicy"] = json!({"tls": {"mode": "DISABLE"}});
+        world.create(object).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        // Everything of the primary changes, and every service and rule.
+        world.change(&kinds::CONFIG_MAP, "settings", |config| config["data"]["a"] = json!("2"));
+        world.change(&kinds::SECRET, "passwords", |secret| secret["data"]["a"] = json!("Mg=="));
+        world.change(&kinds::HPA, "podinfo", |scaler| scaler["spec"]["maxReplicas"] = json!(5));
+        let service = json!({"service": {"port": 9899, "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}}});
+        world.patch_canary("podinfo", service).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        // The same failure each interval is one event, counted.
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.traffic.set_behaviour("podinfo:6.0.2", aviary_sim::traffic::Behaviour::failing(1.0));
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.delete(&kinds::CANARY, "podinfo").await;
+        world.wait_until("the canary is gone", || world.get(&kinds::CANARY, "podinfo").is_none()).await;
+
+        let used: BTreeSet<(String, String)> = operator_calls(&world.cluster, &[AGENT]);
+        let wanted = PERMISSIONS.iter().filter(|permission| permission.feature != Feature::LeaderElection);
+        let unused: Vec<_> = wanted
+            .flat_map(|permission| permission.verbs.iter().map(|verb| (*verb, permission.resource)))
+            .filter(|(verb, resource)| !is_left_out(verb, resource))
+            .filter(|(verb, resource)| !used.contains(&((*verb).to_owned(), (*resource).to_owned())))
+            .collect();
+        assert!(unused.is_empty(), "nothing needs {unused:?}; used: {used:?}");
+    });
+}
