@@ -226,9 +226,10 @@ impl Campaign {
         }
     }
 
-    /// Two tries fit into the renew deadline.
+    /// Two tries fit into the renew deadline, and none of a leader goes beyond it.
     fn call_limit(&self) -> Duration {
-        self.settings.timing.renew_deadline / 2
+        let limit = self.settings.timing.renew_deadline / 2;
+        self.elector.time_left(Instant::now()).map_or(limit, |left| left.min(limit))
     }
 
     async fn lose(&mut self) {

@@ -150,11 +150,8 @@ pub fn manifests(args: &RbacArgs) -> Vec<Value> {
     }
     if args.enable_leader_election {
         let lease_namespace = namespaces.first().unwrap_or(&args.leader_election_namespace);
-        let rules: Vec<Value> = PERMISSIONS
-            .iter()
-            .filter(|permission| permission.feature == Feature::LeaderElection)
-            .map(rule)
-            .collect();
+        let rules: Vec<Value> =
+            PERMISSIONS.iter().filter(|permission| permission.feature == Feature::LeaderElection).map(rule).collect();
         objects.extend(role(args, &format!("{name}-leader-election"), Some(lease_namespace), &rules));
     }
     objects

@@ -287,16 +287,16 @@ impl RunArgs {
             return Err("--leader-election-lease-duration: expected one second at least".to_owned());
         }
         if deadline >= lease {
-            return Err("--leader-election-renew-deadline: expected less than --leader-election-lease-duration".to_owned());
+            return Err(
+                "--leader-election-renew-deadline: expected less than --leader-election-lease-duration".to_owned()
+            );
         }
         // Tries of followers are spread over up to 2.2 periods; those of the leader are not, and two fit in.
         let period = self.leader_election_retry_period;
         if period.is_zero() || period * 2 > deadline {
-            return Err(
-                "--leader-election-retry-period: expected more than 0 and at most half of \
+            return Err("--leader-election-retry-period: expected more than 0 and at most half of \
                  --leader-election-renew-deadline"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         Ok(())
     }

@@ -108,7 +108,10 @@ fn the_lease_is_where_flagger_has_it_and_its_durations_fit() {
         (&["-leader-election-retry-period=6s"], "at most half of --leader-election-renew-deadline"),
     ] {
         let error = refusal(&[&["flagger"], flags].concat());
-        assert!(error.contains(problem) && error.contains(flags[0].split('=').next().unwrap().trim_matches('-')), "{error}");
+        assert!(
+            error.contains(problem) && error.contains(flags[0].split('=').next().unwrap().trim_matches('-')),
+            "{error}"
+        );
     }
 }
 
@@ -151,15 +154,7 @@ fn the_arguments_of_flaggers_chart_are_accepted() {
     ]);
     assert_eq!(run.namespaces(), ["test"]);
     let unused: Vec<_> = run.unused_flags().into_iter().map(|unused| unused.flag).collect();
-    assert_eq!(
-        unused,
-        [
-            "kubeconfig-service-mesh",
-            "event-webhook",
-            "ingress-annotations-prefix",
-            "ingress-class"
-        ]
-    );
+    assert_eq!(unused, ["kubeconfig-service-mesh", "event-webhook", "ingress-annotations-prefix", "ingress-class"]);
 }
 
 #[test]

@@ -135,9 +135,9 @@ impl Elector {
         !self.lost && self.deadline().is_some_and(|deadline| now < deadline)
     }
 
-    /// While leading: when the last renewal was sent.
-    pub fn renewed(&self) -> Option<Instant> {
-        self.renewed
+    /// While leading: until when the lease must be renewed.
+    pub fn time_left(&self, now: Instant) -> Option<Duration> {
+        self.deadline().map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// Who holds the lease, as far as is known.

@@ -171,7 +171,8 @@ mod tests {
     }
 
     async fn send(fence: &Fence, method: Method, uri: &str) -> Result<String, String> {
-        let inner = tower::service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.uri().to_string()) });
+        let inner =
+            tower::service_fn(|request: Request<()>| async move { Ok::<_, Infallible>(request.uri().to_string()) });
         let request = Request::builder().method(method).uri(uri).body(()).unwrap();
         fence.layer(inner).oneshot(request).await.map_err(|error| error.to_string())
     }

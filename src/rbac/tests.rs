@@ -17,7 +17,12 @@ fn args(flags: &[&str]) -> RbacArgs {
 fn names(flags: &[&str]) -> Vec<String> {
     let name = |object: &Value| {
         let text = |value: &Value| value.as_str().unwrap_or("*").to_owned();
-        format!("{} {}/{}", text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
+        format!(
+            "{} {}/{}",
+            text(&object["kind"]),
+            text(&object["metadata"]["namespace"]),
+            text(&object["metadata"]["name"])
+        )
     };
     manifests(&args(flags)).iter().map(name).collect()
 }
@@ -88,7 +93,12 @@ fn each_permission_stands_once_and_a_provider_that_is_served_has_its_kinds() {
     for provider in aviary_providers::traffic::ALL {
         for kind in provider.watched() {
             for verb in WRITE {
-                assert!(is_granted(verb, Some(kind.group), kind.plural), "{verb} {} of {}", kind.plural, provider.name());
+                assert!(
+                    is_granted(verb, Some(kind.group), kind.plural),
+                    "{verb} {} of {}",
+                    kind.plural,
+                    provider.name()
+                );
             }
         }
     }

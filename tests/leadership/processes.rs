@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower::ServiceExt;
 
-use super::{assert_only_the_holder_wrote, create_kube_system, holder, writes};
+use super::{assert_only_the_holder_wrote, holder, writes};
 use crate::support::process::{Operator, eventually};
 use crate::support::{canary, create_through, deployment};
 
@@ -43,7 +43,6 @@ impl Bench {
             ..embedded::cluster_options(1)
         };
         let cluster = Cluster::new(options);
-        create_kube_system(&cluster);
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}});
         cluster.store().create(&kinds::NAMESPACE, namespace).unwrap();
         Bench { cluster }
