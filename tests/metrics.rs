@@ -56,6 +56,7 @@ fn names_types_and_labels_are_as_promised() {
     metrics.violations.with_label_values(&["i"]).inc();
     metrics.webhooks.with_label_values(&["t", "r"]).inc();
     metrics.alerts.with_label_values(&["r"]).inc();
+    metrics.leader.with_label_values(&["n"]).set(1);
     let found = inventory(&metrics.render().unwrap());
     let expected = include_str!("snapshots/metrics.txt");
     assert!(found == expected, "tests/snapshots/metrics.txt is not what there is:\n{found}");
