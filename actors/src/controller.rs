@@ -35,6 +35,8 @@ pub struct ControllerConfig {
     pub validation: ValidationOptions,
     /// What a missing answer of the monitoring means.
     pub outage: OutagePolicy,
+    /// How long a mesh may take to follow a change of routes.
+    pub traffic_settle_time: Duration,
     /// `--cluster-name`.
     pub cluster_name: Option<String>,
     /// Where alerts of canaries go that list none.
@@ -52,12 +54,17 @@ pub struct ControllerConfig {
 /// Monitoring outages are waited out this long by default.
 pub(crate) const DEFAULT_OUTAGE_LIMIT: Duration = Duration::from_secs(600);
 
+/// Istio pushes routes some 100 ms after a change, under a storm of changes once in a few seconds. Two seconds cost a
+/// release nothing: all it waits with are pods that nobody needs.
+pub(crate) const DEFAULT_TRAFFIC_SETTLE_TIME: Duration = Duration::from_secs(2);
+
 impl Default for ControllerConfig {
     fn default() -> Self {
         ControllerConfig {
             providers: aviary_providers::Settings::default(),
             validation: ValidationOptions::default(),
             outage: OutagePolicy::Hold { limit: DEFAULT_OUTAGE_LIMIT },
+            traffic_settle_time: DEFAULT_TRAFFIC_SETTLE_TIME,
             cluster_name: None,
             notifier: None,
             scope: Scope::default(),
@@ -74,6 +81,7 @@ impl ControllerConfig {
             providers: self.providers.clone(),
             validation: self.validation,
             outage: self.outage,
+            traffic_settle_time: self.traffic_settle_time,
             cluster_name: self.cluster_name.clone(),
             notifier: self.notifier.clone(),
         }

@@ -1,6 +1,7 @@
 //! What every canary's actor is given.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 use aviary_crds::ValidationOptions;
@@ -26,6 +27,8 @@ pub(crate) struct CanarySettings {
     pub validation: ValidationOptions,
     /// What a missing answer of the monitoring means.
     pub outage: OutagePolicy,
+    /// How long a mesh may take to follow a change of routes.
+    pub traffic_settle_time: Duration,
     /// `--cluster-name`.
     pub cluster_name: Option<String>,
     /// Where alerts go by default.

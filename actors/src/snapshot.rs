@@ -41,6 +41,42 @@ pub(crate) struct Circumstances<'a> {
     pub repairs_paused: bool,
 }
 
+/// What decides where requests go, apart from pods, as it was seen last, and since when it was seen to be so.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    since: Timestamp,
+    traffic: Option<Result<Split, String>>,
+    pending: Pending,
+    reverting: Option<(bool, bool)>,
+}
+
+impl Routing {
+    /// Since when the routes are what `seen` says, as far as is known from `previous`, which is what was seen before.
+    pub(crate) fn of(seen: &Snapshot, previous: Option<&Routing>) -> Routing {
+        let reverting = seen.reverting.as_ref().and_then(|reverting| reverting.as_ref().ok());
+        let present = Routing {
+            since: seen.now,
+            traffic: seen.traffic.clone(),
+            // The autoscaler of the primary routes nothing.
+            pending: Pending { scaler: false, ..seen.pending },
+            reverting: reverting.map(|reverting| (reverting.apex, reverting.routes)),
+        };
+        match previous {
+            Some(previous) if present.is_like(previous) => Routing { since: previous.since, ..present },
+            _ => present,
+        }
+    }
+
+    fn is_like(&self, other: &Routing) -> bool {
+        (&self.traffic, self.pending, self.reverting) == (&other.traffic, other.pending, other.reverting)
+    }
+
+    /// Since when.
+    pub(crate) fn since(&self) -> Timestamp {
+        self.since
+    }
+}
+
 /// Looks at everything around a canary.
 pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
     // Also where the target cannot be used: its users have to go somewhere.
@@ -69,6 +105,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         primary,
         pending,
         repairs_paused: around.repairs_paused,
+        routed_since: around.now,
         traffic: Some(traffic),
         answers: around.answers.clone(),
     }

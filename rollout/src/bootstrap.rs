@@ -74,6 +74,9 @@ pub(crate) fn decide(context: Context) -> Decision {
     let known = primary.matches_target;
     let mut step = context.step();
     if known && !target.scaled_to_zero {
+        if let Some(wait) = context.wait_until_settled() {
+            return wait;
+        }
         step = step.effect(Effect::ScaleTarget(Scale::Zero));
     }
     step.emit(Message::Initialized { canary: plan.canary_id() })

@@ -50,6 +50,10 @@ fn deleting(context: Context) -> Decision {
     if reverting.routes {
         return context.step().effect(Effect::Revert(Reverted::Routes)).done();
     }
+    // With the finalizer goes what the canary owns, the primary's pods too.
+    if let Some(wait) = context.wait_until_settled() {
+        return wait;
+    }
     let message = Message::Terminated { canary: plan.canary_id() };
     context.step().emit(message).effect(Effect::SetFinalizer(false)).done()
 }

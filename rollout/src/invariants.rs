@@ -24,7 +24,7 @@ pub enum Violation {
     /// P3: a run that ends as failed never leaves the failed side with more traffic than it had, except after a failed
     /// promotion, where the canary is the healthy side.
     FailedSideGainsNothing,
-    /// W4: the target is not scaled to zero while requests are routed to it.
+    /// W4: the target is not scaled to zero while requests are routed to it, nor in the step that routes them away.
     NoScaleDownWhileServing,
     /// W5: nothing is given back, and a deleted canary does not go, before the target serves.
     NoRevertToUnavailableTarget,
@@ -106,7 +106,7 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
         Violation::FailedSideGainsNothing,
     );
     let scales_down = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
-    require(!scales_down || canary_after == 0, Violation::NoScaleDownWhileServing);
+    require(!scales_down || (canary_after == 0 && splits.is_empty()), Violation::NoScaleDownWhileServing);
     let gives_back = decision
         .effects
         .iter()

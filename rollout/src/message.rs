@@ -122,6 +122,8 @@ pub enum Message {
     RoutingToPrimary,
     /// The canary lost its last available pod; requests go to the primary.
     CanaryUnavailable { canary: String },
+    /// Pods are kept until the mesh has followed a change of routes. Shown as the reason for waiting, never an event.
+    Settling { canary: String },
     /// The weights are not those of the status; they were put right.
     WeightsRepaired { canary: String, found: u32, weight: u32 },
     /// Requests were copied to the canary, or not, against the status; it was put right.
@@ -162,6 +164,7 @@ impl Message {
         use Message::*;
         match self {
             Suspended
+            | Settling { .. }
             | ProvidersAvailable
             | Initialized { .. }
             | NewRevision { .. }
@@ -211,6 +214,7 @@ impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use Message::*;
         match self {
+            Settling { canary } => write!(f, "{canary} keeps its pods until the mesh has followed the new routes"),
             Suspended => write!(f, "skipping canary run as object is suspended"),
             Obstacle(text) | CheckFailed { text, .. } => write!(f, "{text}"),
             ProvidersAvailable => write!(f, "all the metrics providers are available!"),

@@ -43,6 +43,8 @@ pub struct Settings {
     pub provider: Capabilities,
     /// `--cluster-name`, shown in alerts.
     pub cluster_name: Option<String>,
+    /// How long the mesh may take to follow a change of routes (`--traffic-settle-time`).
+    pub traffic_settle_time: Duration,
 }
 
 /// What a traffic provider can do for one canary.
@@ -115,6 +117,8 @@ pub struct Plan {
     pub hooks: Vec<Hook>,
     /// What a missing answer of the monitoring means.
     pub outage: OutagePolicy,
+    /// How long the mesh may take to follow a change of routes; no pods are taken away before.
+    pub traffic_settle_time: Duration,
     /// Raw analysis figures for alerts.
     pub alert_facts: AlertFacts,
 }
@@ -146,6 +150,7 @@ impl Plan {
                 .map(|hook| Hook { name: hook.name.clone(), kind: hook.kind, mute_alert: hook.mute_alert })
                 .collect(),
             outage: settings.outage,
+            traffic_settle_time: settings.traffic_settle_time,
             alert_facts: alert_facts(canary, settings),
         })
     }

@@ -37,11 +37,21 @@ pub(crate) fn skip(context: Context, target: &TargetView) -> Decision {
     if context.canary_serves_all() && !context.primary_serves() && seen.traffic.is_some() {
         return if promoted { enter(context.step()) } else { promote(context, context.step()) };
     }
-    let to_primary = match context.route(Split::PRIMARY) {
-        Ok(effect) => effect,
+    match context.route(Split::PRIMARY) {
+        Ok(None) => {}
+        // The analysis was switched off in its middle: its weight is that of the state.
+        Ok(Some(effect)) => {
+            return context.step().effect(effect).write(state.phase, |next| {
+                next.canary_weight = 0;
+                next.iterations = 0;
+            });
+        }
         Err(decision) => return *decision,
-    };
-    let mut step = context.step().effect_if(to_primary);
+    }
+    if let Some(wait) = context.wait_until_settled() {
+        return wait;
+    }
+    let mut step = context.step();
     if !promoted {
         step = step
             .effect(Effect::Promote { revision: state.last_applied.clone(), configs: state.tracked_configs.clone() })
@@ -137,10 +147,7 @@ pub(crate) fn finalising(context: Context) -> Decision {
         }
         Readiness::Failed { reason } => return fail(context, reason),
     }
-    match context.route(Split::PRIMARY) {
-        Ok(effect) => finish(context, context.step().effect_if(effect), target, Outcome::Completed),
-        Err(decision) => *decision,
-    }
+    context.leave_canary().unwrap_or_else(|| finish(context, context.step(), target, Outcome::Completed))
 }
 
 fn both_sides<'a>(context: Context<'a>) -> Result<(&'a TargetView, &'a PrimaryView), Box<Decision>> {

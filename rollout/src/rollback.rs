@@ -7,7 +7,7 @@ use crate::effect::{Decision, Effect, Outcome, Question, Scale};
 use crate::message::{Message, Notice};
 use crate::promotion::call_post_rollout;
 use crate::repair::{restore_primary, without_target};
-use crate::snapshot::{Readiness, Split};
+use crate::snapshot::Readiness;
 use crate::step::Context;
 
 /// Why a run is rolled back.
@@ -38,11 +38,10 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     if context.canary_serves_all() && primary_failed {
         return context.hold_until_primary_serves();
     }
-    let to_primary = match context.route(Split::PRIMARY) {
-        Ok(effect) => effect,
-        Err(decision) => return *decision,
-    };
-    let mut step = context.step().effect_if(to_primary);
+    if let Some(decision) = context.leave_canary() {
+        return decision;
+    }
+    let mut step = context.step();
     if !target.scaled_to_zero {
         step = step.effect(Effect::ScaleTarget(Scale::Zero));
     }

@@ -184,6 +184,9 @@ pub struct Snapshot {
     /// Whether repairs have to rest: they are refused, or undone by another writer again and again. Everything else,
     /// above all what keeps users off dead pods, goes on.
     pub repairs_paused: bool,
+    /// Since when routes and the services behind them have been what they are, as far as this process knows: no earlier
+    /// than its start.
+    pub routed_since: Timestamp,
     /// The split in force, or the text that says why it cannot be read. `None` where the provider routes nothing.
     pub traffic: Option<Result<Split, String>>,
     /// Answers to questions asked under the present state.

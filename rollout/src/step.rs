@@ -122,6 +122,29 @@ impl<'a> Context<'a> {
         self.hold(HoldKind::CanaryNotReady, Message::Obstacle(text), self.plan.interval, None)
     }
 
+    /// The wait before pods that users were just routed away from may go: a mesh hears of new routes a while after they
+    /// are written, and of pods that are gone possibly sooner. `None` once it is over.
+    pub(crate) fn wait_until_settled(self) -> Option<Decision> {
+        let wait = SignedDuration::try_from(self.plan.traffic_settle_time).unwrap_or(SignedDuration::MAX);
+        let settled = self.seen.routed_since.checked_add(wait).unwrap_or(Timestamp::MAX);
+        if self.seen.now >= settled {
+            return None;
+        }
+        let message = Message::Settling { canary: self.plan.canary_id() };
+        let hold = Hold { kind: HoldKind::Settling, message, announce_after: Duration::MAX, alert: None };
+        Some(Decision { wake: Wake::At(settled), hold: Some(hold), ..self.idle() })
+    }
+
+    /// What has to be done before the canary's pods may go: users are routed away from them, and the mesh has followed.
+    /// `None` once both are done.
+    pub(crate) fn leave_canary(self) -> Option<Decision> {
+        match self.route(Split::PRIMARY) {
+            Ok(Some(effect)) => Some(self.step().effect(effect).done()),
+            Ok(None) => self.wait_until_settled(),
+            Err(decision) => Some(*decision),
+        }
+    }
+
     /// The earliest time worth waking up for. A deadline that has just passed may not show yet: Kubernetes writes times
     /// in whole seconds.
     fn soon(self) -> Timestamp {

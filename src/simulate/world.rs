@@ -462,7 +462,12 @@ fn inline_queries(setup: &Setup) -> BTreeMap<String, String> {
         // Both were found when the canary was understood.
         let Ok(traffic) = traffic::for_subject(&seen) else { continue };
         let provider = traffic.capabilities(canary);
-        let settings = aviary_rollout::Settings { outage: setup.config.outage, provider, cluster_name: None };
+        let settings = aviary_rollout::Settings {
+            outage: setup.config.outage,
+            provider,
+            cluster_name: None,
+            traffic_settle_time: setup.config.traffic_settle_time,
+        };
         let Ok(plan) = Plan::new(canary, &settings) else { continue };
         for check in checks::prepare(&plan, &seen, traffic) {
             if let (aviary_rollout::CheckKind::Query, Ok(query)) = (check.kind, check.query) {

@@ -145,7 +145,12 @@ fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Under
     let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"));
     let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"));
     let plan = |provider| {
-        let settings = Settings { outage: settings.outage, provider, cluster_name: settings.cluster_name.clone() };
+        let settings = Settings {
+            outage: settings.outage,
+            provider,
+            cluster_name: settings.cluster_name.clone(),
+            traffic_settle_time: settings.traffic_settle_time,
+        };
         Plan::new(&canary, &settings).map_err(|error| error.to_string())
     };
     // What an unknown provider can do is no reason for further complaints.

@@ -32,7 +32,7 @@ use crate::messages::{
     Nudge, Observed, Record, Retire, SendEvent,
 };
 use crate::retry::Retry;
-use crate::snapshot::{Circumstances, look};
+use crate::snapshot::{Circumstances, Routing, look};
 use ask::Asking;
 use knowledge::Knowledge;
 use run::{Run, is_upkeep};
@@ -83,6 +83,7 @@ pub(crate) struct CanaryActor {
     run: Option<Run>,
     asking: Option<Asking>,
     upkeep: Upkeep,
+    routing: Option<Routing>,
     timer: Option<SpawnHandle>,
     next_wake: Option<Timestamp>,
     hold: Option<HoldEpisode>,
@@ -112,6 +113,7 @@ impl CanaryActor {
             run: None,
             asking: None,
             upkeep: Upkeep::default(),
+            routing: None,
             timer: None,
             next_wake: None,
             hold: None,
@@ -190,7 +192,10 @@ impl CanaryActor {
                     answers: &self.answers,
                     repairs_paused: self.upkeep.is_paused(now),
                 };
-                let seen = look(understood, &subject, &deps.cache, &around);
+                let mut seen = look(understood, &subject, &deps.cache, &around);
+                let routing = Routing::of(&seen, self.routing.as_ref());
+                seen.routed_since = routing.since();
+                self.routing = Some(routing);
                 let decision = decide(&understood.plan, state, &seen);
                 for violation in invariants::violations(state, &seen, &decision) {
                     deps.metrics.violations.with_label_values(&[violation.name()]).inc();

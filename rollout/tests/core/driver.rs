@@ -17,6 +17,9 @@ use crate::world::{Configs, Metrics, Rejected, Side, World, seconds};
 /// hook types, about a dozen.
 const MAX_DECISIONS_AT_ONCE: usize = 60;
 
+/// Seconds for which pods are kept after users were routed away from them.
+pub(crate) const SETTLE: i64 = 2;
+
 /// Something that happens to the world.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Event {
@@ -70,6 +73,7 @@ pub(crate) fn plan() -> Plan {
         }],
         hooks: Vec::new(),
         outage: OutagePolicy::Hold { limit: Duration::from_secs(60) },
+        traffic_settle_time: Duration::from_secs(SETTLE.unsigned_abs()),
         alert_facts: AlertFacts { fields: Vec::new() },
     }
 }
@@ -304,14 +308,19 @@ impl Run {
                 if let Some(routes) = &mut self.world.routes {
                     *routes = Split::to_canary(weight);
                 }
+                self.world.routed_since = self.world.now;
             }
             Event::ForeignMirroring(mirrored) => {
                 if let Some(routes) = &mut self.world.routes {
                     routes.mirrored = mirrored;
                 }
+                self.world.routed_since = self.world.now;
             }
             Event::DeletePrimary => self.world.primary = None,
-            Event::DeleteRoutes => self.world.routes = None,
+            Event::DeleteRoutes => {
+                self.world.routes = None;
+                self.world.routed_since = self.world.now;
+            }
             Event::DeleteTarget => self.world.target = None,
             Event::DeleteCanary => {
                 self.world.deleting = true;
@@ -331,6 +340,7 @@ impl Run {
         self.answers = Answers::default();
         self.state = State::from_status(&self.world.status);
         self.hold = None;
+        self.world.routed_since = self.world.now;
     }
 
     fn execute(&mut self, decision: Decision) {

@@ -2,10 +2,11 @@
 
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Effect, Scale, Wake, decide};
+use aviary_rollout::{Effect, Scale, Split, Wake, decide};
 
-use crate::driver::Run;
+use crate::driver::{Run, SETTLE};
 use crate::scenarios;
+use crate::world::seconds;
 
 fn settled(scenario: fn() -> Run) -> Run {
     let mut run = scenario();
@@ -67,7 +68,7 @@ fn a_release_in_five_steps() {
     assert_eq!(phases, expected);
 }
 
-/// What waits, and what does not: five intervals of 10 s, and twice 5 s until pods are ready.
+/// What waits, and what does not: five intervals of 10 s, twice 5 s until pods are ready, and the settle time.
 #[test]
 fn only_checks_wait_an_interval() {
     let run = settled(scenarios::weighted);
@@ -77,7 +78,20 @@ fn only_checks_wait_an_interval() {
     assert_eq!(run.seconds_to("Advance podinfo.default canary weight 50"), 46);
     assert_eq!(run.seconds_to("Copying"), 56);
     assert_eq!(run.seconds_to("Routing all"), 61);
-    assert_eq!(run.seconds_to("Promotion completed"), 61);
+    assert_eq!(run.seconds_to("Promotion completed"), 61 + SETTLE);
+}
+
+/// While the mesh follows, `describe` says what is waited for; no event does.
+#[test]
+fn pods_are_kept_until_the_mesh_has_followed() {
+    let mut run = scenarios::threshold();
+    let settled = settled(scenarios::threshold);
+    let told = settled.times[settled.times.len() - 1];
+    run.run_until(told - seconds(1));
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+    assert_eq!(run.world.target.as_ref().unwrap().replicas, 1);
+    assert_eq!(run.held().unwrap(), "podinfo.default keeps its pods until the mesh has followed the new routes");
+    assert!(!settled.events.iter().any(|event| event.contains("keeps its pods")));
 }
 
 #[test]
@@ -163,8 +177,8 @@ fn rollback_on_the_threshold() {
     ];
     assert_eq!(run.events, expected);
     assert_eq!(run.alerts.last().unwrap(), "Failed checks threshold reached 3");
-    // At once with the last failure, not an interval later.
-    assert_eq!(run.seconds_to("Rolling back"), 36);
+    // Users leave at once with the last failure, not an interval later; it is told when the pods may go.
+    assert_eq!(run.seconds_to("Rolling back"), 36 + SETTLE);
 }
 
 #[test]
@@ -243,14 +257,14 @@ fn metrics_outage_beyond_its_limit_counts_every_round() {
     ];
     assert_eq!(tail, expected);
     assert_eq!(run.seconds_to(failed), 16 + 60);
-    assert_eq!(run.seconds_to("Rolling back"), 16 + 60 + 20);
+    assert_eq!(run.seconds_to("Rolling back"), 16 + 60 + 20 + SETTLE);
 }
 
 #[test]
 fn metrics_errors_fail_is_flaggers_way() {
     let run = settled(scenarios::outage_as_failure);
     assert_eq!(run.events[3], "Prometheus query failed: connection refused");
-    assert_eq!(run.seconds_to("Rolling back"), 36);
+    assert_eq!(run.seconds_to("Rolling back"), 36 + SETTLE);
 }
 
 /// The second outage starts its own clock, however long the gate kept the first one's recovery from being written.
@@ -311,7 +325,7 @@ fn a_rollback_hook_ends_the_run() {
         "Canary failed! Scaling down podinfo.default",
     ];
     assert_eq!(tail, expected);
-    assert_eq!(run.seconds_to("Rolling back"), 36);
+    assert_eq!(run.seconds_to("Rolling back"), 36 + SETTLE);
 }
 
 #[test]

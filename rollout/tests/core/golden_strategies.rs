@@ -4,7 +4,7 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{Effect, Plan, Scale, Split};
 
-use crate::driver::{Event, Run};
+use crate::driver::{Event, Run, SETTLE};
 use crate::scenarios;
 use crate::world::{Side, World, seconds};
 
@@ -57,7 +57,7 @@ fn an_ab_test() {
     assert_eq!(run.seconds_to("Advance podinfo.default canary iteration 1/3"), 6);
     assert_eq!(run.seconds_to("Advance podinfo.default canary iteration 3/3"), 26);
     assert_eq!(run.seconds_to("Copying"), 36);
-    assert_eq!(run.seconds_to("Promotion completed"), 41);
+    assert_eq!(run.seconds_to("Promotion completed"), 41 + SETTLE);
 }
 
 #[test]

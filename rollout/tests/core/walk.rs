@@ -3,8 +3,8 @@
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    Answer, Answers, HookAnswer, Pending, Plan, PrimaryView, Readiness, RoundAnswer, SampleError, Snapshot, Split,
-    State, TargetView, decide, invariants,
+    Answer, Answers, Effect, HookAnswer, Pending, Plan, PrimaryView, Readiness, RoundAnswer, SampleError, Scale,
+    Snapshot, Split, State, TargetView, decide, invariants,
 };
 use jiff::Timestamp;
 
@@ -121,6 +121,7 @@ fn walk(phases: &[Phase]) {
         primary: None,
         pending: Pending::default(),
         repairs_paused: false,
+        routed_since: now,
         traffic: None,
         answers: Answers::default(),
     };
@@ -137,10 +138,13 @@ fn walk(phases: &[Phase]) {
                     {
                         seen.answers.clone_from(answers);
                         seen.pending.routes = routes;
-                        for plan in &plans {
+                        for (plan, settled) in plans.iter().flat_map(|plan| [(plan, true), (plan, false)]) {
+                            seen.routed_since = if settled { now - seconds(10) } else { now };
                             let decision = decide(plan, &state, &seen);
                             let broken = invariants::violations(&state, &seen, &decision);
                             assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
+                            let takes_pods_away = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
+                            assert!(settled || !takes_pods_away, "{state:?}\n{seen:?}\n{decision:?}");
                         }
                     }
                 }

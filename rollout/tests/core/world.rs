@@ -83,6 +83,8 @@ pub(crate) struct World {
     pub(crate) routes: Option<Split>,
     pub(crate) routed: bool,
     pub(crate) pending: Pending,
+    /// When routes or services were last changed, or the process began.
+    pub(crate) routed_since: Timestamp,
     pub(crate) status: CanaryStatus,
     pub(crate) suspended: bool,
     pub(crate) deleting: bool,
@@ -128,6 +130,7 @@ impl World {
             routes: None,
             routed: true,
             pending: Pending { services: true, scaler: true, apex: true, routes: false },
+            routed_since: now,
             status: CanaryStatus::default(),
             suspended: false,
             deleting: false,
@@ -171,6 +174,7 @@ impl World {
             primary,
             pending: Pending { routes: self.routed && self.routes.is_none(), ..self.pending },
             repairs_paused: false,
+            routed_since: self.routed_since,
             traffic: self.routed.then_some(routes),
             answers: answers.clone(),
         }
@@ -188,6 +192,7 @@ impl World {
     }
 
     pub(crate) fn revert(&mut self, reverted: Reverted) {
+        self.routed_since = self.now;
         self.reverted.insert(match reverted {
             Reverted::Apex => "apex",
             Reverted::Routes => "routes",
@@ -251,10 +256,19 @@ impl World {
 
     pub(crate) fn apply(&mut self, component: Component) -> Result<(), Rejected> {
         match component {
-            Component::Services => self.pending.services = false,
+            Component::Services => {
+                self.pending.services = false;
+                self.routed_since = self.now;
+            }
             Component::Scaler => self.pending.scaler = false,
-            Component::Apex => self.pending.apex = false,
-            Component::Routes(split) => self.routes = Some(split),
+            Component::Apex => {
+                self.pending.apex = false;
+                self.routed_since = self.now;
+            }
+            Component::Routes(split) => {
+                self.routes = Some(split);
+                self.routed_since = self.now;
+            }
             Component::Primary => {
                 let target = self.target.as_ref().ok_or(Rejected)?;
                 let (revision, configs) = (target.revision.clone(), target.configs.clone());
@@ -290,6 +304,7 @@ impl World {
     pub(crate) fn set_traffic(&mut self, split: Split) -> Result<(), Rejected> {
         let routes = self.routes.as_mut().ok_or(Rejected)?;
         *routes = split;
+        self.routed_since = self.now;
         Ok(())
     }
 
