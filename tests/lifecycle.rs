@@ -97,6 +97,9 @@ impl World {
     }
 }
 
+/// For so long the pods that users were led away from are kept, before a run ends.
+const SETTLE: SignedDuration = SignedDuration::from_secs(3);
+
 fn assert_at_once(from: Timestamp, to: Timestamp, what: &str) {
     let took = to.duration_since(from);
     assert!(took <= AT_ONCE, "{what} took {took:#}");

@@ -107,10 +107,10 @@ fn values_follow_a_good_release() {
             ))
         };
         assert_eq!(analysed("request-success-rate"), Some(100.0));
-        // Pods of the embedded cluster take 60 ms at the 99th percentile, which few requests show as at most 100 ms, the
-        // bound of the bucket. Flagger's gauge is in seconds.
+        // Pods of the embedded cluster take 60 ms at the 99th percentile; few requests show that as anything from a little less
+        // than 50 ms to 100 ms, the bounds of the bucket. Flagger's gauge is in seconds.
         let duration = analysed("request-duration").expect("measured");
-        assert!((0.05..=0.1).contains(&duration), "{duration} s");
+        assert!((0.045..=0.1).contains(&duration), "{duration} s");
         let rounds = world.metric("flagger_canary_duration_seconds_count{name=\"podinfo\",namespace=\"test\"}");
         assert_eq!(rounds, Some(1.0), "one round took the weight from 10 to 20");
 

@@ -54,9 +54,9 @@ pub struct ControllerConfig {
 /// Monitoring outages are waited out this long by default.
 pub(crate) const DEFAULT_OUTAGE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Istio pushes routes some 100 ms after a change, under a storm of changes once in a few seconds. Two seconds cost a
+/// Istio pushes routes some 100 ms after a change, in a large mesh a second or two. Three seconds cost a
 /// release nothing: all it waits with are pods that nobody needs.
-pub(crate) const DEFAULT_TRAFFIC_SETTLE_TIME: Duration = Duration::from_secs(2);
+pub(crate) const DEFAULT_TRAFFIC_SETTLE_TIME: Duration = Duration::from_secs(3);
 
 impl Default for ControllerConfig {
     fn default() -> Self {

@@ -78,7 +78,7 @@ pub struct RunArgs {
         default_missing_value = "true", value_parser = go_bool, action = ArgAction::Set, help_heading = RELEASES)]
     pub enable_config_tracking: bool,
     /// How long the mesh may take to follow a change of routes: pods that users were routed away from are kept this long.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = go_duration, help_heading = RELEASES)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = go_duration, help_heading = RELEASES)]
     pub traffic_settle_time: Duration,
     /// Prefix of the annotations of NGINX ingresses. Not served yet.
     #[arg(long, value_name = "PREFIX", default_value = INGRESS_PREFIX, help_heading = RELEASES)]

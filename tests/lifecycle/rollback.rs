@@ -8,7 +8,7 @@ use aviary_sim::traffic::Behaviour;
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{assert_after, assert_at_once};
+use super::{SETTLE, assert_after, assert_at_once};
 use crate::support::{World, in_virtual_time};
 
 #[test]
@@ -53,8 +53,8 @@ fn too_many_failed_checks_roll_back() {
             *alerts.lock().unwrap(),
             ["New revision detected, progressing canary analysis.", "Failed checks threshold reached 3"]
         );
-        let thirty = SignedDuration::from_secs(30);
-        assert_after(journal.time_of("Progressing", 10), journal.time_of("Failed", 0), thirty, "three rounds");
+        let rounds = SignedDuration::from_secs(30) + SETTLE;
+        assert_after(journal.time_of("Progressing", 10), journal.time_of("Failed", 0), rounds, "three rounds");
         let status = world.status("podinfo");
         assert_eq!((&status["canaryWeight"], &status["failedChecks"]), (&json!(0), &json!(0)));
         assert_eq!((world.replicas_of("podinfo"), world.replicas_of("podinfo-primary")), (0, 2));
@@ -77,8 +77,12 @@ fn a_lowered_threshold_rolls_back_at_once() {
         world.pass(Duration::from_secs(3)).await;
         let edited = world.now();
         world.patch_canary("podinfo", json!({"analysis": {"threshold": 2}})).await;
+        let to_canary =
+            || world.get(&kinds::VIRTUAL_SERVICE, "podinfo").unwrap()["spec"]["http"][0]["route"][1].clone();
+        world.wait_until("users are led away", || to_canary()["weight"] == 0).await;
+        assert_at_once(edited, world.now(), "the way back of the users");
         world.wait_for_phase("podinfo", "Failed").await;
-        assert_at_once(edited, world.now(), "the rollback");
+        assert_after(edited, world.now(), SETTLE, "the rollback");
     });
 }
 

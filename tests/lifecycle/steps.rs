@@ -6,7 +6,7 @@ use aviary_sim::store::kinds;
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::{assert_after, assert_at_once};
+use super::{SETTLE, assert_after, assert_at_once};
 use crate::support::{World, in_virtual_time};
 
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
@@ -69,7 +69,7 @@ fn only_check_rounds_wait_for_an_interval() {
         }
         let (last, promoted) = (journal.time_of("Progressing", 50), journal.time_of("Promoting", 50));
         assert_after(last, promoted, INTERVAL, "the promotion");
-        assert_at_once(journal.time_of("Finalising", 0), journal.time_of("Succeeded", 0), "the end");
+        assert_after(journal.time_of("Finalising", 0), journal.time_of("Succeeded", 0), SETTLE, "the end");
         let rolled_out = journal.time_of("Finalising", 0).duration_since(promoted);
         assert!(rolled_out < INTERVAL, "two pods, one after the other, take six seconds: {rolled_out:#}");
         assert_eq!(journal.steps().len(), 9, "{:#?}", journal.entries());
