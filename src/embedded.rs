@@ -7,10 +7,23 @@ use aviary_actors::transport::{HttpResponse, NoAnswer, Transport};
 use aviary_actors::{Clock, Controller, ControllerConfig, Metrics};
 use aviary_providers::HttpRequest;
 use aviary_sim::cluster::{Cluster, ClusterOptions};
+use aviary_sim::controllers::ControllerOptions;
 use aviary_sim::prometheus::Prometheus;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::api::{DynamicObject, PostParams};
+
+/// Requests per second for which a pod uses all the CPU it asks for. With it one pod that has all of a simulation's users (100
+/// requests per second) is half busy, below what autoscalers aim at, and ten times the users are too much for two pods.
+pub const REQUESTS_PER_POD: f64 = 200.0;
+
+/// Options of the controllers: autoscalers follow load, so that a pod is busy with this many requests per second; with 0 they only
+/// keep their bounds.
+pub fn controller_options(requests_per_pod: f64) -> ControllerOptions {
+    let options = ControllerOptions::default();
+    options.utilisation.set_requests_per_pod(requests_per_pod);
+    options
+}
 
 /// Options of an embedded cluster on which Aviary's resource types are installed.
 pub fn cluster_options(seed: u64) -> ClusterOptions {

@@ -2,6 +2,7 @@
 
 mod addons;
 pub mod follow;
+mod identity;
 mod kubeconfig;
 pub mod load_tester;
 mod manifests;
@@ -55,11 +56,13 @@ async fn serve(args: &SandboxArgs, started: Instant, out: &mut dyn Write) -> any
     let file = KubeconfigFile::claim(&args.kubeconfig)?;
 
     let cluster = start(args);
-    addons::install(&cluster, &args.namespace).await?;
+    let instance = identity::instance();
+    addons::install(&cluster, &args.namespace, &instance).await?;
     manifests::apply(&cluster.client(AGENT), &args.filename).await?;
     tokio::spawn(aviary_sim::http::serve(cluster.prometheus().clone(), prometheus));
     let served = cluster.clone();
     tokio::spawn(async move { served.serve(api).await });
+    identity::check(&addresses.server, &instance).await?;
 
     // Last: whoever waits for the file finds a cluster that answers. It is removed when it is dropped.
     let file = file.write(&kubeconfig::content(&addresses.server, args.speed))?;
@@ -74,6 +77,7 @@ fn start(args: &SandboxArgs) -> Cluster {
         base_time: Clock::system().now(),
         speed: args.speed,
         traffic: TrafficOptions { default_load: args.load, ..TrafficOptions::default() },
+        controllers: Some(embedded::controller_options(args.requests_per_pod)),
         ..embedded::cluster_options(args.seed)
     });
     for (image, behaviour) in behaviours(args) {

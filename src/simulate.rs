@@ -3,10 +3,12 @@
 mod audience;
 mod complete;
 pub(crate) mod files;
+mod kinds;
 pub(crate) mod load_tester;
 pub(crate) mod manifests;
 mod network;
 mod objects;
+mod references;
 mod releases;
 mod report;
 mod scenario;
@@ -19,8 +21,10 @@ mod timeline;
 mod world;
 mod yaml;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use aviary_actors::ControllerConfig;
@@ -33,6 +37,7 @@ use manifests::Manifests;
 use releases::Releases;
 pub use report::{CanaryReport, Report, Verdict};
 use scenario::Scenario;
+use subject::Subject;
 pub use scenario::json_schema;
 
 /// Plays a simulation, writes its report to `out` and notes and problems to `messages`. Returns the report.
@@ -66,16 +71,22 @@ type Refused<T> = Result<T, Vec<String>>;
 
 fn simulate(args: &SimulateArgs, notes: &mut Vec<String>) -> anyhow::Result<Refused<Report>> {
     let config = controller_config(args)?;
-    let (setup, mut manifests) = match prepare(args, config) {
-        Ok(prepared) => prepared,
-        Err(problems) => return Ok(Err(problems)),
-    };
+    let (mut manifests, prepared) = prepare(args, config);
     // Everything runs on this thread: a paused clock moves on when the thread has nothing left to do.
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build().context("start the runtime")?;
     // Actors that are dropped with the local set serve what is left in their mailboxes, which needs the runtime.
     let _entered = runtime.enter();
-    let played = tokio::task::LocalSet::new().block_on(&runtime, world::play(&setup, &mut manifests))?;
+    let local = tokio::task::LocalSet::new();
+    let setup = match prepared {
+        Ok(setup) => setup,
+        Err(problems) => {
+            let refusals = local.block_on(&runtime, world::refusals(&mut manifests));
+            notes.append(&mut manifests.notes);
+            return Ok(Err(without_repetitions(problems, refusals)));
+        }
+    };
+    let played = local.block_on(&runtime, world::play(&setup, &mut manifests))?;
     notes.append(&mut manifests.notes);
     let outcome = match played {
         Ok(outcome) => outcome,
@@ -85,6 +96,8 @@ fn simulate(args: &SimulateArgs, notes: &mut Vec<String>) -> anyhow::Result<Refu
     if !outcome.violations.is_empty() {
         notes.push(format!("the operator broke its own rules, please report this: {}", outcome.violations.join(", ")));
     }
+    let ended = outcome.time.seconds(outcome.ended, outcome.started).max(0.0);
+    notes.extend(references::missed(&setup.scenario, Duration::from_secs_f64(ended)));
     let mut report = Report::of(&outcome, &setup.subjects, &setup.releases, setup.seed);
     report.description.clone_from(&setup.scenario.description);
     if !outcome.is_complete && report.verdict == Verdict::Promoted {
@@ -107,50 +120,77 @@ fn controller_config(args: &SimulateArgs) -> anyhow::Result<ControllerConfig> {
     Ok(settings::controller_config(&run))
 }
 
+/// All problems, but only the first one with the same thing: what is no duration for the operator is none for the API
+/// server, either.
+fn without_repetitions(mut problems: Vec<String>, more: Vec<String>) -> Vec<String> {
+    let place = |problem: &str| problem.split_once(": ").map(|(place, _)| place.to_owned());
+    let known: BTreeSet<Option<String>> = problems.iter().map(|problem| place(problem)).collect();
+    problems.extend(more.into_iter().filter(|problem| !known.contains(&place(problem))));
+    problems
+}
+
 /// Reads and checks everything, and makes up what is missing.
-fn prepare(args: &SimulateArgs, config: ControllerConfig) -> Refused<(world::Setup, Manifests)> {
+fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused<world::Setup>) {
     if let Some(provider) = &args.mesh_provider
         && let Err(error @ UnknownProvider::Unknown { .. }) = traffic::for_name(provider)
     {
-        return Err(vec![format!("--mesh-provider={provider}: {error}")]);
+        return (Manifests::default(), Err(vec![format!("--mesh-provider={provider}: {error}")]));
     }
-    let mut problems = Vec::new();
-    let mut keep = |found: Vec<String>| problems.extend(found);
     let scenario = match &args.scenario {
-        Some(path) => read_scenario(path).map_err(&mut keep).ok(),
-        None => Some(Scenario::default()),
+        Some(path) => read_scenario(path),
+        None => Ok(Scenario::default()),
     };
-    let texts = files::read(&args.filenames, args.recursive).map_err(&mut keep).ok();
-    let manifests = texts.and_then(|texts| manifests::read(&texts, &args.namespace).map_err(&mut keep).ok());
-    let subjects = manifests.as_ref().and_then(|manifests| {
-        subject::subjects(manifests, &config, args.mesh_provider.is_some()).map_err(&mut keep).ok()
-    });
-    let (Some(scenario), Some(mut manifests), Some(subjects)) = (scenario, manifests, subjects) else {
-        return Err(problems);
+    let (texts, mut problems) = files::read(&args.filenames, args.recursive);
+    let (mut manifests, unreadable) = manifests::read(&texts, &args.namespace);
+    problems.extend(unreadable);
+    let (subjects, refusals) = subject::subjects(&manifests, &config, args.mesh_provider.is_some());
+    problems.extend(refusals);
+    if subjects.is_empty() && problems.is_empty() {
+        problems.push("there is no Canary in the input".to_owned());
+    }
+    let scenario = match scenario {
+        Ok(scenario) if problems.is_empty() => scenario,
+        scenario => {
+            problems.extend(scenario.err().into_iter().flatten());
+            return (manifests, Err(problems));
+        }
     };
     complete::complete(&mut manifests, &subjects, &scenario);
-    if let Err(found) = objects::simulate_templates(&mut manifests, &subjects, &scenario) {
-        problems.extend(found);
-    }
+    let setup = plan(args, config, &mut manifests, subjects, scenario);
+    (manifests, setup)
+}
+
+/// What happens when, by the scenario.
+fn plan(
+    args: &SimulateArgs,
+    config: ControllerConfig,
+    manifests: &mut Manifests,
+    subjects: Vec<Subject>,
+    scenario: Scenario,
+) -> Refused<world::Setup> {
+    let mut problems = objects::simulate_templates(manifests, &subjects, &scenario).err().unwrap_or_default();
     let file = args.scenario.as_deref().unwrap_or_default();
-    match Releases::plan(&scenario, &subjects, &manifests) {
-        Ok(releases) if problems.is_empty() => {
-            let dangling = schedule::dangling(&scenario, &subjects, &releases);
-            if !dangling.is_empty() {
-                return Err(in_file(file, &dangling));
-            }
-            manifests.notes.extend(releases.notes.iter().cloned());
-            let seed = args.seed.or(scenario.seed).unwrap_or(SEED);
-            let time_limit = args.time_limit.unwrap_or_else(|| scenario.time_limit());
-            let scenario = Arc::new(scenario);
-            Ok((world::Setup { config, subjects, scenario, releases, seed, time_limit }, manifests))
+    let time_limit = args.time_limit.unwrap_or_else(|| scenario.time_limit());
+    let releases = match Releases::plan(&scenario, &subjects, manifests) {
+        Ok(releases) => {
+            let mut found = references::dangling(&scenario, &subjects, &releases, manifests);
+            found.extend(references::too_late(&scenario, time_limit));
+            problems.extend(in_file(file, &found));
+            releases
         }
-        Ok(_) => Err(problems),
         Err(found) => {
             problems.extend(in_file(file, &found));
-            Err(problems)
+            return Err(problems);
         }
+    };
+    if !problems.is_empty() {
+        return Err(problems);
     }
+    manifests.notes.extend(releases.notes.iter().cloned());
+    let seed = args.seed.or(scenario.seed).unwrap_or(SEED);
+    let scenario = Arc::new(scenario);
+    let scenario_file = file.to_owned();
+    Ok(world::Setup { config, subjects, scenario, scenario_file, releases, seed, time_limit })
 }
 
 /// Any will do; a fixed one makes two runs equal.

@@ -52,7 +52,7 @@ pub struct SandboxArgs {
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub address: IpAddr,
     /// How many times faster than real time the cluster's clock runs.
-    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed)]
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = speed, allow_negative_numbers = true)]
     pub speed: f64,
     /// Namespaces to create, separated by commas.
     #[arg(long, short, value_name = "NAMES", value_delimiter = ',')]
@@ -61,8 +61,13 @@ pub struct SandboxArgs {
     #[arg(long, short, value_name = "PATH")]
     pub filename: Vec<PathBuf>,
     /// Requests of users per second to every service that a Canary or a VirtualService names.
-    #[arg(long, value_name = "NUMBER", default_value = "20", value_parser = load)]
+    #[arg(long, value_name = "NUMBER", default_value = "20", value_parser = load, allow_negative_numbers = true)]
     pub load: f64,
+    /// Requests per second for which a pod uses all the CPU that it asks for; autoscalers follow it. 0: they only keep their
+    /// bounds.
+    #[arg(long, value_name = "NUMBER", default_value_t = crate::embedded::REQUESTS_PER_POD, value_parser = load,
+        allow_negative_numbers = true)]
+    pub requests_per_pod: f64,
     /// Part of the requests, 0 to 1, that pods fail whose image's name contains IMAGE.
     #[arg(long, value_name = "IMAGE=RATIO", value_parser = error_rate)]
     pub error_rate: Vec<(String, f64)>,
@@ -89,6 +94,9 @@ pub enum SandboxOutput {
     Json,
 }
 
+/// More users than any one service has.
+const MOST_REQUESTS: f64 = 1e7;
+
 /// Speeds that are served. Slower than a hundredth one waits in vain; faster than a thousand an analysis interval of 10 s is
 /// shorter than the few requests of a check take.
 const SPEEDS: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
@@ -103,8 +111,8 @@ fn speed(text: &str) -> Result<f64, String> {
 fn load(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
-        .filter(|load: &f64| load.is_finite() && *load >= 0.0)
-        .ok_or_else(|| "expected a number of requests per second, 0 or more".to_owned())
+        .filter(|load: &f64| (0.0..=MOST_REQUESTS).contains(load))
+        .ok_or_else(|| format!("expected a number of requests per second, 0 or more, and at most {MOST_REQUESTS}"))
 }
 
 fn error_rate(text: &str) -> Result<(String, f64), String> {

@@ -25,8 +25,8 @@ pub(super) const SEARCH_NAMESPACE: &str = "istio-system";
 /// Where the operator asks for the cluster's time.
 pub(super) const CLOCK_PATH: &str = "/api/v1/namespaces/kube-system/services/aviary-sandbox:80/proxy/clock";
 
-/// Installs everything.
-pub(super) async fn install(cluster: &Cluster, namespaces: &[String]) -> anyhow::Result<()> {
+/// Installs everything. `instance` is what tells this sandbox from all others.
+pub(super) async fn install(cluster: &Cluster, namespaces: &[String], instance: &str) -> anyhow::Result<()> {
     let client = cluster.client(AGENT);
     for name in std::iter::once(SEARCH_NAMESPACE).chain(namespaces.iter().map(String::as_str)) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -37,7 +37,7 @@ pub(super) async fn install(cluster: &Cluster, namespaces: &[String]) -> anyhow:
 
     let services = cluster.services();
     services.answer(SEARCH_NAMESPACE, "prometheus", prometheus(cluster.prometheus().clone()));
-    services.answer("kube-system", "aviary-sandbox", clock(*cluster.clock()));
+    services.answer("kube-system", "aviary-sandbox", clock(*cluster.clock(), instance));
     services.answer_everywhere("flagger-prometheus", prometheus(cluster.prometheus().clone()));
     let commands = Commands::new(cluster.traffic().clone(), *cluster.clock());
     services.answer_everywhere("flagger-loadtester", LoadTester::running(commands).backend());
@@ -69,11 +69,12 @@ fn prometheus(prometheus: Prometheus) -> Backend {
     })
 }
 
-/// `GET /clock`: the cluster's time and how fast it runs.
-fn clock(clock: Clock) -> Backend {
+/// `GET /clock`: the cluster's time, how fast it runs, and which sandbox it is.
+fn clock(clock: Clock, instance: &str) -> Backend {
+    let instance = instance.to_owned();
     Arc::new(move |request: Request<Bytes>| {
         let answer = match request.uri().path() {
-            "/clock" => answer(StatusCode::OK, &json!({"time": clock.now(), "speed": clock.speed()})),
+            "/clock" => answer(StatusCode::OK, &json!({"time": clock.now(), "speed": clock.speed(), "instance": instance})),
             path => answer(StatusCode::NOT_FOUND, &json!({"error": format!("there is no {path}")})),
         };
         std::future::ready(io::Result::Ok(answer)).boxed()

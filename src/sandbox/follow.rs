@@ -287,7 +287,7 @@ mod tests {
     async fn served(speed: f64) -> Sandbox {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cluster = aviary_sim::Cluster::new(aviary_sim::ClusterOptions { speed, ..Default::default() });
-        super::super::addons::install(&cluster, &[]).await.unwrap();
+        super::super::addons::install(&cluster, &[], "test").await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { cluster.serve(listener).await });

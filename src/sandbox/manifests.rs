@@ -17,9 +17,16 @@ pub(super) async fn apply(client: &Client, paths: &[PathBuf]) -> anyhow::Result<
         return Ok(());
     }
     let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let in_words = |problems: Vec<String>| anyhow::anyhow!("read the manifests (-f): {}", problems.join("\n"));
-    let texts = files::read(&paths, false).map_err(in_words)?;
-    let mut manifests = manifests::read(&texts, "default").map_err(in_words)?.objects;
+    let (texts, mut problems) = files::read(&paths, false);
+    let (manifests, unreadable) = manifests::read(&texts, "default");
+    problems.extend(unreadable);
+    if !problems.is_empty() {
+        anyhow::bail!("read the manifests (-f): {}", problems.join("\n"));
+    }
+    for note in &manifests.notes {
+        tracing::warn!("{note}");
+    }
+    let mut manifests = manifests.objects;
     // Stable: everything else stays in the order of the files.
     manifests.sort_by_key(|manifest| !manifest.is("", "Namespace"));
     for manifest in manifests {

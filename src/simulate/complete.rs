@@ -200,7 +200,8 @@ fn credentials(manifests: &mut Manifests) {
     }
 }
 
-fn namespaces(manifests: &mut Manifests) {
+/// Adds the namespaces of all objects.
+pub(crate) fn namespaces(manifests: &mut Manifests) {
     let named: BTreeSet<String> = manifests.objects.iter().map(|manifest| manifest.namespace().to_owned()).collect();
     for name in named.into_iter().filter(|name| !name.is_empty()) {
         if manifests.find("", "Namespace", "", &name).is_none() {

@@ -19,9 +19,8 @@ const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
 /// Reads files, the `.yaml`, `.yml` and `.json` files of directories (of those below as well, if `recursive`), and
 /// standard input for `-`.
 ///
-/// # Errors
-/// One line for each path that cannot be read.
-pub(crate) fn read(paths: &[String], recursive: bool) -> Result<Vec<Text>, Vec<String>> {
+/// The second list has one line for each path that cannot be read.
+pub(crate) fn read(paths: &[String], recursive: bool) -> (Vec<Text>, Vec<String>) {
     let mut texts = Vec::new();
     let mut problems = Vec::new();
     let mut standard_input = false;
@@ -47,14 +46,14 @@ pub(crate) fn read(paths: &[String], recursive: bool) -> Result<Vec<Text>, Vec<S
                 let hint = if recursive { "" } else { "; -R also reads the directories below" };
                 problems.push(format!("{path}: no .yaml, .yml or .json file in this directory{hint}"));
             }
-            Ok(files) => files.iter().for_each(|file| match fs::read_to_string(file) {
+            Ok(files) => files.iter().for_each(|file| match fs::read(file).map_err(|error| plain(&error)).and_then(decode) {
                 Ok(text) => texts.push(Text { name: file.display().to_string(), text }),
-                Err(error) => problems.push(format!("{}: {}", file.display(), plain(&error))),
+                Err(error) => problems.push(format!("{}: {error}", file.display())),
             }),
             Err(error) => problems.push(format!("{path}: {}", plain(&error))),
         }
     }
-    if problems.is_empty() { Ok(texts) } else { Err(problems) }
+    (texts, problems)
 }
 
 /// Reads one file, or standard input for `-`.
@@ -66,14 +65,34 @@ pub(crate) fn read_one(path: &str) -> Result<Text, String> {
         let text = read_standard_input().map_err(|error| format!("standard input: {error}"))?;
         return Ok(Text { name: "standard input".to_owned(), text });
     }
-    let text = fs::read_to_string(path).map_err(|error| format!("{path}: {}", plain(&error)))?;
+    let text = fs::read(path).map_err(|error| plain(&error)).and_then(decode);
+    let text = text.map_err(|error| format!("{path}: {error}"))?;
     Ok(Text { name: path.to_owned(), text })
 }
 
-fn read_standard_input() -> io::Result<String> {
-    let mut text = String::new();
-    io::stdin().lock().read_to_string(&mut text)?;
-    Ok(text)
+fn read_standard_input() -> Result<String, String> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes).map_err(|error| plain(&error))?;
+    decode(bytes)
+}
+
+/// UTF-8, or UTF-16 with a byte order mark: PowerShell writes that into files.
+fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    let units = |unit: fn([u8; 2]) -> u16| -> Vec<u16> {
+        bytes.chunks_exact(2).skip(1).filter_map(|pair| Some(unit(pair.try_into().ok()?))).collect()
+    };
+    let units = match bytes.as_slice() {
+        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
+        _ => {
+            return String::from_utf8(bytes).map_err(|error| {
+                let before = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+                format!("line {line} is not text in UTF-8")
+            });
+        }
+    };
+    String::from_utf16(&units).map_err(|_| "it begins as UTF-16 does, and is not".to_owned())
 }
 
 /// Without the number of the operating system's error.
@@ -124,13 +143,21 @@ mod tests {
         }
         let path = directory.path().display().to_string();
         let names = |recursive| -> Vec<String> {
-            read(std::slice::from_ref(&path), recursive).unwrap().into_iter().map(|file| file.text).collect()
+            read(std::slice::from_ref(&path), recursive).0.into_iter().map(|file| file.text).collect()
         };
         assert_eq!(names(false), ["a.yml", "b.yaml", "c.json"]);
         assert_eq!(names(true), ["a.yml", "b.yaml", "below/e.yaml", "c.json"]);
         // A file that is named is read, whatever its name ends with.
         let text = format!("{path}/d.txt");
-        assert_eq!(read(&[text], false).unwrap()[0].text, "d.txt");
+        assert_eq!(read(&[text], false).0[0].text, "d.txt");
+    }
+
+    #[test]
+    fn what_powershell_writes_is_text_too() {
+        let units = |text: &str, unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+        assert_eq!(decode(units("\u{feff}a: ü\r\n", u16::to_le_bytes)).unwrap(), "a: ü\r\n");
+        assert_eq!(decode(units("\u{feff}a: ü", u16::to_be_bytes)).unwrap(), "a: ü");
+        assert_eq!(decode(b"a: 1\nb: \xff\n".to_vec()).expect_err("no text"), "line 2 is not text in UTF-8");
     }
 
     #[test]
@@ -138,7 +165,7 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let empty = empty.path().display().to_string();
         let paths = ["nowhere.yaml".to_owned(), "https://example.com/a.yaml".to_owned(), empty.clone()];
-        let problems = read(&paths, false).expect_err("nothing to read");
+        let (_, problems) = read(&paths, false);
         assert_eq!(problems[0], "nowhere.yaml: no such file or directory");
         assert!(problems[1].starts_with("https://example.com/a.yaml: addresses are not read"), "{problems:?}");
         assert!(problems[2].starts_with(&format!("{empty}: no .yaml")), "{problems:?}");

@@ -1,5 +1,6 @@
 //! The objects of the input, and where each stands.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ pub(crate) struct Manifests {
     pub(crate) objects: Vec<Manifest>,
     /// What was left out, and why.
     pub(crate) notes: Vec<String>,
+    /// Positions of the objects of the files. One file may hold ten thousand.
+    by_key: HashMap<[String; 4], usize>,
 }
 
 /// Kinds that have no namespace.
@@ -96,33 +99,26 @@ impl Manifest {
     }
 }
 
-/// Reads the objects of files. An object that two files hold counts as the last one says, as if both were applied.
-///
-/// # Errors
-/// Everything that is not an object, with its line.
-pub(crate) fn read(texts: &[Text], namespace: &str) -> Result<Manifests, Vec<String>> {
+/// Reads the objects of files, and tells everything that is not an object, with its line. An object that two files hold counts
+/// as the last one says, as if both were applied.
+pub(crate) fn read(texts: &[Text], namespace: &str) -> (Manifests, Vec<String>) {
     let mut manifests = Manifests::default();
     let mut problems = Vec::new();
     for Text { name, text } in texts {
         let file: Rc<str> = name.as_str().into();
-        match yaml::parse(text) {
-            Ok(documents) => {
-                for document in documents {
-                    let source = Source { file: file.clone(), node: Rc::new(document) };
-                    manifests.add(source, namespace, &mut problems);
-                }
-            }
-            Err(error) => problems.push(at(&file, error.place, &error.message)),
+        let found = yaml::parse(text);
+        problems.extend(found.errors.iter().map(|error| at(&file, error.place, &error.message)));
+        manifests.notes.extend(found.duplicates.iter().map(|key| at(&file, key.place, &key.message)));
+        for document in found.documents {
+            let source = Source { file: file.clone(), node: Rc::new(document) };
+            manifests.add(source, namespace, &mut problems);
         }
     }
-    if problems.is_empty() { Ok(manifests) } else { Err(problems) }
+    (manifests, problems)
 }
 
-fn at(file: &str, place: Option<Place>, message: &str) -> String {
-    match place {
-        Some(place) => format!("{file}:{place}: {message}"),
-        None => format!("{file}: {message}"),
-    }
+fn at(file: &str, place: Place, message: &str) -> String {
+    format!("{file}:{place}: {message}")
 }
 
 impl Manifests {
@@ -135,7 +131,7 @@ impl Manifests {
                 self.pass_over(&file, node.place, "Kustomization");
                 return;
             }
-            problems.push(at(&file, Some(node.place), "not an object of Kubernetes: apiVersion or kind is missing"));
+            problems.push(at(&file, node.place, "not an object of Kubernetes: apiVersion or kind is missing"));
             return;
         };
         if api_version.starts_with("kustomize.config.k8s.io/")
@@ -152,7 +148,7 @@ impl Manifests {
         }
         if node.get("metadata").and_then(|metadata| metadata.text("name")).is_none_or(str::is_empty) {
             let place = node.place_of("metadata.name");
-            problems.push(at(&file, Some(place), &format!("{kind}: metadata.name is missing or no text")));
+            problems.push(at(&file, place, &format!("{kind}: metadata.name is missing or no text")));
             return;
         }
         let mut object = node.to_value();
@@ -165,14 +161,14 @@ impl Manifests {
 
     fn pass_over(&mut self, file: &str, place: Place, kind: &str) {
         let note = format!("{kind} is ignored; to use it: kubectl kustomize DIR | aviary simulate -f -");
-        self.notes.push(at(file, Some(place), &note));
+        self.notes.push(at(file, place, &note));
     }
 
     fn insert(&mut self, manifest: Manifest) {
-        let key = |manifest: &Manifest| {
-            [manifest.group(), manifest.kind(), manifest.namespace(), manifest.name()].map(str::to_owned)
-        };
-        let Some(earlier) = self.objects.iter_mut().find(|earlier| key(earlier) == key(&manifest)) else {
+        let key = [manifest.group(), manifest.kind(), manifest.namespace(), manifest.name()].map(str::to_owned);
+        let next = self.objects.len();
+        let position = *self.by_key.entry(key).or_insert(next);
+        let Some(earlier) = self.objects.get_mut(position) else {
             self.objects.push(manifest);
             return;
         };
@@ -206,7 +202,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Manifests, Vec<String>> {
-        read(&[Text { name: "a.yaml".to_owned(), text: text.to_owned() }], "shop")
+        let (manifests, problems) = read(&[Text { name: "a.yaml".to_owned(), text: text.to_owned() }], "shop");
+        if problems.is_empty() { Ok(manifests) } else { Err(problems) }
     }
 
     const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata:\n  name: s\n";

@@ -1,51 +1,17 @@
 //! Brings the objects of the input into the cluster, as kubectl would.
 
 use aviary_providers::metrics;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
 use super::manifests::{Manifest, Manifests};
+use super::kinds::{Kind, Kinds, Unserved};
 use super::network;
-use super::scenario::{Action, ActionKind, Scenario, nearest};
+use super::scenario::{Action, ActionKind, Scenario};
 use super::subject::Subject;
 use crate::embedded;
-
-/// Kinds of Kubernetes' own groups that exist and that change nothing about a release here.
-const PASSED_OVER: [&str; 9] = [
-    "PersistentVolumeClaim",
-    "PersistentVolume",
-    "ResourceQuota",
-    "LimitRange",
-    "ReplicationController",
-    "PodTemplate",
-    "ControllerRevision",
-    "ComponentStatus",
-    "Binding",
-];
-
-/// Kinds that one writes, with the version in use. Those that are no kind of the cluster are passed over aloud.
-pub(crate) const KINDS: [(&str, &str); 18] = [
-    ("v1", "Namespace"),
-    ("v1", "Pod"),
-    ("v1", "Service"),
-    ("v1", "ConfigMap"),
-    ("v1", "Secret"),
-    ("v1", "ServiceAccount"),
-    ("v1", "Endpoints"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "DaemonSet"),
-    ("apps/v1", "StatefulSet"),
-    ("apps/v1", "ReplicaSet"),
-    ("autoscaling/v2", "HorizontalPodAutoscaler"),
-    ("flagger.app/v1beta1", "Canary"),
-    ("flagger.app/v1beta1", "MetricTemplate"),
-    ("flagger.app/v1beta1", "AlertProvider"),
-    ("networking.istio.io/v1beta1", "VirtualService"),
-    ("networking.istio.io/v1beta1", "DestinationRule"),
-    ("networking.istio.io/v1beta1", "Gateway"),
-];
 
 /// Puts the scenario's values in the place of templates' backends.
 ///
@@ -85,130 +51,170 @@ pub(crate) fn simulate_templates(
 /// # Errors
 /// Every object that the API server refuses, with every reason.
 pub(crate) async fn create(client: &Client, manifests: &mut Manifests) -> Result<(), Vec<String>> {
-    let order = |manifest: &Manifest| match manifest.kind() {
+    let order = |manifest: &&Manifest| match manifest.kind() {
         "CustomResourceDefinition" => 0,
         "Namespace" => 1,
         "Canary" => 3,
         _ => 2,
     };
-    manifests.objects.sort_by_key(order);
-    let mut problems = Vec::new();
-    let mut notes = Vec::new();
-    for manifest in &manifests.objects {
-        match create_one(client, manifest, manifests).await {
-            Ok(()) => {}
-            // Every cluster has some.
-            Err(Error::Api(status)) if status.code == 409 && manifest.kind() == "Namespace" => {}
-            Err(Error::Api(status)) => match refused(manifest, &status) {
-                Verdict::PassOver(note) => notes.push(manifest.message("", &note)),
-                Verdict::Refuse(refusals) => problems.extend(refusals),
-            },
-            Err(error) => problems.push(manifest.message("", &error.to_string())),
-        }
+    let mut objects: Vec<&Manifest> = manifests.objects.iter().collect();
+    objects.sort_by_key(order);
+    let definitions = objects.iter().take_while(|manifest| order(manifest) == 0).count();
+    let mut outcome = Creation { client, notes: Vec::new(), problems: Vec::new() };
+    // What they define is known afterwards only.
+    for objects in [objects.get(..definitions), objects.get(definitions..)].into_iter().flatten() {
+        outcome.create(objects).await;
     }
+    let Creation { notes, problems, .. } = outcome;
     manifests.notes.extend(notes);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-async fn create_one(client: &Client, manifest: &Manifest, manifests: &Manifests) -> kube::Result<()> {
-    let (group, kind) = (manifest.group(), manifest.kind());
-    let version = manifest.api_version().rsplit('/').next().unwrap_or_default();
-    let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    let definitions = manifests.of("apiextensions.k8s.io", "CustomResourceDefinition");
-    let names = definitions
-        .map(|definition| &definition.object["spec"])
-        .find(|spec| spec["group"] == group && spec["names"]["kind"] == kind);
-    let mut namespace = Some(manifest.namespace()).filter(|namespace| !namespace.is_empty());
-    if let Some(spec) = names {
-        if let Some(plural) = spec["names"]["plural"].as_str() {
-            plural.clone_into(&mut resource.plural);
-        }
-        if spec["scope"] == "Cluster" {
-            namespace = None;
+struct Creation<'c> {
+    client: &'c Client,
+    notes: Vec<String>,
+    problems: Vec<String>,
+}
+
+impl Creation<'_> {
+    async fn create(&mut self, objects: &[&Manifest]) {
+        let kinds = match Kinds::of(self.client).await {
+            Ok(kinds) => kinds,
+            Err(error) => return self.problems.push(format!("ask which kinds there are: {error}")),
+        };
+        for manifest in objects {
+            let kind = match kinds.find(manifest.api_version(), manifest.kind()) {
+                Ok(kind) => kind,
+                Err(Unserved::PassedOver) => {
+                    let note = format!("ignored: the simulated cluster has no kind {}", manifest.kind());
+                    self.notes.push(manifest.message("", &note));
+                    continue;
+                }
+                Err(Unserved::Refused(message)) => {
+                    let field = if message.starts_with("apiVersion") { "apiVersion" } else { "kind" };
+                    self.problems.push(manifest.message(field, &message));
+                    continue;
+                }
+            };
+            match create_one(self.client, manifest, kind).await {
+                Ok(()) => {}
+                // Every cluster has some.
+                Err(Error::Api(status)) if status.code == 409 && manifest.kind() == "Namespace" => {}
+                Err(Error::Api(status)) if status.code == 409 => {
+                    self.notes.push(manifest.message("", "it exists already, and is left as it is"));
+                }
+                Err(Error::Api(status)) => self.problems.extend(refusals(manifest, &status)),
+                Err(error) => self.problems.push(manifest.message("", &error.to_string())),
+            }
         }
     }
+}
+
+async fn create_one(client: &Client, manifest: &Manifest, kind: &Kind) -> kube::Result<()> {
     let mut object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(Error::SerdeError)?;
-    object.metadata.namespace = namespace.map(str::to_owned);
     // What a server wrote once is not the user's.
     object.metadata.resource_version = None;
     object.metadata.uid = None;
-    let api: Api<DynamicObject> = match namespace {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
-        None => Api::all_with(client.clone(), &resource),
+    let api: Api<DynamicObject> = if kind.is_namespaced {
+        Api::namespaced_with(client.clone(), manifest.namespace(), &kind.resource)
+    } else {
+        object.metadata.namespace = None;
+        Api::all_with(client.clone(), &kind.resource)
     };
     embedded::create_strictly(client, &api, &object).await
 }
 
-enum Verdict {
-    PassOver(String),
-    Refuse(Vec<String>),
+/// What the API server said, field by field.
+fn refusals(manifest: &Manifest, status: &Status) -> Vec<String> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let mut refusals: Vec<String> = causes
+        .filter(|cause| !cause.message.contains(NOT_CHECKED))
+        .map(|cause| match alternatives(manifest, &cause.message) {
+            Some((path, message)) => manifest.message(&path, &format!("{path}: {message}")),
+            None => manifest.message(&cause.field, &format!("{}: {}", cause.field, cause.message)),
+        })
+        .collect();
+    if refusals.is_empty() {
+        refusals.push(manifest.message("", &status.message));
+    }
+    refusals
 }
 
-fn refused(manifest: &Manifest, status: &Status) -> Verdict {
-    let kind = manifest.kind();
-    if status.code == 409 {
-        return Verdict::PassOver("it exists already, and is left as it is".to_owned());
-    }
-    if status.code != 404 {
-        let causes = status.details.iter().flat_map(|details| &details.causes);
-        let mut refusals: Vec<String> = causes
-            .map(|cause| manifest.message(&cause.field, &format!("{}: {}", cause.field, cause.message)))
-            .collect();
-        if refusals.is_empty() {
-            refusals.push(manifest.message("", &status.message));
+/// A server adds this to other findings.
+const NOT_CHECKED: &str = "some validation rules were not checked";
+
+/// The field and what is wrong with it, of a finding about the alternatives that a schema has (`oneOf`, `anyOf`, `not`): a server
+/// names the field in the text only, and not what it found there.
+fn alternatives(manifest: &Manifest, message: &str) -> Option<(String, String)> {
+    let (_, rest) = message.split_once('"')?;
+    // The text begins with an empty value.
+    let rest = rest.strip_prefix("\": \"").unwrap_or(rest);
+    let (path, rest) = rest.split_once("\" must ")?;
+    let value = at_path(&manifest.object, path)?;
+    let given = value.as_object().map(|entries| entries.keys().cloned().collect::<Vec<_>>().join(", "));
+    let message = match given {
+        Some(given) if rest.contains("valid alternatives") && !rest.contains("Found none") => {
+            format!("only one of these may be given: {given}")
         }
-        return Verdict::Refuse(refusals);
-    }
-    let passed_over = || Verdict::PassOver(format!("ignored: the simulated cluster has no kind {kind}"));
-    let of_kind: Vec<&str> = KINDS.iter().filter(|known| known.1 == kind).map(|known| known.0).collect();
-    let same_group = |known: &&(&str, &str)| group_of(known.0) == manifest.group();
-    let group_is_known = KINDS.iter().any(|known| same_group(&known));
-    if of_kind.iter().any(|version| group_of(version) == manifest.group()) {
-        let message = format!("apiVersion {} is not served; served: {}", manifest.api_version(), of_kind.join(", "));
-        return Verdict::Refuse(vec![manifest.message("apiVersion", &message)]);
-    }
-    let kinds: Vec<&str> = KINDS.iter().filter(same_group).map(|known| known.1).collect();
-    match nearest(kind, &kinds) {
-        Some(meant) if group_is_known && !PASSED_OVER.contains(&kind) && !is_istio(manifest) => {
-            let message = format!("no kind {kind} in {}; did you mean {meant}?", manifest.api_version());
-            Verdict::Refuse(vec![manifest.message("kind", &message)])
+        Some(given) if rest.contains("oneOf") || rest.contains("anyOf") => {
+            format!("none of the forms that it may have is complete with: {given}")
         }
-        _ => passed_over(),
+        _ => format!("this form is not allowed: {value}"),
+    };
+    Some((path.to_owned(), message))
+}
+
+/// The value at a path such as `spec.match[0].headers.x`. Keys may have dots of their own.
+fn at_path<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    if path.is_empty() {
+        return Some(value);
+    }
+    match value {
+        Value::Object(entries) => entries.iter().find_map(|(key, value)| {
+            let rest = path.strip_prefix(key.as_str())?;
+            let is_whole = rest.is_empty() || rest.starts_with(['.', '[']);
+            is_whole.then(|| at_path(value, rest.strip_prefix('.').unwrap_or(rest)))?
+        }),
+        Value::Array(items) => {
+            let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
+            at_path(items.get(index.parse::<usize>().ok()?)?, rest.strip_prefix('.').unwrap_or(rest))
+        }
+        _ => None,
     }
 }
 
-/// Istio has many kinds that do not matter here.
-fn is_istio(manifest: &Manifest) -> bool {
-    manifest.group().ends_with("istio.io")
-}
-
-fn group_of(api_version: &str) -> &str {
-    api_version.split_once('/').map_or("", |(group, _)| group)
+/// What a user does something with.
+pub(crate) fn api_of(client: &Client, kinds: &Kinds, action: &Action, default_namespace: &str) -> Option<Api<DynamicObject>> {
+    let kind = action.kind();
+    let kind = match &action.api_version {
+        Some(api_version) => kinds.find(api_version, kind).ok()?,
+        None => kinds.of_name(kind)?,
+    };
+    let namespace = action.namespace.as_deref().unwrap_or(default_namespace);
+    Some(match kind.is_namespaced {
+        true => Api::namespaced_with(client.clone(), namespace, &kind.resource),
+        false => Api::all_with(client.clone(), &kind.resource),
+    })
 }
 
 /// Does what a user does.
 ///
 /// # Errors
 /// What the API server says.
-pub(crate) async fn act(client: &Client, action: &Action, default_namespace: &str) -> kube::Result<()> {
-    let kind = action.kind.as_deref().unwrap_or("Canary");
-    let known = KINDS.iter().find(|known| known.1 == kind).map_or("v1", |known| known.0);
-    let api_version = action.api_version.as_deref().unwrap_or(known);
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    let namespace = action.namespace.as_deref().unwrap_or(default_namespace);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let merge = |patch: Value| async move {
-        api.patch(&action.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
-    };
+pub(crate) async fn act(api: &Api<DynamicObject>, action: &Action) -> kube::Result<()> {
+    match patch_of(action) {
+        Some(patch) => api.patch(&action.name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop),
+        None => api.delete(&action.name, &DeleteParams::default()).await.map(drop),
+    }
+}
+
+/// What changes; nothing if the object is deleted.
+pub(crate) fn patch_of(action: &Action) -> Option<Value> {
     match action.action {
-        ActionKind::Suspend => merge(json!({"spec": {"suspend": true}})).await,
-        ActionKind::Resume => merge(json!({"spec": {"suspend": false}})).await,
-        ActionKind::Patch => merge(action.patch.clone().unwrap_or_default()).await,
-        ActionKind::Delete => {
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-            api.delete(&action.name, &DeleteParams::default()).await.map(drop)
-        }
+        ActionKind::Suspend => Some(json!({"spec": {"suspend": true}})),
+        ActionKind::Resume => Some(json!({"spec": {"suspend": false}})),
+        ActionKind::Patch => Some(action.patch.clone().unwrap_or_default()),
+        ActionKind::Delete => None,
     }
 }
 
@@ -220,7 +226,7 @@ pub(crate) fn describe(action: &Action) -> String {
         ActionKind::Patch => "changes",
         ActionKind::Delete => "deletes",
     };
-    let kind = action.kind.as_deref().unwrap_or("Canary");
+    let kind = action.kind();
     let patch = action.patch.as_ref().map(|patch| format!(": {patch}")).unwrap_or_default();
     format!("A user {verb} {kind} {}{patch}", action.name)
 }

@@ -94,6 +94,12 @@ impl Releases {
                     problems.push(scenario.problem(&format!("{path}.container"), message));
                     continue;
                 };
+                if let Some(image) = image.as_ref().filter(|image| **image == container.1 && release.config.is_none()) {
+                    let field = if release.image.is_some() { "image" } else { "tag" };
+                    let what = format!("{} {}", subject.canary.target.kind.as_str(), subject.target());
+                    let message = format!("{what} runs {image} already, so nothing would be released; give another {field}");
+                    problems.push(scenario.problem(&format!("{path}.{field}"), message));
+                }
                 let image = image.map(|image| {
                     container.1.clone_from(&image);
                     (container.0.clone(), image)

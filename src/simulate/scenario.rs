@@ -5,6 +5,7 @@
 mod check;
 mod contradictions;
 mod json_schema;
+mod names;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,8 @@ pub(crate) struct Scenario {
     pub(crate) time_limit: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     warm_up: Option<Duration>,
+    #[serde(default)]
+    requests_per_pod: Option<f64>,
     #[serde(default, deserialize_with = "or_default")]
     pub(crate) load: Vec<Load>,
     #[serde(default, deserialize_with = "or_default")]
@@ -270,6 +273,11 @@ struct WebhookChange {
 }
 
 impl Webhook {
+    /// When its changes hold.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = Window> {
+        self.changes.iter().map(|change| change.window)
+    }
+
     /// The answer at a time after the first release; `None` is before it.
     pub(crate) fn at(&self, at: Option<Duration>) -> WebhookAnswer {
         let mut answer = self.answer;
@@ -363,6 +371,13 @@ pub(crate) struct Action {
     pub(crate) patch: Option<Value>,
 }
 
+impl Action {
+    /// Kind of the object.
+    pub(crate) fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or("Canary")
+    }
+}
+
 /// What a user does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) enum ActionKind {
@@ -382,6 +397,7 @@ impl Default for Scenario {
             seed: None,
             time_limit: None,
             warm_up: None,
+            requests_per_pod: None,
             load: Vec::new(),
             versions: BTreeMap::new(),
             releases: Vec::new(),
@@ -401,15 +417,18 @@ impl Scenario {
     /// # Errors
     /// Everything that is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Scenario, Vec<Problem>> {
-        let whole = |place: Option<Place>, message: String| {
-            vec![Problem { place: place.unwrap_or_default(), path: String::new(), message }]
-        };
-        let mut documents = yaml::parse(text).map_err(|error| whole(error.place, error.message))?;
-        if documents.len() > 1 {
-            let second = documents.get(1).map(|document| document.place);
-            return Err(whole(second, "a scenario is one document; this is a second one".to_owned()));
+        let whole = |place: Place, message: String| Problem { place, path: String::new(), message };
+        let mut found = yaml::parse(text);
+        // What kubectl would not mind is nearly always a mistake, too.
+        let unreadable = found.errors.into_iter().chain(found.duplicates);
+        let unreadable: Vec<Problem> = unreadable.map(|error| whole(error.place, error.message)).collect();
+        if !unreadable.is_empty() {
+            return Err(unreadable);
         }
-        let Some(node) = documents.pop() else { return Ok(Scenario::default()) };
+        if let Some(second) = found.documents.get(1) {
+            return Err(vec![whole(second.place, "a scenario is one document; this is a second one".to_owned())]);
+        }
+        let Some(node) = found.documents.pop() else { return Ok(Scenario::default()) };
         let mut problems = Vec::new();
         check::check(&node, &Shape::Object(SCENARIO), "", &mut problems);
         if problems.is_empty() {
@@ -421,7 +440,7 @@ impl Scenario {
         }
         // The shape admits nothing that the types do not.
         let mut scenario: Scenario =
-            serde_json::from_value(node.to_value()).map_err(|error| whole(Some(node.place), error.to_string()))?;
+            serde_json::from_value(node.to_value()).map_err(|error| vec![whole(node.place, error.to_string())])?;
         scenario.node = Some(node);
         Ok(scenario)
     }
@@ -429,6 +448,11 @@ impl Scenario {
     /// How long users are served before the first release.
     pub(crate) fn warm_up(&self) -> Duration {
         self.warm_up.unwrap_or(WARM_UP)
+    }
+
+    /// Requests per second for which a pod uses all the CPU it asks for.
+    pub(crate) fn requests_per_pod(&self) -> f64 {
+        self.requests_per_pod.unwrap_or(crate::embedded::REQUESTS_PER_POD)
     }
 
     /// When waiting ends, after the first release.

@@ -7,7 +7,7 @@ use aviary_sim::calls::Verb;
 use aviary_sim::faults::{Action as Fault, Rule};
 
 use super::releases::Releases;
-use super::scenario::{ApiFault, ApiFaultKind, Load, Problem, Scenario};
+use super::scenario::{ApiFault, ApiFaultKind, Load, Scenario};
 use super::subject::Subject;
 
 /// A restart of the API server takes this long by default: the lease of a kube-apiserver that is gone is noticed, and the
@@ -141,7 +141,8 @@ pub(crate) fn loads(
     loads
 }
 
-fn services(load: &Load, subjects: &[Subject]) -> Vec<(String, String)> {
+/// Services that an entry is about, with their namespaces.
+pub(crate) fn services(load: &Load, subjects: &[Subject]) -> Vec<(String, String)> {
     let in_namespace = |namespace: &str| load.namespace.as_deref().is_none_or(|wanted| wanted == namespace);
     let subjects = subjects.iter().filter(|subject| in_namespace(subject.namespace()));
     match &load.service {
@@ -161,64 +162,8 @@ fn services(load: &Load, subjects: &[Subject]) -> Vec<(String, String)> {
     }
 }
 
-fn names_of(subject: &Subject) -> [String; 3] {
+/// Services of a canary.
+pub(crate) fn names_of(subject: &Subject) -> [String; 3] {
     let service = &subject.canary.service;
     [service.apex().to_owned(), service.primary_name(), service.canary_name()]
-}
-
-/// Entries that nothing corresponds to.
-pub(crate) fn dangling(scenario: &Scenario, subjects: &[Subject], releases: &Releases) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (index, load) in scenario.load.iter().enumerate() {
-        if services(load, subjects).is_empty() {
-            let known: Vec<String> = subjects.iter().flat_map(names_of).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let service = load.service.clone().unwrap_or_default();
-            let message = super::scenario::unknown("service", &service, known.into_iter());
-            problems.push(scenario.problem(&format!("load[{index}]"), message));
-        }
-    }
-    for (key, version) in &scenario.versions {
-        let path = format!("versions.{key}");
-        if ["primary", "canary"].contains(&key.as_str()) {
-            let fails = |conduct: &super::scenario::Conduct| conduct.pods.is_some();
-            if version.startup_delay.is_some()
-                || fails(&version.conduct)
-                || version.changes.iter().any(|change| fails(&change.conduct))
-            {
-                let message = "pods and startupDelay belong to a version: current, new or a tag".to_owned();
-                problems.push(scenario.problem(&path, message));
-            }
-            continue;
-        }
-        let images: Vec<String> = (0..subjects.len()).flat_map(|subject| releases.images_of(key, subject)).collect();
-        if images.is_empty() && key == "new" {
-            let message = "no release has a new image; `canary` is whatever the canary runs".to_owned();
-            problems.push(scenario.problem(&path, message));
-        } else if images.is_empty() {
-            let all: Vec<String> = (0..subjects.len())
-                .flat_map(|subject| {
-                    [releases.images_of("current", subject), releases.images_of("new", subject)].concat()
-                })
-                .filter_map(|image| super::releases::tag(&image).map(str::to_owned))
-                .collect();
-            let known = ["current", "new", "primary", "canary"].into_iter().chain(all.iter().map(String::as_str));
-            problems.push(scenario.problem(&path, super::scenario::unknown("version", key, known)));
-        }
-    }
-    let names = super::subject::names(subjects);
-    let mut check = |what: &'static str, field: &str, keys: Vec<&String>| {
-        let known = names.get(what).cloned().unwrap_or_default();
-        for key in keys.into_iter().filter(|key| !known.contains(&key.as_str())) {
-            let message = if known.is_empty() {
-                format!("no canary has a {what}")
-            } else {
-                super::scenario::unknown(what, key, known.iter().copied())
-            };
-            problems.push(scenario.problem(&format!("{field}.{key}"), message));
-        }
-    };
-    check("metric", "metrics", scenario.metrics.keys().collect());
-    check("webhook", "webhooks", scenario.webhooks.keys().collect());
-    problems
 }

@@ -62,13 +62,12 @@ impl Subject {
 /// All canaries, in the order of the input. `is_provider_given` says whether the provider of canaries without one was chosen,
 /// and not just left as it is.
 ///
-/// # Errors
-/// Every canary that cannot be run, with every reason; or that there is none.
+/// The second list tells every canary that cannot be run, with every reason.
 pub(crate) fn subjects(
     manifests: &Manifests,
     config: &ControllerConfig,
     is_provider_given: bool,
-) -> Result<Vec<Subject>, Vec<String>> {
+) -> (Vec<Subject>, Vec<String>) {
     let mut subjects = Vec::new();
     let mut problems = Vec::new();
     for manifest in manifests.of(aviary_crds::names::GROUP, "Canary") {
@@ -87,10 +86,7 @@ pub(crate) fn subjects(
             Err(refusal) => problems.extend(manifest.messages(&refusal)),
         }
     }
-    if problems.is_empty() && subjects.is_empty() {
-        problems.push("there is no Canary in the input".to_owned());
-    }
-    if problems.is_empty() { Ok(subjects) } else { Err(problems) }
+    (subjects, problems)
 }
 
 /// Says that a canary without a provider refers to something that Istio has no use for. Flagger's manifests leave the

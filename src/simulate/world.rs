@@ -11,7 +11,7 @@ use aviary_rollout::Plan;
 use aviary_sim::Cluster;
 use aviary_sim::calls::CallCounts;
 use aviary_sim::cluster::ClusterOptions;
-use aviary_sim::controllers::{ControllerOptions, PodBehaviour, PodBehaviours, PodOutcome};
+use aviary_sim::controllers::{PodBehaviour, PodBehaviours, PodOutcome};
 use aviary_sim::faults::RuleId;
 use aviary_sim::store::StoreEvent;
 use aviary_sim::traffic::{Behaviour, BehaviourMatch, Latency, TrafficOptions, TrafficReport};
@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 
+use super::in_file;
+use super::kinds::Kinds;
 use super::manifests::Manifests;
 use super::network::{Network, Observed};
 use super::releases::{Planned, Releases, config_kind};
@@ -31,7 +33,7 @@ use super::schedule::{self, Step};
 use super::subject::Subject;
 use super::time::Time;
 use super::timeline::{Around, RowKind, Tracked};
-use super::{audience, objects};
+use super::{audience, objects, references};
 use crate::embedded;
 
 /// User agent of the operator; its calls are counted and hit by faults under it.
@@ -77,6 +79,8 @@ pub(crate) struct Setup {
     pub(crate) config: ControllerConfig,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) scenario: Arc<Scenario>,
+    /// Its name, for messages.
+    pub(crate) scenario_file: String,
     pub(crate) releases: Releases,
     pub(crate) seed: u64,
     pub(crate) time_limit: Duration,
@@ -92,6 +96,14 @@ struct World<'a> {
     metrics: Metrics,
     tracked: Vec<Tracked>,
     rules: BTreeMap<usize, RuleId>,
+    kinds: Kinds,
+}
+
+/// What the API server of a cluster refuses of the objects, where it is known already that nothing will be played.
+pub(crate) async fn refusals(manifests: &mut Manifests) -> Vec<String> {
+    super::complete::namespaces(manifests);
+    let cluster = Cluster::new(embedded::cluster_options(1));
+    objects::create(&cluster.client(USER), manifests).await.err().unwrap_or_default()
 }
 
 /// Plays a simulation.
@@ -99,7 +111,7 @@ struct World<'a> {
 /// # Errors
 /// The outer one if the operator cannot be started, the inner one with everything that the API server refuses.
 pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Result<Result<Outcome, Vec<String>>> {
-    let mut controllers = ControllerOptions::default();
+    let mut controllers = embedded::controller_options(setup.scenario.requests_per_pod());
     let pods = PodBehaviours::default();
     controllers.behaviours = pods.clone();
     let cluster = Cluster::new(ClusterOptions {
@@ -112,20 +124,28 @@ pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Re
     });
     let time = Time::new(*cluster.clock());
     let metrics = Metrics::new().context("register metrics")?;
+    let user = cluster.client(USER);
     let mut world = World {
         setup,
         pods,
-        user: cluster.client(USER),
+        user: user.clone(),
         changes: cluster.store().subscribe(),
         time: time.clone(),
         metrics: metrics.clone(),
         tracked: setup.subjects.iter().map(|_| Tracked::new()).collect(),
         rules: BTreeMap::new(),
+        kinds: Kinds::of(&user).await.context("ask which kinds there are")?,
         cluster: cluster.clone(),
     };
     world.set_versions();
     if let Err(problems) = objects::create(&world.user, manifests).await {
         return Ok(Err(problems));
+    }
+    // The objects may have brought kinds along.
+    world.kinds = Kinds::of(&user).await.context("ask which kinds there are")?;
+    let unknown = references::unknown_resources(&setup.scenario, &world.kinds);
+    if !unknown.is_empty() {
+        return Ok(Err(in_file(&setup.scenario_file, &unknown)));
     }
     world.set_loads();
     world.set_audiences();
@@ -148,16 +168,23 @@ pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Re
     let started = clock.now();
     let outcome = world.run(started, &network).await;
     controller.shutdown(SETTLING).await;
-    Ok(Ok(outcome))
+    Ok(outcome)
 }
 
 impl World<'_> {
-    async fn run(mut self, started: Timestamp, network: &Network) -> Outcome {
+    /// # Errors
+    /// Actions that are not possible.
+    async fn run(mut self, started: Timestamp, network: &Network) -> Result<Outcome, Vec<String>> {
         let limit = Instant::now() + BOOTSTRAP_LIMIT;
         let is_ready = self.follow(limit, |world| world.tracked.iter().all(Tracked::is_initialized)).await;
         let mut is_complete = false;
         if is_ready {
             self.follow(Instant::now() + self.setup.scenario.warm_up(), |_| false).await;
+            let (scenario, namespace) = (&self.setup.scenario, self.default_namespace());
+            let impossible = references::impossible_actions(&self.user, &self.kinds, scenario, namespace).await;
+            if !impossible.is_empty() {
+                return Err(in_file(&self.setup.scenario_file, &impossible));
+            }
         }
         self.time.start();
         let before: Vec<TrafficReport> = self.reports();
@@ -166,7 +193,7 @@ impl World<'_> {
             is_complete = self.release().await;
         }
         let requests = before.into_iter().zip(self.reports()).collect();
-        Outcome {
+        Ok(Outcome {
             requests,
             calls: self.cluster.calls().since(&calls).of_client(OPERATOR),
             observed: network.observed(),
@@ -177,7 +204,12 @@ impl World<'_> {
             tracked: self.tracked,
             started,
             is_complete,
-        }
+        })
+    }
+
+    /// Namespace of what a scenario names without one.
+    fn default_namespace(&self) -> &str {
+        self.setup.subjects.first().map(Subject::namespace).unwrap_or_default()
     }
 
     /// Plays the schedule, and waits until nothing is under way. Returns whether that was before the time limit.
@@ -263,9 +295,11 @@ impl World<'_> {
             Step::Act(index) => {
                 let setup = self.setup;
                 let Some(action) = setup.scenario.actions.get(index) else { return };
-                let namespace = setup.subjects.first().map(Subject::namespace).unwrap_or_default();
                 let mut text = objects::describe(action);
-                match objects::act(&self.user, action, namespace).await {
+                // The kind was looked up before.
+                let api = objects::api_of(&self.user, &self.kinds, action, self.default_namespace());
+                let Some(api) = api else { return };
+                match objects::act(&api, action).await {
                     Ok(()) => {}
                     Err(kube::Error::Api(status)) => text = format!("{text}, which is refused: {}", status.message),
                     Err(error) => text = format!("{text}, which fails: {error}"),
@@ -439,10 +473,9 @@ async fn release(user: &Client, subject: &Subject, planned: &Planned) -> String 
     texts.join("; ")
 }
 
-/// The resource of a kind of Kubernetes' own.
+/// The resource of a target, a ConfigMap or a Secret.
 fn resource(kind: &str) -> ApiResource {
-    let api_version = objects::KINDS.iter().find(|known| known.1 == kind).map_or("v1", |known| known.0);
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let (group, version) = if ["ConfigMap", "Secret"].contains(&kind) { ("", "v1") } else { ("apps", "v1") };
     ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind))
 }
 

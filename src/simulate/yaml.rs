@@ -1,10 +1,17 @@
 //! YAML documents whose values know where they stand, so that what is wrong with one can be said with its line.
+//!
+//! What kubectl reads is read here, and means the same: the parser is a port of the one that kubectl's is a port of
+//! (libyaml), plain texts are resolved as YAML 1.1 has it, and documents are told apart before they are parsed, so that one
+//! that is no YAML does not hide the others.
+
+mod documents;
+mod explain;
+mod scalars;
+mod tree;
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
-use serde_saphyr::Spanned;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// A place in a file, both counted from 1.
@@ -20,14 +27,25 @@ impl fmt::Display for Place {
     }
 }
 
-/// A text is not YAML.
+/// A text is not YAML, or says something that is better not meant.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message}")]
 pub(crate) struct YamlError {
-    /// Where, if the parser says it.
-    pub(crate) place: Option<Place>,
+    /// Where.
+    pub(crate) place: Place,
     /// What is wrong, in one line.
     pub(crate) message: String,
+}
+
+/// What a text holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Documents {
+    /// Those that can be read; empty ones are left out.
+    pub(crate) documents: Vec<Node>,
+    /// One for each document that is not YAML.
+    pub(crate) errors: Vec<YamlError>,
+    /// Keys that are there twice. The last one counts, as with kubectl, which says nothing.
+    pub(crate) duplicates: Vec<YamlError>,
 }
 
 /// A value and where it begins.
@@ -53,19 +71,16 @@ pub(crate) struct Key {
     pub(crate) text: String,
 }
 
-/// The documents of a text; empty ones are left out.
-///
-/// # Errors
-/// Where the text is not YAML.
-pub(crate) fn parse(text: &str) -> Result<Vec<Node>, YamlError> {
-    serde_saphyr::from_multiple::<Node>(text).map_err(|error| {
-        let place = error.location().map(|location| Place { line: location.line(), column: location.column() });
-        let message = error.without_snippet().to_string();
-        let message = message.lines().next().unwrap_or_default();
-        // The place is told apart from the message.
-        let message = message.split(" at line ").next().unwrap_or(message);
-        YamlError { place, message: message.to_owned() }
-    })
+/// The documents of a text.
+pub(crate) fn parse(text: &str) -> Documents {
+    let mut found = Documents::default();
+    for part in documents::split(text) {
+        match part.and_then(|part| part.read(&mut found.duplicates)) {
+            Ok(documents) => found.documents.extend(documents.into_iter().filter(|document| !document.is_null())),
+            Err(error) => found.errors.push(error),
+        }
+    }
+    found
 }
 
 impl Node {
@@ -79,6 +94,23 @@ impl Node {
                 Value::Object(entries.collect::<Map<_, _>>())
             }
         }
+    }
+
+    /// A value, all of which stands in one place.
+    fn of_value(value: Value, place: Place) -> Node {
+        let content = match value {
+            Value::Array(items) => Content::List(items.into_iter().map(|item| Node::of_value(item, place)).collect()),
+            Value::Object(entries) => {
+                let entry = |(text, value)| (Key { place, text }, Node::of_value(value, place));
+                Content::Map(entries.into_iter().map(entry).collect())
+            }
+            scalar => Content::Scalar(scalar),
+        };
+        Node { place, content }
+    }
+
+    fn is_null(&self) -> bool {
+        matches!(self.content, Content::Scalar(Value::Null))
     }
 
     /// The entry of a map.
@@ -130,97 +162,6 @@ impl Node {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<Content>::deserialize(deserializer)?;
-        Ok(Node { place: Place { line: referenced.line(), column: referenced.column() }, content: value })
-    }
-}
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Spanned { value, referenced, .. } = Spanned::<String>::deserialize(deserializer)?;
-        Ok(Key { place: Place { line: referenced.line(), column: referenced.column() }, text: value })
-    }
-}
-
-impl<'de> Deserialize<'de> for Content {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ContentVisitor)
-    }
-}
-
-struct ContentVisitor;
-
-impl<'de> Visitor<'de> for ContentVisitor {
-    type Value = Content;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Content, E> {
-        Ok(Content::Scalar(Value::Null))
-    }
-
-    fn visit_none<E>(self) -> Result<Content, E> {
-        Ok(Content::Scalar(Value::Null))
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
-        Content::deserialize(deserializer)
-    }
-
-    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
-        Content::deserialize(deserializer)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Content, E> {
-        Ok(Content::Scalar(Value::Bool(value)))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Content, E> {
-        Ok(Content::Scalar(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Content, E> {
-        Ok(Content::Scalar(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Content, E> {
-        let number = Number::from_f64(value).ok_or_else(|| E::custom("a number must be finite"))?;
-        Ok(Content::Scalar(Value::Number(number)))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Content, E> {
-        Ok(Content::Scalar(value.into()))
-    }
-
-    fn visit_string<E>(self, value: String) -> Result<Content, E> {
-        Ok(Content::Scalar(value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Content, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element()? {
-            list.push(item);
-        }
-        Ok(Content::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Content, A::Error> {
-        let mut map: Vec<(Key, Node)> = Vec::new();
-        while let Some(key) = entries.next_key::<Key>()? {
-            let node = entries.next_value()?;
-            if map.iter().any(|(existing, _)| existing.text == key.text) {
-                return Err(A::Error::custom(format!("duplicate key {}", key.text)));
-            }
-            map.push((key, node));
-        }
-        Ok(Content::Map(map))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -230,17 +171,24 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Node {
-        let mut documents = parse(text).unwrap();
-        assert_eq!(documents.len(), 1);
-        documents.remove(0)
+        let mut found = parse(text);
+        assert_eq!((found.documents.len(), &found.errors[..]), (1, &[][..]), "{text:?}");
+        found.documents.remove(0)
+    }
+
+    fn value(text: &str) -> Value {
+        one(text).to_value()
+    }
+
+    fn errors(text: &str) -> Vec<String> {
+        parse(text).errors.iter().map(|error| format!("{}: {}", error.place, error.message)).collect()
     }
 
     #[test]
-    fn values_are_those_that_the_library_reads() {
+    fn values_are_read() {
         let text = "a: &x {b: [1, 2.5, yes, 'yes', ~]}\nc: *x\nd: |\n  e\n  f\ng: 0x10\nh: 2024-01-01\n";
-        let expected: Value = serde_saphyr::from_str(text).unwrap();
-        assert_eq!(one(text).to_value(), expected);
-        assert_eq!(expected["c"]["b"][1], json!(2.5));
+        let inner = json!({"b": [1, 2.5, true, "yes", null]});
+        assert_eq!(value(text), json!({"a": inner, "c": inner, "d": "e\nf\n", "g": 16, "h": "2024-01-01"}));
     }
 
     #[test]
@@ -257,17 +205,79 @@ mod tests {
 
     #[test]
     fn empty_documents_are_none_and_later_ones_know_their_lines() {
-        let documents = parse("# nothing\n---\na: 1\n---\n---\nb: 2\n").unwrap();
-        let lines: Vec<u64> = documents.iter().map(|document| document.place.line).collect();
+        let found = parse("# nothing\n---\na: 1\n--- # two\n---  \nb: 2\n...\n---\r\n~\n---\n").documents;
+        let lines: Vec<u64> = found.iter().map(|document| document.place.line).collect();
         assert_eq!(lines, [3, 6]);
+        assert_eq!(value("%YAML 1.2\n---\na: 1\n"), json!({"a": 1}));
+    }
+
+    /// What serde-saphyr refuses and kubectl reads.
+    #[test]
+    fn a_quoted_text_may_go_on_at_the_column_of_its_key() {
+        let text = "a:\n  description: \"first\n  second: part\"\n  type: string\n";
+        assert_eq!(value(text), json!({"a": {"description": "first second: part", "type": "string"}}));
     }
 
     #[test]
-    fn errors_say_where() {
-        for (text, line) in [("a: 1\nb: [\n", 2), ("a: 1\nb: *c\n", 2), ("a: 1\nc: 2\na: 2\n", 3)] {
-            let error = parse(text).expect_err(text);
-            assert_eq!(error.place.map(|place| place.line), Some(line), "{text:?}: {error:?}");
-            assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error:?}");
-        }
+    fn json_is_read_however_it_is_written() {
+        let node = one("{\n\t\"a\": {\"b\":[1.0,\"\\/\"]},\r\n\t\"c\": \"\\ud83d\\ude00\"\n}\n");
+        assert_eq!(node.to_value()["c"], "\u{1f600}");
+        assert_eq!(node.to_value()["a"]["b"][1], "/");
+        assert_eq!(one("{\"a\":\n {\"b\":1}}").place_of("a.b").to_string(), "2:3");
+        let found = parse("{\"a\": 1}\n{\"a\": 2}{\"a\":\n3}\n");
+        let places: Vec<String> = found.documents.iter().map(|document| document.place.to_string()).collect();
+        assert_eq!(places, ["1:1", "2:1", "2:9"]);
+        assert_eq!(found.documents[2].to_value(), json!({"a": 3}));
+        assert_eq!(errors("{\"a\": 1}\n{\"a\": \n"), ["2:5: the document ends before this is complete: a bracket or brace is not closed"]);
+    }
+
+    #[test]
+    fn aliases_and_merges_are_opened() {
+        let text = "base: &base {a: 1, b: 1}\nmore: &more {c: 1, b: 2}\nx:\n  <<: *base\n  b: 3\nz:\n  <<: [*base, *more]\n";
+        let value = value(text);
+        assert_eq!(value["x"], json!({"a": 1, "b": 3}));
+        assert_eq!(value["z"], json!({"a": 1, "b": 1, "c": 1}));
+        assert_eq!(errors("a: *b\n"), ["1:4: there is no anchor &b before this"]);
+        assert_eq!(errors("a: &b [*b]\n").len(), 1);
+        assert_eq!(errors("a: 1\n<<: 5\n"), ["2:1: << merges an object, or a list of objects"]);
+        // Each anchor holds ten times the one before.
+        let laughs: String = (1..20).fold("a0: &a0 [lol]\n".to_owned(), |text, level| {
+            let below = format!("*a{},", level - 1).repeat(10);
+            format!("{text}a{level}: &a{level} [{below}]\n")
+        });
+        assert!(errors(&laughs)[0].contains("aliases"), "{:?}", errors(&laughs));
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_counts_as_the_last_says() {
+        let found = parse("a: 1\nb: {c: 1, d: 1, c: 2}\na: 2\n");
+        assert_eq!(found.documents[0].to_value(), json!({"a": 2, "b": {"c": 2, "d": 1}}));
+        let told: Vec<String> = found.duplicates.iter().map(|key| format!("{} {}", key.place, key.message)).collect();
+        assert_eq!(
+            told,
+            ["2:17 the key \"c\" is there twice; the last one counts", "3:1 the key \"a\" is there twice; the last one counts"]
+        );
+    }
+
+    #[test]
+    fn every_document_that_is_no_yaml_is_told_and_the_others_are_read() {
+        let found = parse("a: [\n---\nb: 2\n---\nc: 'x\n---\nd: 4\n--- e: 5\n");
+        let values: Vec<Value> = found.documents.iter().map(Node::to_value).collect();
+        assert_eq!(values, [json!({"b": 2}), json!({"d": 4})]);
+        let lines: Vec<u64> = found.errors.iter().map(|error| error.place.line).collect();
+        assert_eq!(lines, [1, 5, 8]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_text() {
+        assert_eq!(value("\u{feff}a: 1\r\nb:\r\n  - c\r\n"), json!({"a": 1, "b": ["c"]}));
+        assert_eq!(one("\u{feff}{\"a\":1}").place_of("a").to_string(), "1:2");
+    }
+
+    #[test]
+    fn depth_has_an_end() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(errors(&nested(100)).is_empty());
+        assert!(errors(&nested(100_000))[0].contains("deeper than"), "no overflow of the stack");
     }
 }

@@ -28,6 +28,8 @@ struct State {
     loads: HashMap<(String, String), f64>,
     /// CPU that a request costs, in thousandths of a core times seconds; zero where load costs nothing.
     cost: f64,
+    /// Requests per second for which a pod uses all the CPU it asks for; zero where load is not counted this way.
+    capacity: f64,
     /// Targets whose value changed since the controllers last looked.
     unseen: Vec<(String, String)>,
 }
@@ -61,9 +63,16 @@ impl Utilisation {
         self.inner.state.lock().cost = cpu_time.as_secs_f64() * 1000.0;
     }
 
+    /// Makes load cost CPU in proportion to what pods ask for: one that answers so many requests per second uses all of it,
+    /// whatever it asks for. Zero switches that off; a cost that is set wins. As with that, set it before the cluster starts.
+    pub fn set_requests_per_pod(&self, requests_per_second: f64) {
+        self.inner.state.lock().capacity = requests_per_second;
+    }
+
     /// Whether load costs CPU.
     pub(crate) fn follows_load(&self) -> bool {
-        self.inner.state.lock().cost > 0.0
+        let state = self.inner.state.lock();
+        state.cost > 0.0 || state.capacity > 0.0
     }
 
     /// Tells how many requests per second a target's pods answer.
@@ -85,7 +94,11 @@ impl Utilisation {
         if let Some(percent) = state.percents.get(&key) {
             return Some(Usage::Percent(*percent));
         }
-        (state.cost > 0.0).then(|| Usage::Total(state.loads.get(&key).copied().unwrap_or(0.0) * state.cost))
+        let load = state.loads.get(&key).copied().unwrap_or(0.0);
+        if state.cost > 0.0 {
+            return Some(Usage::Total(load * state.cost));
+        }
+        (state.capacity > 0.0).then(|| Usage::Requests(load / state.capacity))
     }
 
     /// The usage that was set for a target.

@@ -1,9 +1,10 @@
 //! Checks a document against its shape: every problem at once, each with its line.
 
-use aviary_crds::duration::parse_go_duration;
+use aviary_crds::duration::{format_go_duration, parse_go_duration};
 use serde_json::Value;
 
-use super::shape::{Field, Shape};
+use super::names;
+use super::shape::{Field, LONGEST, MOST_REQUESTS, Shape};
 use crate::simulate::yaml::{Content, Node, Place};
 
 /// Something that is wrong in a scenario.
@@ -82,8 +83,11 @@ fn check_scalar(value: &Value, shape: &Shape) -> Result<(), String> {
     let refuse = || Err(format!("expected {}, not {value}", name(shape)));
     match (shape, value) {
         (Shape::Text, Value::String(_)) => Ok(()),
+        (Shape::Name, Value::String(text)) => names::name(text),
+        (Shape::Image, Value::String(text)) => names::image(text),
+        (Shape::Tag, Value::String(text)) => names::tag(text),
         // A tag like 1.10 or 6 is a number to YAML, and has lost its zero.
-        (Shape::Text, Value::Number(_) | Value::Bool(_)) => {
+        (Shape::Text | Shape::Name | Shape::Image | Shape::Tag, Value::Number(_) | Value::Bool(_)) => {
             Err(format!("expected a text, not {value}; put it in quotes"))
         }
         (Shape::Choice(choices), Value::String(text)) => {
@@ -97,7 +101,11 @@ fn check_scalar(value: &Value, shape: &Shape) -> Result<(), String> {
             Some(number) if (*least..=*most).contains(&number) => Ok(()),
             _ => refuse(),
         },
-        (Shape::Number, Value::Number(number)) if number.as_f64().is_some_and(|number| number >= 0.0) => Ok(()),
+        (Shape::Number, Value::Number(number))
+            if number.as_f64().is_some_and(|number| (0.0..=MOST_REQUESTS).contains(&number)) =>
+        {
+            Ok(())
+        }
         (Shape::Ratio, Value::Number(number)) => match number.as_f64() {
             Some(ratio) if (0.0..=1.0).contains(&ratio) => Ok(()),
             Some(percent) if percent > 1.0 && percent <= 100.0 => {
@@ -105,13 +113,28 @@ fn check_scalar(value: &Value, shape: &Shape) -> Result<(), String> {
             }
             _ => refuse(),
         },
-        (Shape::Duration, Value::String(text)) => parse_go_duration(text).map(drop).map_err(|error| error.to_string()),
+        (Shape::Duration | Shape::Time, Value::String(text)) => duration(text, shape),
         (Shape::Duration, Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(()),
-        (Shape::Duration, Value::Number(_)) => {
+        (Shape::Time, Value::Number(number)) if number.as_f64() == Some(0.0) => duration("0s", shape),
+        (Shape::Duration | Shape::Time, Value::Number(number)) if number.as_f64().is_some_and(|number| number < 0.0) => {
+            Err(format!("expected a duration of at least 0, not {value}"))
+        }
+        (Shape::Duration | Shape::Time, Value::Number(_)) => {
             Err(format!("expected a duration with its unit, such as {value}s, not the number {value}"))
         }
         _ => refuse(),
     }
+}
+
+fn duration(text: &str, shape: &Shape) -> Result<(), String> {
+    let duration = parse_go_duration(text).map_err(|error| format!("{error}, not {text:?}"))?;
+    if duration > LONGEST {
+        return Err(format!("expected a duration of at most {} (a month), not {text:?}", format_go_duration(LONGEST)));
+    }
+    if duration.is_zero() && matches!(shape, Shape::Time) {
+        return Err(format!("expected a duration that is longer than nothing, not {text:?}"));
+    }
+    Ok(())
 }
 
 /// Says that something is not known, and what might have been meant.
@@ -142,10 +165,13 @@ pub(super) fn name(shape: &Shape) -> String {
         Shape::Flag => "true or false".to_owned(),
         Shape::Whole(least, u64::MAX) => format!("a whole number of at least {least}"),
         Shape::Whole(least, most) => format!("a whole number from {least} to {most}"),
-        Shape::Number => "a number of at least 0".to_owned(),
+        Shape::Number => format!("a number from 0 to {MOST_REQUESTS}"),
         Shape::AnyNumber => "a number".to_owned(),
         Shape::Ratio => "a number from 0 to 1".to_owned(),
-        Shape::Duration => "a duration, such as 90s".to_owned(),
+        Shape::Duration | Shape::Time => "a duration, such as 90s".to_owned(),
+        Shape::Name => "a name".to_owned(),
+        Shape::Image => "an image".to_owned(),
+        Shape::Tag => "a tag".to_owned(),
         Shape::Object(_) | Shape::Map(_) | Shape::AnyObject => "an object".to_owned(),
         Shape::List(_) => "a list".to_owned(),
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::shape::{Field, SCENARIO, Shape};
+use super::shape::{Field, MOST_REQUESTS, SCENARIO, Shape};
 
 /// The schema, for editors and other checkers.
 pub fn json_schema() -> Value {
@@ -15,14 +15,17 @@ pub fn json_schema() -> Value {
 fn of(shape: &Shape) -> Value {
     match shape {
         Shape::Text => json!({"type": "string"}),
+        Shape::Name => json!({"type": "string", "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"}),
+        Shape::Image => json!({"type": "string", "pattern": "^[^\\s]+$"}),
+        Shape::Tag => json!({"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"}),
         Shape::Choice(choices) => json!({"enum": choices}),
         Shape::Flag => json!({"type": "boolean"}),
         Shape::Whole(least, u64::MAX) => json!({"type": "integer", "minimum": least}),
         Shape::Whole(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
-        Shape::Number => json!({"type": "number", "minimum": 0}),
+        Shape::Number => json!({"type": "number", "minimum": 0, "maximum": MOST_REQUESTS}),
         Shape::AnyNumber => json!({"type": "number"}),
         Shape::Ratio => json!({"type": "number", "minimum": 0, "maximum": 1}),
-        Shape::Duration => json!({
+        Shape::Duration | Shape::Time => json!({
             "type": "string",
             "pattern": "^\\+?(0|([0-9]+(\\.[0-9]*)?|\\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$",
             "examples": ["90s", "1m30s", "500ms"],

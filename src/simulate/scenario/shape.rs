@@ -3,8 +3,14 @@
 /// What a value must be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
-    /// A text; what it means.
+    /// Any text.
     Text,
+    /// The name of an object, a container, a canary.
+    Name,
+    /// An image, as the container runtime reads it.
+    Image,
+    /// The tag of an image.
+    Tag,
     /// One of these texts.
     Choice(&'static [&'static str]),
     /// `true` or `false`.
@@ -17,8 +23,10 @@ pub(crate) enum Shape {
     AnyNumber,
     /// A number from 0 to 1.
     Ratio,
-    /// A duration as Go writes it.
+    /// A duration as Go writes it, of at most [`LONGEST`].
     Duration,
+    /// The same, and longer than nothing.
+    Time,
     /// An object with these fields.
     Object(&'static [Field]),
     /// A list of these.
@@ -28,6 +36,11 @@ pub(crate) enum Shape {
     /// Any object.
     AnyObject,
 }
+
+/// No analysis takes longer than a month; what is longer is a mistake with the unit.
+pub(crate) const LONGEST: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+/// More requests per second than any one service has.
+pub(crate) const MOST_REQUESTS: f64 = 1e7;
 
 /// A field of an object.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +69,7 @@ const FROM_START: Field = field(
     Shape::Duration,
     "Time after the first release at which it begins. Default: from the start of the cluster on, before the release.",
 );
-const NAMESPACE: Field = field("namespace", Shape::Text, "Namespace. Default: every namespace.");
+const NAMESPACE: Field = field("namespace", Shape::Name, "Namespace. Default: every namespace.");
 const ERROR_RATE: Field = field("errorRate", Shape::Ratio, "Part of the requests that fails, 0 to 1.");
 const ERROR_CODE: Field = field("errorCode", Shape::Whole(400, 599), "HTTP status of requests that fail. Default 500.");
 const LATENCY: Field = field("latency", Shape::Object(LATENCY_FIELDS), "How long requests take.");
@@ -67,8 +80,8 @@ const PODS: Field = field(
 );
 
 const LATENCY_FIELDS: &[Field] = &[
-    required("median", Shape::Duration, "What half of the requests stay below."),
-    required("p99", Shape::Duration, "What 99 % of the requests stay below."),
+    required("median", Shape::Time, "What half of the requests stay below."),
+    required("p99", Shape::Time, "What 99 % of the requests stay below."),
 ];
 
 const VERSION: &[Field] = &[
@@ -85,7 +98,7 @@ const VERSION_CHANGE: &[Field] = &[FROM, UNTIL, ERROR_RATE, ERROR_CODE, LATENCY,
 const LOAD: &[Field] = &[
     field(
         "service",
-        Shape::Text,
+        Shape::Name,
         "Name of a service, such as podinfo or podinfo-canary. Default: that of every canary.",
     ),
     NAMESPACE,
@@ -97,17 +110,17 @@ const LOAD: &[Field] = &[
 
 const RELEASE: &[Field] = &[
     field("at", Shape::Duration, "Time after the first release. Default 0s."),
-    field("canary", Shape::Text, "Name of the canary whose target is released. Default: every canary."),
+    field("canary", Shape::Name, "Name of the canary whose target is released. Default: every canary."),
     NAMESPACE,
-    field("image", Shape::Text, "The new image, complete."),
-    field("tag", Shape::Text, "The new tag of the image."),
-    field("container", Shape::Text, "Which container gets the image. Default: the first one."),
+    field("image", Shape::Image, "The new image, complete."),
+    field("tag", Shape::Tag, "The new tag of the image."),
+    field("container", Shape::Name, "Which container gets the image. Default: the first one."),
     field("config", Shape::Object(CONFIG), "A ConfigMap or Secret that changes, together with the image or alone."),
 ];
 
 const CONFIG: &[Field] = &[
     field("kind", Shape::Choice(&["ConfigMap", "Secret"]), "Kind. Default ConfigMap."),
-    required("name", Shape::Text, "Name."),
+    required("name", Shape::Name, "Name."),
     required("data", Shape::Map(&Shape::Text), "Entries that get another text."),
 ];
 
@@ -187,9 +200,9 @@ const API_FAULT: &[Field] = &[
         "Only these calls. Default: those that write.",
     ),
     field("status", Shape::Whole(400, 599), "HTTP status, with Error. Default 500."),
-    field("retryAfter", Shape::Duration, "What is asked for with TooManyRequests. Default 1s."),
+    field("retryAfter", Shape::Time, "What is asked for with TooManyRequests. Default 1s."),
     field("delay", Shape::Duration, "How much longer, with Delay. Default 1s."),
-    field("every", Shape::Duration, "How often, with DropWatches. Default 30s."),
+    field("every", Shape::Time, "How often, with DropWatches. Default 30s."),
 ];
 
 const ACTION: &[Field] = &[
@@ -201,8 +214,8 @@ const ACTION: &[Field] = &[
     ),
     field("apiVersion", Shape::Text, "API version of the object. Default: the one in use for the kind."),
     field("kind", Shape::Text, "Kind of the object. Default Canary."),
-    field("namespace", Shape::Text, "Namespace of the object. Default: that of the first canary."),
-    required("name", Shape::Text, "Name of the object."),
+    field("namespace", Shape::Name, "Namespace of the object. Default: that of the first canary."),
+    required("name", Shape::Name, "Name of the object."),
     field("patch", Shape::AnyObject, "A merge patch, with Patch: {spec: {analysis: {threshold: 1}}}."),
 ];
 
@@ -212,11 +225,17 @@ pub(crate) const SCENARIO: &[Field] = &[
     field("kind", Shape::Choice(&["Scenario"]), "Always Scenario."),
     field("description", Shape::Text, "What the scenario is about; shown above the timeline."),
     field("seed", Shape::Whole(0, u64::MAX), "Decides everything random. Default 1."),
-    field("timeLimit", Shape::Duration, "Time after the first release at which waiting ends. Default 6h."),
+    field("timeLimit", Shape::Time, "Time after the first release at which waiting ends. Default 6h."),
     field(
         "warmUp",
         Shape::Duration,
         "Time between the initialization of the canaries and the first release. Default 1m.",
+    ),
+    field(
+        "requestsPerPod",
+        Shape::Number,
+        "Requests per second for which a pod uses all the CPU that its containers ask for; autoscalers follow it. Default 200. \
+         With 0 autoscalers only keep their bounds.",
     ),
     field(
         "load",

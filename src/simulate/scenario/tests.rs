@@ -37,7 +37,7 @@ releases:
             "4:23 versions.new.latency.median: expected a duration with its unit, such as 20s, not the number 20",
             "5:11 versions.new.pods: unknown value \"Crashloop\"; did you mean \"CrashLoop\"?",
             "7:3 load: expected a list, not an object",
-            "8:12 timeLimit: expected a duration such as 30s or 1m30s",
+            "8:12 timeLimit: expected a duration such as 30s or 1m30s, not \"forever\"",
             "10:18 webhooks.gate.status: expected a whole number from 100 to 599, not 99",
             "12:10 releases[0].tag: expected a text, not 6.1; put it in quotes",
         ]

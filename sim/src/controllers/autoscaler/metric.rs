@@ -8,6 +8,9 @@ use super::super::json::{integer, text};
 const TOLERANCE: f64 = 0.1;
 /// Target utilisation of an autoscaler without metrics, in percent.
 const DEFAULT_TARGET: u64 = 80;
+/// What a pod is taken to request that requests no CPU, where only the amount matters, in thousandths of a core: a usual small
+/// request.
+const USUAL_REQUEST: f64 = 100.0;
 
 /// How busy the pods of a target are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,6 +19,15 @@ pub(in super::super) enum Usage {
     Percent(u32),
     /// CPU that all pods use together, in thousandths of a core.
     Total(f64),
+    /// CPU that all pods use together, in multiples of what one pod requests.
+    Requests(f64),
+}
+
+/// Whether an autoscaler goes by CPU: it says so, or says nothing.
+pub(super) fn goes_by_cpu(autoscaler: &Value) -> bool {
+    let metrics = autoscaler.pointer("/spec/metrics").and_then(Value::as_array);
+    let is_cpu = |metric: &Value| text(metric, "/resource/name") == Some("cpu");
+    metrics.is_none_or(|metrics| metrics.is_empty() || metrics.iter().any(is_cpu))
 }
 
 /// A metric as it was read.
@@ -52,6 +64,7 @@ pub(super) fn read(autoscaler: &Value, deployment: &Value, usage: Usage, ready: 
     let per_pod = match usage {
         Usage::Total(total) => total / f64::from(ready),
         Usage::Percent(percent) => f64::from(percent) / 100.0 * request.clone().unwrap_or(0.0),
+        Usage::Requests(requests) => requests * request.clone().unwrap_or(USUAL_REQUEST) / f64::from(ready),
     };
     let mut current = json!({"averageValue": quantity(per_pod)});
     let ratio = match (average, usage) {
@@ -60,7 +73,7 @@ pub(super) fn read(autoscaler: &Value, deployment: &Value, usage: Usage, ready: 
             current["averageUtilization"] = percent.into();
             f64::from(percent) / as_number(target_percent(resource))
         }
-        (None, Usage::Total(_)) => {
+        (None, Usage::Total(_) | Usage::Requests(_)) => {
             let percent = per_pod / request? * 100.0;
             current["averageUtilization"] = json!(whole(percent));
             percent.floor() / as_number(target_percent(resource))
@@ -120,7 +133,9 @@ fn whole(value: f64) -> i64 {
 
 fn resource_metric(autoscaler: &Value) -> Option<&Value> {
     let metrics = autoscaler.pointer("/spec/metrics")?.as_array()?;
-    metrics.iter().find(|metric| text(metric, "/type") == Some("Resource"))?.get("resource")
+    let resources = || metrics.iter().filter(|metric| text(metric, "/type") == Some("Resource"));
+    let of_cpu = resources().find(|metric| text(metric, "/resource/name") == Some("cpu"));
+    of_cpu.or(resources().next())?.get("resource")
 }
 
 fn target_percent(resource: Option<&Value>) -> u64 {
@@ -172,6 +187,37 @@ fn quantity(thousandths: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_goes_by_cpu_follows_it() {
+        let with = |metrics: Value| goes_by_cpu(&json!({"spec": {"metrics": metrics}}));
+        assert!(goes_by_cpu(&json!({"spec": {}})) && with(json!([])));
+        assert!(with(json!([{"type": "Resource", "resource": {"name": "memory"}}, {"type": "Resource", "resource": {"name": "cpu"}}])));
+        assert!(!with(json!([{"type": "Resource", "resource": {"name": "memory"}}])));
+        assert!(!with(json!([{"type": "External", "external": {"metric": {"name": "queue"}}}])));
+    }
+
+    #[test]
+    fn load_is_counted_in_what_pods_request() {
+        let deployment = |cpu: &str| json!({"spec": {"template": {"spec": {"containers": [
+            {"name": "app", "resources": {"requests": {"cpu": cpu}}},
+        ]}}}});
+        let autoscaler = json!({"spec": {"metrics": [{"type": "Resource", "resource": {
+            "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50},
+        }}]}});
+        let pods = Pods { current: 2, ready: 2, existing: 2 };
+        for cpu in ["100m", "2"] {
+            let reading = read(&autoscaler, &deployment(cpu), Usage::Requests(2.0), 2).unwrap();
+            assert_eq!(reading.recommend(&autoscaler, pods), 4, "{cpu}: both pods use all they ask for");
+        }
+        let by_value = json!({"spec": {"metrics": [{"type": "Resource", "resource": {
+            "name": "cpu", "target": {"type": "AverageValue", "averageValue": "50m"},
+        }}]}});
+        let asking_nothing = json!({"spec": {"template": {"spec": {"containers": [{"name": "app"}]}}}});
+        let reading = read(&by_value, &asking_nothing, Usage::Requests(2.0), 2).unwrap();
+        assert_eq!(reading.recommend(&by_value, pods), 4, "a pod that asks for nothing counts as 100m");
+        assert!(read(&autoscaler, &asking_nothing, Usage::Requests(2.0), 2).is_err(), "percent of nothing");
+    }
 
     fn recommend(percent: u32, target: u32, current: i32, ready: i32) -> i32 {
         let autoscaler = json!({"spec": {"metrics": [{"type": "Resource", "resource": {

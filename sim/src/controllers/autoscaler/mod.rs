@@ -11,7 +11,7 @@ use super::json::{after, condition, count, text, whole_second};
 use super::queue::ObjectName;
 use crate::store::kinds;
 pub(super) use metric::Usage;
-use metric::{Pods, read};
+use metric::{Pods, goes_by_cpu, read};
 use scaling::{Bounds, History, SYNC_PERIOD};
 
 const COMPONENT: &str = "horizontal-pod-autoscaler";
@@ -61,6 +61,8 @@ impl Engine {
             return None;
         };
         let usage = self.options.utilisation.usage(&target.namespace, &target.name);
+        // Nothing else of pods is simulated: by memory or by a queue an autoscaler only keeps its bounds.
+        let usage = usage.filter(|usage| matches!(usage, Usage::Percent(_)) || goes_by_cpu(&autoscaler));
         let mut memory = self.autoscalers.remove(name).unwrap_or_default();
         let wake = self.autoscale(name, &autoscaler, &target, &deployment, usage, &mut memory);
         self.autoscalers.insert(name.clone(), memory);
