@@ -37,8 +37,8 @@ use manifests::Manifests;
 use releases::Releases;
 pub use report::{CanaryReport, Report, Verdict};
 use scenario::Scenario;
-use subject::Subject;
 pub use scenario::json_schema;
+use subject::Subject;
 
 /// Plays a simulation, writes its report to `out` and notes and problems to `messages`. Returns the report.
 ///
@@ -171,18 +171,12 @@ fn plan(
     let mut problems = objects::simulate_templates(manifests, &subjects, &scenario).err().unwrap_or_default();
     let file = args.scenario.as_deref().unwrap_or_default();
     let time_limit = args.time_limit.unwrap_or_else(|| scenario.time_limit());
-    let releases = match Releases::plan(&scenario, &subjects, manifests) {
-        Ok(releases) => {
-            let mut found = references::dangling(&scenario, &subjects, &releases, manifests);
-            found.extend(references::too_late(&scenario, time_limit));
-            problems.extend(in_file(file, &found));
-            releases
-        }
-        Err(found) => {
-            problems.extend(in_file(file, &found));
-            return Err(problems);
-        }
-    };
+    let (releases, mut found) = Releases::plan(&scenario, &subjects, manifests);
+    let planned = found.is_empty().then_some(&releases);
+    found.extend(references::dangling(&scenario, &subjects, planned, manifests));
+    found.extend(references::too_late(&scenario, time_limit));
+    found.sort_by_key(|problem| problem.place);
+    problems.extend(in_file(file, &found));
     if !problems.is_empty() {
         return Err(problems);
     }

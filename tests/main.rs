@@ -15,6 +15,7 @@ mod process;
 mod propagation;
 mod sandbox;
 mod simulate;
+mod simulate_input;
 mod supervision;
 mod support;
 mod webhooks;

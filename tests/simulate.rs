@@ -76,22 +76,22 @@ const ISTIO: &[(&str, Verdict)] = &[
     ("examples/istio-canary.yaml", Promoted),
 ];
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-fn fixture(file: &str) -> String {
+pub(crate) fn fixture(file: &str) -> String {
     root().join("tests/fixtures/flagger").join(file).display().to_string()
 }
 
-struct Played {
-    report: Report,
-    out: String,
-    messages: String,
+pub(crate) struct Played {
+    pub(crate) report: Report,
+    pub(crate) out: String,
+    pub(crate) messages: String,
 }
 
 /// Runs `aviary simulate` in this process.
-fn play(arguments: &[&str]) -> Played {
+pub(crate) fn play(arguments: &[&str]) -> Played {
     let argv = ["aviary", "simulate"].iter().chain(arguments).map(|argument| (*argument).into());
     let cli = Cli::parse_from(argv, |_| None).unwrap_or_else(|error| panic!("{error}"));
     let Verb::Simulate(args) = cli.command else { panic!("another verb") };
@@ -141,23 +141,47 @@ fn every_example_ends_as_its_comment_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+/// What a refused fixture must name: its provider, the kind of its target, or that there is nothing to run in it.
+fn must_name(text: &str) -> String {
+    let after = |start: &str| text.lines().find_map(|line| line.trim().strip_prefix(start)).map(str::trim);
+    if !text.contains("kind: Canary") {
+        return "there is no Canary".to_owned();
+    }
+    match after("provider: ") {
+        Some(provider) => format!("provider \"{}\"", provider.trim_matches('"')),
+        None if text.contains("gatewayRefs:") => "spec.service.gatewayRefs is for provider gatewayapi:v1".to_owned(),
+        None if text.contains("ingressRef:") => "spec.ingressRef is for provider nginx or skipper".to_owned(),
+        None if text.contains("routeRef:") => "spec.routeRef is for provider apisix".to_owned(),
+        None if text.contains("upstreamRef:") => "spec.upstreamRef is for provider gloo".to_owned(),
+        None if text.contains("kuma.io/mesh") => "kuma.io/mesh is for provider kuma".to_owned(),
+        None => format!("target kind {}", after("kind: Service").map_or("DaemonSet", |_| "Service")),
+    }
+}
+
 #[test]
 fn flaggers_manifests_run_or_are_refused_by_name() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut objects) = (Vec::new(), 0);
     for folder in ["e2e", "examples"] {
         for name in yaml_files(&root().join("tests/fixtures/flagger").join(folder)) {
             let file = format!("{folder}/{name}");
+            let text = std::fs::read_to_string(fixture(&file)).unwrap();
+            objects += text.matches("apiVersion: flagger.app/v1beta1").count();
             let expected =
                 ISTIO.iter().find(|(known, _)| *known == file).map_or(NotUnderstood, |(_, verdict)| *verdict);
             let Played { report, out, messages } = play(&["-n", "test", "-f", &fixture(&file)]);
-            let is_named =
-                expected != NotUnderstood || messages.contains("there is no Canary") || messages.contains(&name);
-            if report.verdict != expected || !is_named {
-                wrong.push(format!("{file}: {:?}\n{out}\n{messages}", report.verdict));
+            let errors: Vec<&str> = messages.lines().filter(|line| line.starts_with("error: ")).collect();
+            let is_told = match (expected, errors.as_slice()) {
+                (NotUnderstood, [error]) => error.contains(&must_name(&text)),
+                (NotUnderstood, _) => false,
+                (_, errors) => errors.is_empty(),
+            };
+            if report.verdict != expected || !is_told {
+                wrong.push(format!("{file}: {:?}, {}\n{out}\n{messages}", report.verdict, must_name(&text)));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_eq!(objects, 52, "flagger.app objects that Flagger's tests and examples have");
 }
 
 #[test]
@@ -218,13 +242,13 @@ fn a_timeline_tells_what_people_do() {
 }
 
 /// A file in a directory that lives as long as the test.
-fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> String {
+pub(crate) fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = directory.path().join(name);
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
 }
 
-const CANARY: &str = "\
+pub(crate) const CANARY: &str = "\
 apiVersion: flagger.app/v1beta1
 kind: Canary
 metadata:
@@ -339,7 +363,7 @@ fn scenarios_that_speak_of_nothing_are_refused() {
         "s.yaml:2:3: versions.2.0.0: unknown version \"2.0.0\"",
         "s.yaml:4:3: webhooks.gate: no canary has a webhook",
         "s.yaml:6:3: metrics.order: unknown metric \"order\"; did you mean \"orders\"?",
-        "s.yaml:8:5: load[0]: unknown service \"shopp\"; did you mean \"shop\"?",
+        "s.yaml:8:6: load[0].service: unknown service \"shopp\"; did you mean \"shop\"?",
     ] {
         assert!(messages.contains(expected), "{expected}\n{messages}");
     }
@@ -362,11 +386,17 @@ fn objects_that_cannot_be_served_are_named() {
     let Played { report, messages, .. } = play(&["-f", &file]);
     assert_eq!(report.exit_code, 2);
     assert!(
-        messages
-            .contains("b.yaml:19:1: Deploymnet default/shop: no kind Deploymnet in apps/v1; did you mean Deployment?"),
+        messages.contains(
+            "b.yaml:19:1: Deploymnet default/shop: there is no kind Deploymnet in apps/v1; did you mean Deployment?"
+        ),
         "{messages}"
     );
-    assert!(messages.contains("apiVersion autoscaling/v2beta2 is not served; served: autoscaling/v"), "{messages}");
+    assert!(
+        messages.contains(
+            "apiVersion autoscaling/v2beta2 is not served for HorizontalPodAutoscaler; served: autoscaling/v"
+        ),
+        "{messages}"
+    );
 }
 
 #[test]

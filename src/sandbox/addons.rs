@@ -74,7 +74,9 @@ fn clock(clock: Clock, instance: &str) -> Backend {
     let instance = instance.to_owned();
     Arc::new(move |request: Request<Bytes>| {
         let answer = match request.uri().path() {
-            "/clock" => answer(StatusCode::OK, &json!({"time": clock.now(), "speed": clock.speed(), "instance": instance})),
+            "/clock" => {
+                answer(StatusCode::OK, &json!({"time": clock.now(), "speed": clock.speed(), "instance": instance}))
+            }
             path => answer(StatusCode::NOT_FOUND, &json!({"error": format!("there is no {path}")})),
         };
         std::future::ready(io::Result::Ok(answer)).boxed()

@@ -46,10 +46,12 @@ pub(crate) fn read(paths: &[String], recursive: bool) -> (Vec<Text>, Vec<String>
                 let hint = if recursive { "" } else { "; -R also reads the directories below" };
                 problems.push(format!("{path}: no .yaml, .yml or .json file in this directory{hint}"));
             }
-            Ok(files) => files.iter().for_each(|file| match fs::read(file).map_err(|error| plain(&error)).and_then(decode) {
-                Ok(text) => texts.push(Text { name: file.display().to_string(), text }),
-                Err(error) => problems.push(format!("{}: {error}", file.display())),
-            }),
+            Ok(files) => {
+                files.iter().for_each(|file| match fs::read(file).map_err(|error| plain(&error)).and_then(decode) {
+                    Ok(text) => texts.push(Text { name: file.display().to_string(), text }),
+                    Err(error) => problems.push(format!("{}: {error}", file.display())),
+                })
+            }
             Err(error) => problems.push(format!("{path}: {}", plain(&error))),
         }
     }

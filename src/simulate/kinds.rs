@@ -107,8 +107,12 @@ impl Kinds {
                 served.join(", ")
             ));
         }
-        let of_group: Vec<&str> =
-            self.0.iter().filter(|known| known.resource.group == group).map(|known| known.resource.kind.as_str()).collect();
+        let of_group: Vec<&str> = self
+            .0
+            .iter()
+            .filter(|known| known.resource.group == group)
+            .map(|known| known.resource.kind.as_str())
+            .collect();
         // Istio and its like have many kinds that do not matter here, and are served in part.
         let is_kubernetes = !group.contains('.') || group.ends_with(".k8s.io") || group == aviary_crds::names::GROUP;
         if of_group.is_empty() || PASSED_OVER.contains(&kind) {
@@ -121,10 +125,7 @@ impl Kinds {
             None if is_kubernetes => {
                 let mut known = of_group;
                 known.dedup();
-                Unserved::Refused(format!(
-                    "there is no kind {kind} in {api_version}; there are: {}",
-                    known.join(", ")
-                ))
+                Unserved::Refused(format!("there is no kind {kind} in {api_version}; there are: {}", known.join(", ")))
             }
             None => Unserved::PassedOver,
         }
@@ -164,8 +165,14 @@ mod tests {
             Err(Unserved::PassedOver) => "passed over".to_owned(),
             Err(Unserved::Refused(message)) => message,
         };
-        assert_eq!(explain("apps/v1", "Deploymnet"), "there is no kind Deploymnet in apps/v1; did you mean Deployment?");
-        assert_eq!(explain("extensions/v1beta1", "Deployment"), "apiVersion extensions/v1beta1 is not served for Deployment; served: apps/v1");
+        assert_eq!(
+            explain("apps/v1", "Deploymnet"),
+            "there is no kind Deploymnet in apps/v1; did you mean Deployment?"
+        );
+        assert_eq!(
+            explain("extensions/v1beta1", "Deployment"),
+            "apiVersion extensions/v1beta1 is not served for Deployment; served: apps/v1"
+        );
         assert_eq!(explain("app/v1", "Deployment"), "apiVersion app/v1 is not served for Deployment; served: apps/v1");
         assert!(explain("autoscaling/v2beta2", "HorizontalPodAutoscaler").contains("served: autoscaling/v2"));
         assert!(explain("flagger.app/v1alpha3", "Canary").ends_with("served: flagger.app/v1beta1"));

@@ -6,8 +6,8 @@ use kube::core::Status;
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
-use super::manifests::{Manifest, Manifests};
 use super::kinds::{Kind, Kinds, Unserved};
+use super::manifests::{Manifest, Manifests};
 use super::network;
 use super::scenario::{Action, ActionKind, Scenario};
 use super::subject::Subject;
@@ -86,7 +86,8 @@ impl Creation<'_> {
             let kind = match kinds.find(manifest.api_version(), manifest.kind()) {
                 Ok(kind) => kind,
                 Err(Unserved::PassedOver) => {
-                    let note = format!("ignored: the simulated cluster has no kind {}", manifest.kind());
+                    let (kind, api_version) = (manifest.kind(), manifest.api_version());
+                    let note = format!("ignored: the simulated cluster has no kind {kind} in {api_version}");
                     self.notes.push(manifest.message("", &note));
                     continue;
                 }
@@ -140,6 +141,21 @@ fn refusals(manifest: &Manifest, status: &Status) -> Vec<String> {
     refusals
 }
 
+/// What the API server said of a change, field by field where it does.
+pub(crate) fn reasons(status: &Status) -> Vec<String> {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let causes = causes.filter(|cause| !cause.message.contains(NOT_CHECKED) && !cause.message.contains(STRICT));
+    let causes: Vec<String> = causes.map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+    if !causes.is_empty() {
+        return causes;
+    }
+    // In front of it stands the whole object.
+    let message = status.message.split_once(STRICT).map_or(status.message.as_str(), |(_, reason)| reason);
+    vec![message.trim().to_owned()]
+}
+
+/// What a server says before it names a field that it does not know.
+const STRICT: &str = "strict decoding error: ";
 /// A server adds this to other findings.
 const NOT_CHECKED: &str = "some validation rules were not checked";
 
@@ -184,7 +200,12 @@ fn at_path<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
 }
 
 /// What a user does something with.
-pub(crate) fn api_of(client: &Client, kinds: &Kinds, action: &Action, default_namespace: &str) -> Option<Api<DynamicObject>> {
+pub(crate) fn api_of(
+    client: &Client,
+    kinds: &Kinds,
+    action: &Action,
+    default_namespace: &str,
+) -> Option<Api<DynamicObject>> {
     let kind = action.kind();
     let kind = match &action.api_version {
         Some(api_version) => kinds.find(api_version, kind).ok()?,

@@ -17,18 +17,20 @@ use super::subject::{self, Subject};
 /// So many names are told of what exists.
 const MOST_NAMES: usize = 20;
 
-/// Entries that nothing corresponds to.
+/// Entries that nothing corresponds to. Without releases nothing is said of versions.
 pub(crate) fn dangling(
     scenario: &Scenario,
     subjects: &[Subject],
-    releases: &Releases,
+    releases: Option<&Releases>,
     manifests: &Manifests,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (index, load) in scenario.load.iter().enumerate() {
         problems.extend(service(scenario, load, &format!("load[{index}]"), subjects, manifests));
     }
-    versions(scenario, subjects, releases, &mut problems);
+    if let Some(releases) = releases {
+        versions(scenario, subjects, releases, &mut problems);
+    }
     let names = subject::names(subjects);
     let mut check = |what: &'static str, field: &str, keys: Vec<&String>| {
         let known = names.get(what).cloned().unwrap_or_default();
@@ -73,9 +75,9 @@ fn service(
 ) -> Option<Problem> {
     let services = schedule::services(load, subjects);
     let of_canary = |namespace: &str, name: &str| {
-        subjects
-            .iter()
-            .any(|subject| subject.namespace() == namespace && schedule::names_of(subject).iter().any(|own| own == name))
+        subjects.iter().any(|subject| {
+            subject.namespace() == namespace && schedule::names_of(subject).iter().any(|own| own == name)
+        })
     };
     let exists = |namespace: &str, name: &str| {
         of_canary(namespace, name) || manifests.find("", "Service", namespace, name).is_some()
@@ -84,12 +86,13 @@ fn service(
         return None;
     }
     let in_namespace = |namespace: &str| load.namespace.as_deref().is_none_or(|wanted| wanted == namespace);
-    let of_canaries =
-        subjects.iter().filter(|subject| in_namespace(subject.namespace())).flat_map(schedule::names_of);
+    let of_canaries = subjects.iter().filter(|subject| in_namespace(subject.namespace())).flat_map(schedule::names_of);
     let of_manifests = manifests.of("", "Service").filter(|service| in_namespace(service.namespace()));
     let known: Vec<String> = of_canaries.chain(of_manifests.map(|service| service.name().to_owned())).collect();
     let (field, message) = match (&load.service, &load.namespace) {
-        (Some(service), _) if !known.is_empty() => ("service", unknown("service", service, known.iter().map(String::as_str))),
+        (Some(service), _) if !known.is_empty() => {
+            ("service", unknown("service", service, known.iter().map(String::as_str)))
+        }
         (_, Some(namespace)) => {
             let known = subjects.iter().map(Subject::namespace);
             ("namespace", unknown("namespace", namespace, known))
@@ -255,7 +258,7 @@ async fn possible(
 ) -> Result<(), Problem> {
     let refused = |field: &str, error: &kube::Error| {
         let message = match error {
-            kube::Error::Api(status) => status.message.clone(),
+            kube::Error::Api(status) => objects::reasons(status).join("; "),
             other => other.to_string(),
         };
         scenario.problem(&format!("{path}.{field}"), message)
@@ -268,7 +271,9 @@ async fn possible(
         let message = match nearest(&action.name, &names) {
             Some(meant) => format!("{what}; did you mean {meant:?}?"),
             None if names.is_empty() => format!("{what}, nor any other"),
-            None => format!("{what}; there are: {}", names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", ")),
+            None => {
+                format!("{what}; there are: {}", names.iter().take(MOST_NAMES).copied().collect::<Vec<_>>().join(", "))
+            }
         };
         return Err(scenario.problem(&format!("{path}.name"), message));
     }

@@ -32,13 +32,8 @@ pub(crate) struct Releases {
 impl Releases {
     /// What a scenario (or nothing) asks for.
     ///
-    /// # Errors
-    /// Releases of what does not exist.
-    pub(crate) fn plan(
-        scenario: &Scenario,
-        subjects: &[Subject],
-        manifests: &Manifests,
-    ) -> Result<Releases, Vec<Problem>> {
+    /// The second list has releases of what does not exist, or that change nothing.
+    pub(crate) fn plan(scenario: &Scenario, subjects: &[Subject], manifests: &Manifests) -> (Releases, Vec<Problem>) {
         let mut releases = Releases::default();
         let mut problems = Vec::new();
         let mut present = Vec::new();
@@ -51,7 +46,7 @@ impl Releases {
             for (index, subject) in subjects.iter().enumerate() {
                 releases.add_made_up(Duration::ZERO, index, subject, &mut present);
             }
-            return Ok(releases);
+            return (releases, problems);
         }
         let mut entries: Vec<_> = scenario.releases.iter().enumerate().collect();
         entries.sort_by_key(|(_, release)| release.at.unwrap_or_default());
@@ -97,7 +92,8 @@ impl Releases {
                 if let Some(image) = image.as_ref().filter(|image| **image == container.1 && release.config.is_none()) {
                     let field = if release.image.is_some() { "image" } else { "tag" };
                     let what = format!("{} {}", subject.canary.target.kind.as_str(), subject.target());
-                    let message = format!("{what} runs {image} already, so nothing would be released; give another {field}");
+                    let message =
+                        format!("{what} runs {image} already, so nothing would be released; give another {field}");
                     problems.push(scenario.problem(&format!("{path}.{field}"), message));
                 }
                 let image = image.map(|image| {
@@ -118,7 +114,7 @@ impl Releases {
                 releases.planned.push(Planned { at, subject: index, image, config: release.config.clone() });
             }
         }
-        if problems.is_empty() { Ok(releases) } else { Err(problems) }
+        (releases, problems)
     }
 
     fn add_made_up(&mut self, at: Duration, index: usize, subject: &Subject, present: &mut [Vec<(String, String)>]) {

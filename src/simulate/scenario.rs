@@ -431,9 +431,7 @@ impl Scenario {
         let Some(node) = found.documents.pop() else { return Ok(Scenario::default()) };
         let mut problems = Vec::new();
         check::check(&node, &Shape::Object(SCENARIO), "", &mut problems);
-        if problems.is_empty() {
-            contradictions::find(&node, &mut problems);
-        }
+        contradictions::find(&node, &mut problems);
         if !problems.is_empty() {
             problems.sort_by_key(|problem| problem.place);
             return Err(problems);

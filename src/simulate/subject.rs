@@ -83,7 +83,11 @@ pub(crate) fn subjects(
         }
         match understand(manifest, config) {
             Ok(subject) => subjects.push(subject),
-            Err(refusal) => problems.extend(manifest.messages(&refusal)),
+            Err(refusal) => {
+                // What else is not built yet depends on the provider.
+                let provider = refusal.lines().find(|line| line.starts_with("spec.provider:"));
+                problems.extend(manifest.messages(provider.unwrap_or(&refusal)));
+            }
         }
     }
     (subjects, problems)

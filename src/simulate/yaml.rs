@@ -228,12 +228,16 @@ mod tests {
         let places: Vec<String> = found.documents.iter().map(|document| document.place.to_string()).collect();
         assert_eq!(places, ["1:1", "2:1", "2:9"]);
         assert_eq!(found.documents[2].to_value(), json!({"a": 3}));
-        assert_eq!(errors("{\"a\": 1}\n{\"a\": \n"), ["2:5: the document ends before this is complete: a bracket or brace is not closed"]);
+        assert_eq!(
+            errors("{\"a\": 1}\n{\"a\": \n"),
+            ["2:5: the document ends before this is complete: a bracket or brace is not closed"]
+        );
     }
 
     #[test]
     fn aliases_and_merges_are_opened() {
-        let text = "base: &base {a: 1, b: 1}\nmore: &more {c: 1, b: 2}\nx:\n  <<: *base\n  b: 3\nz:\n  <<: [*base, *more]\n";
+        let text =
+            "base: &base {a: 1, b: 1}\nmore: &more {c: 1, b: 2}\nx:\n  <<: *base\n  b: 3\nz:\n  <<: [*base, *more]\n";
         let value = value(text);
         assert_eq!(value["x"], json!({"a": 1, "b": 3}));
         assert_eq!(value["z"], json!({"a": 1, "b": 1, "c": 1}));
@@ -255,7 +259,10 @@ mod tests {
         let told: Vec<String> = found.duplicates.iter().map(|key| format!("{} {}", key.place, key.message)).collect();
         assert_eq!(
             told,
-            ["2:17 the key \"c\" is there twice; the last one counts", "3:1 the key \"a\" is there twice; the last one counts"]
+            [
+                "2:17 the key \"c\" is there twice; the last one counts",
+                "3:1 the key \"a\" is there twice; the last one counts"
+            ]
         );
     }
 

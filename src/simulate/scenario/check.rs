@@ -116,7 +116,9 @@ fn check_scalar(value: &Value, shape: &Shape) -> Result<(), String> {
         (Shape::Duration | Shape::Time, Value::String(text)) => duration(text, shape),
         (Shape::Duration, Value::Number(number)) if number.as_f64() == Some(0.0) => Ok(()),
         (Shape::Time, Value::Number(number)) if number.as_f64() == Some(0.0) => duration("0s", shape),
-        (Shape::Duration | Shape::Time, Value::Number(number)) if number.as_f64().is_some_and(|number| number < 0.0) => {
+        (Shape::Duration | Shape::Time, Value::Number(number))
+            if number.as_f64().is_some_and(|number| number < 0.0) =>
+        {
             Err(format!("expected a duration of at least 0, not {value}"))
         }
         (Shape::Duration | Shape::Time, Value::Number(_)) => {

@@ -96,7 +96,8 @@ fn latencies(node: &Node, path: &str, problems: &mut Vec<Problem>) {
             if let (Some((median, half)), Some((p99, most))) = (time("median"), time("p99"))
                 && half > most
             {
-                let message = format!("the median {median} is above the 99th percentile {p99}; it can be as high at most");
+                let message =
+                    format!("the median {median} is above the 99th percentile {p99}; it can be as high at most");
                 let place = node.get("median").map(|median| median.place).unwrap_or_default();
                 problems.push(Problem { place, path: format!("{path}.median"), message });
             }

@@ -39,7 +39,8 @@ fn is_tag(text: &str) -> bool {
 /// # Errors
 /// If it names no image.
 pub(super) fn image(text: &str) -> Result<(), String> {
-    let refused = |why: &str| Err(format!("{text:?} names no image: {why}; for example ghcr.io/stefanprodan/podinfo:6.0.1"));
+    let refused =
+        |why: &str| Err(format!("{text:?} names no image: {why}; for example ghcr.io/stefanprodan/podinfo:6.0.1"));
     if text.is_empty() {
         return refused("it is empty");
     }
@@ -74,7 +75,9 @@ pub(super) fn image(text: &str) -> Result<(), String> {
 
 fn is_component(text: &str) -> bool {
     let is_edge = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
-    text.starts_with(is_edge) && text.ends_with(is_edge) && text.chars().all(|letter| is_edge(letter) || "._-".contains(letter))
+    text.starts_with(is_edge)
+        && text.ends_with(is_edge)
+        && text.chars().all(|letter| is_edge(letter) || "._-".contains(letter))
 }
 
 fn is_digest(text: &str) -> bool {
@@ -90,10 +93,14 @@ mod tests {
     #[test]
     fn images_are_what_a_runtime_could_pull() {
         let digest = format!("a/b@sha256:{}", "0".repeat(64));
-        for good in ["nginx", "nginx:1.25", "ghcr.io/a/b:6.0.1", "localhost:5000/a/b", "localhost/a", "a/b_c:v1-x", &digest] {
+        for good in
+            ["nginx", "nginx:1.25", "ghcr.io/a/b:6.0.1", "localhost:5000/a/b", "localhost/a", "a/b_c:v1-x", &digest]
+        {
             assert_eq!(image(good), Ok(()), "{good}");
         }
-        for bad in ["", "x y z", "nginx:", "nginx:a b", "Nginx:1", "a//b", "/a", "a/", "a@sha256:12", "ghcr.io/:1", "a:b:c"] {
+        for bad in
+            ["", "x y z", "nginx:", "nginx:a b", "Nginx:1", "a//b", "/a", "a/", "a@sha256:12", "ghcr.io/:1", "a:b:c"]
+        {
             assert!(image(bad).is_err(), "{bad}");
         }
     }

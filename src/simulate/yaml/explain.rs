@@ -25,7 +25,8 @@ pub(super) fn explain(
             Some('\t') => "a tab is used for indentation: use spaces".to_owned(),
             _ => "a text cannot begin with this character: put it in quotes".to_owned(),
         },
-        "found a tab character that violates indentation" | "found a tab character where an indentation space is expected" => {
+        "found a tab character that violates indentation"
+        | "found a tab character where an indentation space is expected" => {
             "a tab is used for indentation: use spaces".to_owned()
         }
         "did not find expected key" => {
@@ -85,7 +86,10 @@ mod tests {
             ("a: @b\n", "1:4: a text cannot begin with this character"),
             ("a: \"x\" y\n", "1:8: expected a key: check the indentation"),
             ("a: 1\n b: 2\n", "2:3: a second colon on this line"),
-            ("a:\n  - b\n c: d\n", "3:2: expected a key: check the indentation, and the quotes, of the object that begins on line 1"),
+            (
+                "a:\n  - b\n c: d\n",
+                "3:2: expected a key: check the indentation, and the quotes, of the object that begins on line 1",
+            ),
             ("a: [1, 2\nb: 3\n", "2:2: expected ',' or ']': the brackets that open on line 1 are not closed"),
             ("a: {b: 1\n", "1:4: expected ',' or '}': the braces that open on line 1 are not closed"),
             ("a: 'b\nc: d\n", "1:4: the quote that opens on line 1 is not closed"),

@@ -18,7 +18,9 @@ pub(super) fn resolve(text: &str, tag: Option<&str>, is_plain: bool) -> Result<V
     let wanted = match tag {
         // `!` alone means "as it is written".
         Some("!" | STR_TAG | TIMESTAMP_TAG) => return Ok(text.into()),
-        Some(BINARY_TAG) => return Err("the tag !!binary is not supported: give the text, or data in base64".to_owned()),
+        Some(BINARY_TAG) => {
+            return Err("the tag !!binary is not supported: give the text, or data in base64".to_owned());
+        }
         None if !is_plain => return Ok(text.into()),
         Some(tag @ (NULL_TAG | BOOL_TAG | INT_TAG | FLOAT_TAG)) => Some(tag),
         // Tags of one's own say nothing about the value.
@@ -42,7 +44,9 @@ fn meaning(text: &str) -> Result<(&'static str, Value), String> {
         }
         "" | "~" | "null" | "Null" | "NULL" => (NULL_TAG, Value::Null),
         ".nan" | ".NaN" | ".NAN" | ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf"
-        | "-.INF" => return Err(format!("{text} is a number that JSON, and so Kubernetes, does not have; put it in quotes")),
+        | "-.INF" => {
+            return Err(format!("{text} is a number that JSON, and so Kubernetes, does not have; put it in quotes"));
+        }
         _ => match number(text) {
             Some(number) if number.is_f64() => (FLOAT_TAG, Value::Number(number)),
             Some(number) => (INT_TAG, Value::Number(number)),

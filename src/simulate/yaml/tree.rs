@@ -14,8 +14,7 @@ const MOST_ALIASED: usize = 400_000;
 
 /// Reads the documents of a part that begins in a place.
 pub(super) fn read(text: &str, begin: Place, duplicates: &mut Vec<YamlError>) -> Result<Vec<Node>, YamlError> {
-    let mut reader =
-        Reader { text, begin, parser: Parser::new(), anchors: HashMap::new(), aliased: 0, duplicates };
+    let mut reader = Reader { text, begin, parser: Parser::new(), anchors: HashMap::new(), aliased: 0, duplicates };
     let mut input = text.as_bytes();
     reader.parser.set_input_string(&mut input);
     let mut documents = Vec::new();
@@ -145,10 +144,8 @@ impl Reader<'_, '_> {
             let (value, inside) = self.node(event, depth + 1)?;
             size += inside;
             if is_merge {
-                let failed = || YamlError {
-                    place: key.place,
-                    message: "<< merges an object, or a list of objects".to_owned(),
-                };
+                let failed =
+                    || YamlError { place: key.place, message: "<< merges an object, or a list of objects".to_owned() };
                 merge(&mut entries, value).ok_or_else(failed)?;
                 continue;
             }

@@ -192,16 +192,20 @@ mod tests {
     fn only_what_goes_by_cpu_follows_it() {
         let with = |metrics: Value| goes_by_cpu(&json!({"spec": {"metrics": metrics}}));
         assert!(goes_by_cpu(&json!({"spec": {}})) && with(json!([])));
-        assert!(with(json!([{"type": "Resource", "resource": {"name": "memory"}}, {"type": "Resource", "resource": {"name": "cpu"}}])));
+        assert!(with(
+            json!([{"type": "Resource", "resource": {"name": "memory"}}, {"type": "Resource", "resource": {"name": "cpu"}}])
+        ));
         assert!(!with(json!([{"type": "Resource", "resource": {"name": "memory"}}])));
         assert!(!with(json!([{"type": "External", "external": {"metric": {"name": "queue"}}}])));
     }
 
     #[test]
     fn load_is_counted_in_what_pods_request() {
-        let deployment = |cpu: &str| json!({"spec": {"template": {"spec": {"containers": [
-            {"name": "app", "resources": {"requests": {"cpu": cpu}}},
-        ]}}}});
+        let deployment = |cpu: &str| {
+            json!({"spec": {"template": {"spec": {"containers": [
+                {"name": "app", "resources": {"requests": {"cpu": cpu}}},
+            ]}}}})
+        };
         let autoscaler = json!({"spec": {"metrics": [{"type": "Resource", "resource": {
             "name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50},
         }}]}});
