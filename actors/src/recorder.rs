@@ -158,6 +158,12 @@ impl Worker {
                 // An earlier try arrived after all.
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 && tries > 1 => return Ok(()),
                 Ok(Err(error)) if is_away(&error) && tries < TRIES => tokio::time::sleep(retry.next_delay()).await,
+                // Nobody can read it any more: client-go, too, says this to debuggers only.
+                Ok(Err(kube::Error::Api(status))) if is_of_gone_namespace(&status) => {
+                    tracing::debug!("an event was not recorded: {}", status.message);
+                    return Ok(());
+                }
+                Ok(Err(kube::Error::Api(status))) => return Err(status.message.clone()),
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err(format!("no answer from the API server within {TIMEOUT:?}")),
             }
@@ -202,6 +208,15 @@ impl Worker {
         }
         self.recent.insert(key, recent);
     }
+}
+
+/// Whether an event is refused because its namespace is going or gone.
+fn is_of_gone_namespace(status: &kube::core::Status) -> bool {
+    let details = status.details.as_ref();
+    let is_terminating = details
+        .is_some_and(|details| details.causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
+        || (status.code == 403 && status.message.ends_with("because it is being terminated"));
+    is_terminating || (status.code == 404 && details.is_some_and(|details| details.kind == "namespaces"))
 }
 
 /// Whether the API server may well take the event later. A 500 is not it: it comes from the webhook of some tenant, for
@@ -351,5 +366,30 @@ impl Handler<CanaryGone> for Recorder {
         known.remove(&canary);
         let total = i64::try_from(known.len()).unwrap_or(i64::MAX);
         self.metrics.canary_total.with_label_values(&[canary.namespace.as_str()]).set(total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn events_of_a_namespace_that_goes_are_no_matter() {
+        let status = |value| serde_json::from_value::<kube::core::Status>(value).unwrap();
+        let message =
+            "events \"a\" is forbidden: unable to create new content in namespace test because it is being terminated";
+        assert!(is_of_gone_namespace(&status(
+            json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": message})
+        )));
+        let gone = json!({"status": "Failure", "code": 404, "reason": "NotFound", "message": "namespaces \"test\" not found",
+            "details": {"kind": "namespaces", "name": "test"}});
+        assert!(is_of_gone_namespace(&status(gone)));
+        let forbidden =
+            json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": "events is forbidden: no role"});
+        assert!(!is_of_gone_namespace(&status(forbidden)));
     }
 }

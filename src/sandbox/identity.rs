@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use aviary_actors::Clock;
 use aviary_actors::transport::{Network, Transport};
 use aviary_providers::HttpRequest;
 use serde_json::Value;
@@ -15,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// What tells this sandbox from all others: processes on other machines, or before this one, may have its number.
 pub(super) fn instance() -> String {
-    let started = jiff::Timestamp::now().as_nanosecond();
+    let started = Clock::system().now().as_nanosecond();
     format!("{}-{started}", std::process::id())
 }
 
