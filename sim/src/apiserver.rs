@@ -17,6 +17,7 @@ pub(crate) mod fields;
 mod job_defaults;
 mod metadata;
 pub(crate) mod openapi;
+mod part_write;
 mod patch;
 mod pods;
 mod protobuf;
@@ -27,7 +28,6 @@ mod reviews;
 mod scale;
 pub(crate) mod schema;
 mod selectors;
-mod status_patch;
 mod strategy;
 mod subresources;
 pub(crate) mod table;
@@ -59,6 +59,7 @@ use accept::Form;
 use request::{Query, Route, Target};
 use response::{Answer, Encoder};
 use table::TableForm;
+use write::WriteRequest;
 
 /// The API server's own limit of request bodies (`MaxRequestBodyBytes`): 3 MiB.
 const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
@@ -220,12 +221,13 @@ impl ApiServer {
         bytes: &Bytes,
     ) -> Result<Answer, StatusError> {
         let encoder = self.encoder(target, query, header_text(head, header::ACCEPT))?;
-        let body = body_of(head, bytes);
+        let name = target.name.as_deref().unwrap_or_default();
+        let request = WriteRequest { target, name, query, body: body_of(head, bytes), encoder: &encoder };
         match (&head.method, &target.name) {
             (method, Some(name)) if POD_STREAMS_AND_ACTIONS.contains(&target.subresource.as_str()) => {
                 match (target.subresource.as_str(), method) {
                     ("log", &Method::GET) => self.pod_log(target, name, query),
-                    ("eviction", &Method::POST) => self.evict(target, name, query, &body, &encoder),
+                    ("eviction", &Method::POST) => self.evict(&request),
                     ("log" | "eviction", _) => Err(StatusError::method_not_allowed()),
                     (stream, _) => Err(pods::refuse_stream(stream)),
                 }
@@ -235,11 +237,11 @@ impl ApiServer {
             }
             (&Method::GET, Some(name)) => self.get(target, name, &encoder),
             (&Method::GET, None) => self.list(target, query, &encoder),
-            (&Method::POST, _) => self.create(target, query, &body, &encoder),
-            (&Method::PUT, Some(name)) => self.update(target, name, query, &body, &encoder),
-            (&Method::PATCH, Some(name)) => self.patch(target, name, query, &body, &encoder),
-            (&Method::DELETE, Some(name)) => self.delete(target, name, query, &body, &encoder),
-            (&Method::DELETE, None) => self.delete_collection(target, query, &body, &encoder),
+            (&Method::POST, _) => self.create(&request),
+            (&Method::PUT, Some(_)) => self.update(&request),
+            (&Method::PATCH, Some(_)) => self.patch(&request),
+            (&Method::DELETE, Some(_)) => self.delete(&request),
+            (&Method::DELETE, None) => self.delete_collection(&request),
             _ => Err(StatusError::method_not_allowed()),
         }
     }

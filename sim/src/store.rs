@@ -26,7 +26,7 @@ pub use registry::{ResourceType, ResourceVersion, ScalePaths};
 
 pub(crate) use deletion::{Deletion, Propagation, pod_grace_seconds};
 pub(crate) use error::success_status;
-pub(crate) use record::{Change, Record, to_bytes};
+pub(crate) use record::{Change, Part, PartChange, Record, to_bytes};
 pub(crate) use registry::Registry;
 pub(crate) use state::{ObjectKey, State};
 
@@ -67,6 +67,13 @@ pub(crate) struct WatchFeed {
     pub(crate) missed: Vec<Arc<Change>>,
     pub(crate) changes: mpsc::Receiver<Arc<Change>>,
     pub(crate) revision: u64,
+}
+
+/// What a write to a part of an object comes to.
+pub(crate) enum PartOutcome {
+    /// The part is what it was.
+    Unchanged,
+    Changed(PartChange),
 }
 
 /// Where a watch begins.
@@ -142,7 +149,7 @@ impl Store {
         } else {
             String::new()
         };
-        self.insert(&resource, &namespace, object, |state, object| {
+        self.insert(&resource, &namespace, object, false, |state, object| {
             // As the API server refuses it to everybody: a namespace that still got new contents would never be gone.
             match state.record(&kinds::NAMESPACE, "", &namespace) {
                 Some(record) if record.is_deleting() => {
@@ -258,18 +265,25 @@ impl Store {
         Some((records, version))
     }
 
-    /// Stores a new object after the caller's checks, which run under the lock and may complete it.
+    /// Stores a new object after the caller's checks, which run under the lock and may complete it. A rehearsal, whose checks
+    /// end it, takes nothing from the cluster: what is created next gets the same name and uid as without it.
     pub(crate) fn insert(
         &self,
         resource: &ResourceType,
         namespace: &str,
         mut value: Value,
+        is_rehearsal: bool,
         prepare: impl FnOnce(&mut State, &mut Value) -> Result<(), StatusError>,
     ) -> Result<Arc<Record>, StatusError> {
         let mut state = self.shared.state.lock();
+        let random = state.random.clone();
         let name = pick_name(&mut state, resource, namespace, &value)?;
         value["metadata"]["name"] = Value::String(name.clone());
-        prepare(&mut state, &mut value)?;
+        let prepared = prepare(&mut state, &mut value);
+        if is_rehearsal {
+            state.random = random;
+        }
+        prepared?;
         let key = ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.into(), name: name.into() };
         if state.record_of(&key).is_some() {
             return Err(StatusError::already_exists(resource, &key.name));
@@ -304,20 +318,25 @@ impl Store {
         Ok((record, true))
     }
 
-    /// Replaces the status of an object, and with it the list of managed fields, by what `change` makes of them, under the
-    /// lock. `None`, and no write, where `change` says so and where the object has no such parts: the way is
-    /// [`Self::modify`] then.
-    pub(crate) fn modify_status(
+    /// Replaces one part of an object, and with it the list of managed fields, by what `change` makes of them, under the lock;
+    /// tells whether that was a write. `None`, and no write, where `change` says so and where the object has no such parts: the
+    /// way is [`Self::modify`] then.
+    pub(crate) fn modify_part(
         &self,
         resource: &ResourceType,
         namespace: &str,
         name: &str,
-        change: impl FnOnce(&Record) -> Option<(Vec<u8>, Option<String>)>,
-    ) -> Option<Arc<Record>> {
+        change: impl FnOnce(&Record) -> Option<PartOutcome>,
+    ) -> Option<(Arc<Record>, bool)> {
         let mut state = self.shared.state.lock();
         let present = Arc::clone(state.record(&resource.group_kind, namespace, name)?);
-        let (status, managed_fields) = change(&present)?;
-        state.put_status(&self.shared, &resource.group_kind, &present, &status, managed_fields.as_deref())
+        match change(&present)? {
+            PartOutcome::Unchanged => Some((present, false)),
+            PartOutcome::Changed(change) => {
+                let record = state.put_part(&self.shared, &resource.group_kind, &present, &change)?;
+                Some((record, true))
+            }
+        }
     }
 
     /// Deletes after the caller's checks, under the lock.

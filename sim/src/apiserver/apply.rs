@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::fields::{self, Apply, ApplyError, Before, Conflict};
 use super::patch::Origin;
 use super::request::{Query, Target};
-use super::response::{Answer, Encoder};
+use super::response::Answer;
 use super::strategy::{Ownership, Strategy, WriteOptions};
-use super::write::{self, Body};
+use super::write::{self, Replacement, WriteRequest};
 use super::{ApiServer, metadata, scale};
 use crate::store::{FieldError, FieldReason, StatusError};
 
@@ -80,16 +80,29 @@ pub(super) fn show_managed_fields(object: &mut Value, patch: &[u8]) {
     }
 }
 
+/// How often an apply looks again whether there is an object when others create and delete it all the time. The API server tries
+/// a patch five times in all (`MaxRetryWhenPatchConflicts`).
+const UPSERT_RETRIES: usize = 4;
+
 impl ApiServer {
     /// Applies a configuration; creates the object where there is none.
-    pub(super) fn apply(
-        &self,
-        target: &Target,
-        name: &str,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn apply(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, .. } = request;
+        let mut exists = self.store.record(&target.resource.group_kind, &target.namespace, name).is_some();
+        for _ in 0..UPSERT_RETRIES {
+            match self.apply_to(request, exists) {
+                // Somebody else created it in the meantime, so that there is something to apply to; or deleted it.
+                Err(error) if !exists && error.reason() == "AlreadyExists" => exists = true,
+                Err(error) if exists && error.code() == 404 && target.subresource.is_empty() => exists = false,
+                outcome => return outcome,
+            }
+        }
+        self.apply_to(request, exists)
+    }
+
+    /// Applies a configuration to an object, or to nothing, whichever it is taken for.
+    fn apply_to(&self, request: &WriteRequest<'_>, exists: bool) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, query, body, .. } = request;
         let Some(manager) = query.get("fieldManager") else {
             let problem = FieldError::required("fieldManager", "is required for apply patch");
             return Err(StatusError::invalid("meta.k8s.io", OPTIONS, "", &[problem]));
@@ -99,13 +112,14 @@ impl ApiServer {
         let strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         let config = decode(body.bytes)?;
         let is_forced = query.flag("force");
-        if self.store.record(&target.resource.group_kind, &target.namespace, name).is_none() {
+        if !exists {
             if !target.subresource.is_empty() {
                 return Err(StatusError::not_found(&target.resource, name));
             }
-            return self.apply_to_nothing(target, name, strategy, options.dry_run, manager, &config, encoder);
+            return self.apply_to_nothing(request, strategy, options.dry_run, manager, &config);
         }
-        self.replace(target, name, strategy, options.dry_run, encoder, true, |strategy, present| {
+        let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: true };
+        self.replace(request, replacement, |strategy, present| {
             if target.subresource == "scale" {
                 return apply_scale(strategy, target, name, manager, &config, is_forced, present);
             }
@@ -121,17 +135,15 @@ impl ApiServer {
         })
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn apply_to_nothing(
         &self,
-        target: &Target,
-        name: &str,
+        request: &WriteRequest<'_>,
         mut strategy: Strategy<'_>,
         dry_run: bool,
         manager: &str,
         config: &Value,
-        encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, .. } = request;
         check_config(target, config)?;
         let nothing = json!({"apiVersion": target.api_version(), "kind": target.resource.kind});
         let apply = Apply { writer: strategy.writer(manager), config, is_forced: false };
@@ -153,7 +165,7 @@ impl ApiServer {
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("resourceVersion");
         }
-        self.create_object(target, strategy, dry_run, value, encoder)
+        self.create_object(request, strategy, dry_run, value)
     }
 }
 

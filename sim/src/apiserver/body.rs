@@ -11,7 +11,7 @@ use serde_json::{Map, Number, Value};
 pub(super) fn parse(bytes: &[u8]) -> Result<(Value, bool), serde_json::Error> {
     let repeats = Cell::new(false);
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Reader { repeats: &repeats }.deserialize(&mut deserializer)?;
+    let value = Reader::new(&repeats).deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok((value, repeats.get()))
 }
@@ -27,9 +27,16 @@ pub(super) fn strict_errors(bytes: &[u8], unknown: &[String]) -> Vec<String> {
     tracker.texts
 }
 
+/// Reads a value; notes whether any field occurs twice in its object.
 #[derive(Clone, Copy)]
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     repeats: &'a Cell<bool>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(repeats: &'a Cell<bool>) -> Self {
+        Self { repeats }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Reader<'_> {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::ApiServer;
 use super::request::{Query, Target};
-use super::response::{Answer, Encoder};
-use super::write::{Body, decode_body};
+use super::response::Answer;
+use super::write::{Body, WriteRequest, decode_body};
 use crate::controllers::disruptions::Disruptions;
 use crate::store::{StatusError, kinds, to_bytes};
 
@@ -51,17 +51,11 @@ impl ApiServer {
     }
 
     /// `pods/NAME/eviction`: a deletion that disruption budgets may refuse.
-    pub(super) fn evict(
-        &self,
-        target: &Target,
-        name: &str,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn evict(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, body, .. } = request;
         let (eviction, _) = decode_body(body, true)?;
         let given = eviction["metadata"]["name"].as_str().unwrap_or_default();
-        if !given.is_empty() && given != name {
+        if !given.is_empty() && given != *name {
             return Err(StatusError::bad_request("name in URL does not match name in Eviction object"));
         }
         let pod = self
@@ -78,8 +72,12 @@ impl ApiServer {
             subresource: String::new(),
         };
         let bytes = options.as_deref().unwrap_or_default();
-        let options = Body { content_type: "application/json", bytes, client: body.client };
-        let deleted = self.delete(&pod_target, name, query, &options, encoder)?;
+        let deletion = WriteRequest {
+            target: &pod_target,
+            body: Body { content_type: "application/json", bytes, client: body.client },
+            ..*request
+        };
+        let deleted = self.delete(&deletion)?;
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
         Ok(Answer::json(201, to_bytes(&status)).changed(deleted.changed))
     }

@@ -3,24 +3,28 @@
 //! objects by them as Go does.
 
 mod cel;
+mod compile;
 mod conform;
 pub(crate) mod decode;
 mod path;
+mod reference;
 pub(crate) mod structural;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use regex::Regex;
 use serde_json::Value;
 
-use super::openapi::definitions::{Definition, REFERENCE_PREFIX};
-use crate::store::{FieldError, FieldReason};
+pub(crate) use compile::compile_definition;
+pub(crate) use reference::SchemaRef;
+
+use crate::store::FieldError;
+use compile::compile;
+use path::FieldPath;
 
 /// A compiled structural schema (`apiextensions.k8s.io/v1` `JSONSchemaProps`).
 #[derive(Debug, Default)]
@@ -57,6 +61,8 @@ pub struct Schema {
     rules: Vec<cel::Rule>,
     /// Whether this schema or one below it has rules.
     has_rules: bool,
+    /// Whether some of these compare a value with the one before.
+    has_transition_rules: bool,
     /// Tells the schemas of custom resources apart; 0 for those below them and of built-in kinds.
     number: u64,
 }
@@ -70,64 +76,6 @@ enum AdditionalProperties {
     Unset,
     Any,
     Schema(SchemaRef),
-}
-
-/// A schema, shared.
-#[derive(Debug, Clone)]
-pub struct SchemaRef(Reference);
-
-#[derive(Debug, Clone)]
-enum Reference {
-    Own(Arc<Schema>),
-    /// Compiled when first looked at; definitions refer to each other, some to themselves.
-    Builtin(&'static Definition),
-}
-
-impl SchemaRef {
-    /// The schema of a built-in kind, where there is one.
-    pub(crate) fn builtin(group: &str, version: &str, kind: &str) -> Option<Self> {
-        Definition::of_kind(group, version, kind).map(|definition| Self(Reference::Builtin(definition)))
-    }
-
-    /// The schema of a Kubernetes type by its full name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Definition::find(name).map(|definition| Self(Reference::Builtin(definition)))
-    }
-
-    /// The Kubernetes type behind it.
-    pub(crate) fn definition(&self) -> Option<&'static Definition> {
-        match &self.0 {
-            Reference::Own(_) => None,
-            Reference::Builtin(definition) => Some(definition),
-        }
-    }
-}
-
-impl SchemaRef {
-    /// The schema, unless it is a type of Kubernetes, which is only compiled when it is looked at.
-    fn own(&self) -> Option<&Schema> {
-        match &self.0 {
-            Reference::Own(schema) => Some(schema),
-            Reference::Builtin(_) => None,
-        }
-    }
-}
-
-impl From<Schema> for SchemaRef {
-    fn from(schema: Schema) -> Self {
-        Self(Reference::Own(Arc::new(schema)))
-    }
-}
-
-impl Deref for SchemaRef {
-    type Target = Schema;
-
-    fn deref(&self) -> &Schema {
-        match &self.0 {
-            Reference::Own(schema) => schema,
-            Reference::Builtin(definition) => definition.schema(),
-        }
-    }
 }
 
 /// A declared field of an object.
@@ -197,6 +145,12 @@ struct Limits {
     maximum: Option<u64>,
 }
 
+impl Limits {
+    fn is_unlimited(self) -> bool {
+        self.minimum.is_none() && self.maximum.is_none()
+    }
+}
+
 /// What conforming an object to its schema took away.
 #[derive(Debug, Default)]
 pub(crate) struct Conformed {
@@ -224,12 +178,20 @@ impl Schema {
         self.number
     }
 
-    /// Whether there are rules that may say something else of an object when its status alone changes.
-    pub(crate) fn has_rules_about_status(&self) -> bool {
-        let can_see_status = !self.rules.is_empty()
-            || self.all_of.iter().any(|schema| schema.has_rules)
-            || self.additional().is_some_and(|schema| schema.has_rules);
-        can_see_status || self.property("status").is_some_and(|status| status.has_rules)
+    /// Whether a part of an object (`spec`, `status`) can be judged without the rest when it alone changes: nothing is said of
+    /// the object as a whole that depends on what is in the part.
+    pub(crate) fn judges_apart(&self, part: &str) -> bool {
+        let says_nothing_of_the_whole = self.rules.is_empty()
+            && self.all_of.is_empty()
+            && self.any_of.is_empty()
+            && self.one_of.is_empty()
+            && self.not.is_none()
+            && self.allowed_values.is_empty();
+        // What did not change keeps every other rule that it kept before.
+        let mut others = self.properties.iter().filter(|(name, _)| *name != part).map(|(_, property)| &property.schema);
+        says_nothing_of_the_whole
+            && self.additional().is_none()
+            && !others.any(|schema| schema.own().is_some_and(|schema| schema.has_transition_rules))
     }
 
     /// The schema of a declared field of an object. Fields of a map have [`Schema::additional`] instead.
@@ -379,27 +341,28 @@ impl Schema {
 
     /// All violations of a conformed object, in the API server's words and order.
     pub(crate) fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut problems = validate::violations(self, object, "");
-        validate::duplicates(self, object, "", &mut problems);
+        let mut problems = validate::violations(self, object, &FieldPath::Root);
+        validate::duplicates(self, object, &FieldPath::Root, &mut problems);
         problems
     }
 
-    /// Violations of an update: values that were invalid before, and are the same still, are let through. A write to
-    /// `/status` answers for the status alone.
-    pub(crate) fn validate_update(&self, object: &Value, before: &Value, status_only: bool) -> Vec<FieldError> {
-        let mut problems = if status_only {
-            match (self.property("status"), object.get("status")) {
-                (Some(schema), Some(status)) => update_violations(schema, status, before.get("status"), "status"),
+    /// Violations of an update: values that were invalid before, and are the same still, are let through. A write that can
+    /// change one `part` alone, as one to `/status`, answers for that part.
+    pub(crate) fn validate_update(&self, object: &Value, before: &Value, part: Option<&str>) -> Vec<FieldError> {
+        let mut problems = match part {
+            None => update_violations(self, object, Some(before), &FieldPath::Root),
+            Some(part) => match (self.property(part), object.get(part)) {
+                (Some(schema), Some(value)) => {
+                    update_violations(schema, value, before.get(part), &FieldPath::Root.field(part))
+                }
                 _ => Vec::new(),
-            }
-        } else {
-            update_violations(self, object, Some(before), "")
+            },
         };
         let mut repeated = Vec::new();
-        validate::duplicates(self, object, "", &mut repeated);
+        validate::duplicates(self, object, &FieldPath::Root, &mut repeated);
         if !repeated.is_empty() {
             let mut known = Vec::new();
-            validate::duplicates(self, before, "", &mut known);
+            validate::duplicates(self, before, &FieldPath::Root, &mut known);
             if known.is_empty() {
                 problems.extend(repeated);
             }
@@ -409,175 +372,9 @@ impl Schema {
 }
 
 /// Nearly every write is valid, and following both objects costs more than following one.
-fn update_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Vec<FieldError> {
+fn update_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Vec<FieldError> {
     let problems = validate::violations(schema, value, path);
     if problems.is_empty() { problems } else { validate::new_violations(schema, value, before, path) }
-}
-
-/// Compiles a type of Kubernetes.
-pub(crate) fn compile_definition(definition: &Definition) -> Schema {
-    // Nothing can be wrong with them; a test compiles them all.
-    let mut schema = compile(&definition.declared(), "", &mut Vec::new());
-    for (field, go_type) in definition.go_types() {
-        if let Some(property) = schema.properties.get_mut(*field) {
-            property.omitted_when_zero = go_type.omitted_when_zero;
-        }
-        if go_type.always_present {
-            schema.always_present.push((*field).to_owned());
-        }
-    }
-    schema.encoding = match definition.name {
-        "io.k8s.apimachinery.pkg.api.resource.Quantity" => Some(Encoding::Quantity),
-        "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => Some(Encoding::Time),
-        "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => Some(Encoding::MicroTime),
-        "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1"
-        | "io.k8s.apimachinery.pkg.runtime.RawExtension"
-        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON"
-        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray" => {
-            Some(Encoding::Raw)
-        }
-        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrArray"
-        | "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool" => Some(Encoding::Schema),
-        _ => None,
-    };
-    schema.preserve_unknown_fields |= matches!(schema.encoding, Some(Encoding::Raw | Encoding::Schema));
-    schema
-}
-
-/// The schema behind a declaration: a definition of Kubernetes where it refers to one, else compiled.
-fn compile_reference(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> SchemaRef {
-    let reference = declared["$ref"].as_str().or_else(|| declared["allOf"][0]["$ref"].as_str());
-    let definition = reference.and_then(|name| Definition::find(name.strip_prefix(REFERENCE_PREFIX)?));
-    match definition {
-        Some(definition) => SchemaRef(Reference::Builtin(definition)),
-        None => compile(declared, path, problems).into(),
-    }
-}
-
-fn patch_strategy(declared: &Value) -> PatchStrategy {
-    let strategies = declared["x-kubernetes-patch-strategy"].as_str().unwrap_or_default();
-    let has = |name: &str| strategies.split(',').any(|strategy| strategy == name);
-    PatchStrategy {
-        merge: has("merge"),
-        replace: has("replace"),
-        merge_key: declared["x-kubernetes-patch-merge-key"].as_str().map(str::to_owned),
-    }
-}
-
-fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Schema {
-    let flag = |name: &str| declared[name] == true;
-    let children = |name: &str, problems: &mut Vec<FieldError>| -> Vec<Schema> {
-        let alternatives = declared[name].as_array();
-        alternatives
-            .into_iter()
-            .flatten()
-            .enumerate()
-            .map(|(index, child)| compile(child, &format!("{path}.{name}[{index}]"), problems))
-            .collect()
-    };
-    let all_of = children("allOf", problems);
-    let any_of = children("anyOf", problems);
-    let one_of = children("oneOf", problems);
-    let not =
-        declared["not"].is_object().then(|| Box::new(compile(&declared["not"], &format!("{path}.not"), problems)));
-    let items = declared["items"]
-        .is_object()
-        .then(|| compile_reference(&declared["items"], &format!("{path}.items"), problems));
-    let additional_properties = match &declared["additionalProperties"] {
-        Value::Bool(true) => AdditionalProperties::Any,
-        values @ Value::Object(_) => {
-            let path = format!("{path}.additionalProperties");
-            AdditionalProperties::Schema(compile_reference(values, &path, problems))
-        }
-        _ => AdditionalProperties::Unset,
-    };
-    let properties = declared["properties"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, child)| {
-            let path = format!("{path}.properties[{name}]");
-            let property = Property {
-                schema: compile_reference(child, &path, problems),
-                omitted_when_zero: false,
-                patch: patch_strategy(child),
-            };
-            (name.clone(), property)
-        })
-        .collect();
-    let mut schema = Schema {
-        types: declared["type"].as_str().map(str::to_owned).into_iter().collect(),
-        nullable: flag("nullable"),
-        int_or_string: flag("x-kubernetes-int-or-string") || declared["format"] == "int-or-string",
-        preserve_unknown_fields: flag("x-kubernetes-preserve-unknown-fields"),
-        embedded_resource: flag("x-kubernetes-embedded-resource"),
-        format: declared["format"].as_str().unwrap_or_default().to_owned(),
-        default: declared.get("default").cloned(),
-        properties,
-        always_present: Vec::new(),
-        additional_properties,
-        required: strings(&declared["required"]),
-        items,
-        list_type: match declared["x-kubernetes-list-type"].as_str() {
-            Some("set") => ListKind::Set,
-            Some("map") => ListKind::Map(strings(&declared["x-kubernetes-list-map-keys"])),
-            _ => ListKind::Atomic,
-        },
-        atomic_map: declared["x-kubernetes-map-type"] == "atomic",
-        allowed_values: declared["enum"].as_array().cloned().unwrap_or_default(),
-        pattern: compile_pattern(declared, path, problems),
-        minimum: bound(declared, "minimum", "exclusiveMinimum"),
-        maximum: bound(declared, "maximum", "exclusiveMaximum"),
-        multiple_of: declared["multipleOf"].as_f64(),
-        length: limits(declared, "minLength", "maxLength"),
-        item_count: limits(declared, "minItems", "maxItems"),
-        property_count: limits(declared, "minProperties", "maxProperties"),
-        unique_items: flag("uniqueItems"),
-        all_of,
-        any_of,
-        one_of,
-        not,
-        encoding: None,
-        rules: Vec::new(),
-        has_rules: false,
-        number: 0,
-    };
-    let is_root = path.ends_with(".openAPIV3Schema");
-    schema.rules = cel::rules(&schema, declared, path, is_root, problems);
-    schema.has_rules = !schema.rules.is_empty() || schema.children().any(|child| child.has_rules);
-    schema
-}
-
-fn compile_pattern(declared: &Value, path: &str, problems: &mut Vec<FieldError>) -> Option<Regex> {
-    let pattern = declared["pattern"].as_str()?;
-    match Regex::new(pattern) {
-        Ok(regex) => Some(regex),
-        Err(error) => {
-            problems.push(FieldError {
-                reason: FieldReason::Invalid,
-                field: format!("{path}.pattern"),
-                value: declared["pattern"].to_string(),
-                detail: format!("must be a valid regular expression, but isn't: {error}"),
-            });
-            None
-        }
-    }
-}
-
-fn bound(declared: &Value, name: &str, exclusive: &str) -> Option<Bound> {
-    Some(Bound {
-        number: declared[name].as_f64()?,
-        value: declared[name].clone(),
-        exclusive: declared[exclusive] == true,
-    })
-}
-
-fn limits(declared: &Value, minimum: &str, maximum: &str) -> Limits {
-    Limits { minimum: declared[minimum].as_u64(), maximum: declared[maximum].as_u64() }
-}
-
-fn strings(value: &Value) -> Vec<String> {
-    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn child_path(parent: &str, field: &str) -> String {

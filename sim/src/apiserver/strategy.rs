@@ -381,7 +381,10 @@ impl<'a> Strategy<'a> {
         } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
             let before = present.map(Record::value);
             let found = match &before {
-                Some(before) => schema.validate_update(value, before, self.target.subresource == "status"),
+                Some(before) => {
+                    let part = (self.target.subresource == "status").then_some("status");
+                    schema.validate_update(value, before, part)
+                }
                 None => schema.validate(value),
             };
             let broken = schema.broken_rules(value, before.as_deref(), &found);

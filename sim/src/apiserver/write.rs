@@ -30,17 +30,31 @@ impl Body<'_> {
     }
 }
 
+/// A request to write: what it is about, what it says, and how it is to be answered.
+pub(super) struct WriteRequest<'a> {
+    pub(super) target: &'a Target,
+    /// The object's name in the path; empty for a collection.
+    pub(super) name: &'a str,
+    pub(super) query: &'a Query,
+    pub(super) body: Body<'a>,
+    pub(super) encoder: &'a Encoder,
+}
+
+/// How an object is replaced.
+pub(super) struct Replacement<'a> {
+    pub(super) strategy: Strategy<'a>,
+    /// Nothing is stored.
+    pub(super) dry_run: bool,
+    /// Whether a candidate that names no version replaces any.
+    pub(super) unconditional: bool,
+}
+
 /// Namespaces that the admission plugin NamespaceLifecycle keeps.
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 
 impl ApiServer {
-    pub(super) fn create(
-        &self,
-        target: &Target,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn create(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, query, body, .. } = request;
         if target.name.is_some() {
             return Err(StatusError::method_not_allowed());
         }
@@ -53,17 +67,18 @@ impl ApiServer {
         }
         metadata::check_kind(target, &value)?;
         strategy.decode(&mut value, patch::Origin::Body)?;
-        self.create_object(target, strategy, options.dry_run, value, encoder)
+        self.create_object(request, strategy, options.dry_run, value)
     }
 
+    /// Creates an object that was read already.
     pub(super) fn create_object(
         &self,
-        target: &Target,
+        request: &WriteRequest<'_>,
         mut strategy: Strategy<'_>,
         dry_run: bool,
         value: Value,
-        encoder: &Encoder,
     ) -> Result<Answer, StatusError> {
+        let WriteRequest { target, encoder, .. } = request;
         if target.resource.namespaced && target.namespace.is_empty() {
             return Err(StatusError::bad_request("an empty namespace may not be set during creation"));
         }
@@ -75,7 +90,7 @@ impl ApiServer {
             return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         let mut rehearsal = dry_run::Rehearsal::new(dry_run);
-        let outcome = self.store.insert(&target.resource, &target.namespace, value, |state, value| {
+        let outcome = self.store.insert(&target.resource, &target.namespace, value, dry_run, |state, value| {
             if target.resource.namespaced {
                 let namespace = state.record(&kinds::NAMESPACE, "", &target.namespace);
                 check_namespace(target, value, namespace.map(|record| record.is_deleting()))?;
@@ -91,24 +106,27 @@ impl ApiServer {
         Ok(answer)
     }
 
-    pub(super) fn update(
-        &self,
-        target: &Target,
-        name: &str,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn update(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, query, body, .. } = request;
         let options = WriteOptions::parse(query, "UpdateOptions")?;
+        let manager = apply::manager(query, body.client, "UpdateOptions");
+        if !options.dry_run
+            && body.is_json()
+            && let Ok(manager) = &manager
+            && let Some(answer) = self.put_part(request, manager)
+        {
+            return Ok(answer);
+        }
         let (mut value, repeats_fields) = decode(target, body)?;
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
-        strategy.ownership = Ownership::Update(apply::manager(query, body.client, "UpdateOptions")?);
+        strategy.ownership = Ownership::Update(manager?);
         if body.is_json() {
             strategy.set_document(body.bytes, repeats_fields);
         }
         if target.subresource == "scale" {
             strategy.decode(&mut value, patch::Origin::Body)?;
-            return self.replace(target, name, strategy, options.dry_run, encoder, false, |_, present| {
+            let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: false };
+            return self.replace(request, replacement, |_, present| {
                 check_scale_version(target, name, &value, present)?;
                 scale::write(target, &value, present)
             });
@@ -121,36 +139,30 @@ impl ApiServer {
             && target.subresource.is_empty()
             && self.store.record(kind, &target.namespace, name).is_none();
         if creates {
-            return self.create_object(target, strategy, options.dry_run, value, encoder);
+            return self.create_object(request, strategy, options.dry_run, value);
         }
         let unconditional = target.resource.unconditional_update;
-        self.replace(target, name, strategy, options.dry_run, encoder, unconditional, |_, _| {
-            Ok(to_stored(target, value))
-        })
+        let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional };
+        self.replace(request, replacement, |_, _| Ok(to_stored(target, value)))
     }
 
-    pub(super) fn patch(
-        &self,
-        target: &Target,
-        name: &str,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn patch(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, query, body, .. } = request;
         if body.content_type == apply::CONTENT_TYPE {
-            return self.apply(target, name, query, body, encoder);
+            return self.apply(request);
         }
         let options = WriteOptions::parse(query, "PatchOptions")?;
         apply::refuse_force(query)?;
         let manager = apply::manager(query, body.client, "PatchOptions")?;
         if !options.dry_run
-            && let Some(answer) = self.patch_status_alone(target, name, &manager, body, encoder)
+            && let Some(answer) = self.patch_part(request, &manager)
         {
             return Ok(answer);
         }
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         strategy.ownership = Ownership::Update(manager);
-        self.replace(target, name, strategy, options.dry_run, encoder, true, |strategy, present| {
+        let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: true };
+        self.replace(request, replacement, |strategy, present| {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
                 let schema = strategy.schema();
@@ -176,17 +188,14 @@ impl ApiServer {
     }
 
     /// Replaces an object by a candidate made from its present state.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn replace(
         &self,
-        target: &Target,
-        name: &str,
-        mut strategy: Strategy<'_>,
-        dry_run: bool,
-        encoder: &Encoder,
-        unconditional: bool,
+        request: &WriteRequest<'_>,
+        replacement: Replacement<'_>,
         candidate: impl FnOnce(&mut Strategy<'_>, &Value) -> Result<Value, StatusError>,
     ) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, encoder, .. } = request;
+        let Replacement { mut strategy, dry_run, unconditional } = replacement;
         let mut rehearsal = dry_run::Rehearsal::new(dry_run);
         let outcome = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
             let mut value = candidate(&mut strategy, &present.value())?;
@@ -210,14 +219,8 @@ impl ApiServer {
         Ok(answer.changed(changed && !dry_run))
     }
 
-    pub(super) fn delete(
-        &self,
-        target: &Target,
-        name: &str,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn delete(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, name, query, body, encoder } = request;
         if !target.subresource.is_empty() {
             return Err(StatusError::method_not_allowed());
         }
@@ -252,13 +255,8 @@ impl ApiServer {
         Ok(answer)
     }
 
-    pub(super) fn delete_collection(
-        &self,
-        target: &Target,
-        query: &Query,
-        body: &Body<'_>,
-        encoder: &Encoder,
-    ) -> Result<Answer, StatusError> {
+    pub(super) fn delete_collection(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
+        let WriteRequest { target, query, body, encoder, .. } = request;
         if target.resource.namespaced && target.namespace.is_empty() {
             return Err(StatusError::method_not_allowed());
         }

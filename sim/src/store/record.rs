@@ -4,6 +4,10 @@
 //! of the JSON and as many allocations as it has fields; it is decoded on demand and kept only for objects in use
 //! (see [`super::decoded`]).
 
+mod part;
+
+pub(crate) use part::{Part, PartChange};
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -85,10 +89,13 @@ struct Layout {
     item: u32,
     /// The value of `metadata`; empty when there is none.
     metadata: (u32, u32),
-    /// Inside `metadata`: the list of managed fields, and the text of the version with its quotes; empty when there are none.
+    /// Inside `metadata`: the generation, the list of managed fields, and the text of the version with its quotes; empty when
+    /// there are none.
+    generation: (u32, u32),
     managed_fields: (u32, u32),
     resource_version: (u32, u32),
-    /// The value of `status`; empty when there is none.
+    /// The values of `spec` and `status`; empty when there are none.
+    spec: (u32, u32),
     status: (u32, u32),
 }
 
@@ -152,62 +159,6 @@ impl Record {
         }
     }
 
-    /// The version of an object after a write that changed its status, and with it who owns the fields. Made of the JSON
-    /// before, without decoding it. `None` when that has no such parts, or when they are not where they usually are.
-    pub(super) fn with_status(
-        previous: &Self,
-        resource_version: u64,
-        status: &[u8],
-        managed_fields: Option<&str>,
-    ) -> Option<Self> {
-        let before = &previous.layout;
-        let version = format!("\"{resource_version}\"");
-        let mut parts: [((u32, u32), &[u8]); 3] = [
-            (before.managed_fields, managed_fields.unwrap_or_default().as_bytes()),
-            (before.resource_version, version.as_bytes()),
-            (before.status, status),
-        ];
-        let replaced: u32 = parts.iter().map(|((start, end), _)| end - start).sum();
-        let added: usize = parts.iter().map(|(_, part)| part.len()).sum();
-        // Exact, so that the box that it becomes needs no copy.
-        let mut json = Vec::with_capacity((previous.json.len() + added).saturating_sub(replaced as usize));
-        let mut copied = 0;
-        for ((start, end), part) in &mut parts {
-            if start == end {
-                // Only managed fields may be missing, before as after.
-                if !part.is_empty() {
-                    return None;
-                }
-                continue;
-            }
-            // In this order, or not at all.
-            json.extend_from_slice(previous.json.get(copied..*start as usize)?);
-            copied = *end as usize;
-            *start = position(&json);
-            json.extend_from_slice(part);
-            *end = position(&json);
-        }
-        json.extend_from_slice(previous.json.get(copied..)?);
-        let [(managed_fields, _), (resource_version_at, _), (status_at, _)] = parts;
-        // What follows `resourceVersion` in `metadata` did not change.
-        let metadata_end = resource_version_at.1 + (before.metadata.1 - before.resource_version.1);
-        let layout = Layout {
-            item: before.item,
-            metadata: (before.metadata.0, metadata_end),
-            managed_fields,
-            resource_version: resource_version_at,
-            status: status_at,
-        };
-        Some(Self {
-            resource_version,
-            json: Bytes::from(json.into_boxed_slice()),
-            layout,
-            identity: Arc::clone(&previous.identity),
-            decoded: Mutex::new(None),
-            checked_by: AtomicU64::new(previous.checked_by.load(Ordering::Relaxed)),
-        })
-    }
-
     /// Notes that this version was checked and completed by a schema.
     pub(crate) fn set_checked_by(&self, schema: u64) {
         self.checked_by.store(schema, Ordering::Relaxed);
@@ -216,11 +167,6 @@ impl Record {
     /// Whether this version was checked and completed by a schema, so that nothing of it can be wrong unless it changes.
     pub(crate) fn is_checked_by(&self, schema: u64) -> bool {
         schema != 0 && self.checked_by.load(Ordering::Relaxed) == schema
-    }
-
-    /// The JSON of `status`, if there is one.
-    pub(crate) fn status_json(&self) -> Option<&[u8]> {
-        self.part(self.layout.status)
     }
 
     /// The JSON of managed fields, if there are any.
@@ -269,7 +215,7 @@ impl Record {
         self.decoded.lock().take().is_some()
     }
 
-    pub(super) fn is_remembered(&self) -> bool {
+    pub(crate) fn is_remembered(&self) -> bool {
         self.decoded.lock().is_some()
     }
 
@@ -421,6 +367,7 @@ fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
         match field {
             Value::Object(metadata) if name == "metadata" => {
                 let changing = text::write_metadata(metadata, out);
+                layout.generation = range(changing.generation);
                 layout.managed_fields = range(changing.managed_fields);
                 layout.resource_version = range(changing.resource_version);
             }
@@ -442,8 +389,10 @@ fn encode(value: &Value, out: &mut Vec<u8>) -> Layout {
         out.push(b':');
         let start = position(out);
         append(field, out);
-        if name == "status" {
-            layout.status = (start, position(out));
+        match name.as_str() {
+            "spec" => layout.spec = (start, position(out)),
+            "status" => layout.status = (start, position(out)),
+            _ => {}
         }
     }
     if separator == b'{' {

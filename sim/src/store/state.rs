@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::Shared;
 use super::decoded::Decoded;
 use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind};
-use super::record::{Change, ChangeType, Record, StoreEvent};
+use super::record::{Change, ChangeType, Part, PartChange, Record, StoreEvent};
 use crate::random::Random;
 
 /// Changes kept per kind for watches that resume and lists that are paged. A real server keeps about five minutes (etcd's
@@ -225,22 +225,22 @@ impl State {
         record
     }
 
-    /// Stores a new status of an object under the next version; see [`Record::with_status`]. `None` is no write.
-    pub(super) fn put_status(
+    /// Stores a new part of an object under the next version; see [`Record::with_part`]. `None` is no write.
+    pub(super) fn put_part(
         &mut self,
         shared: &Shared,
         kind: &GroupKind,
         present: &Arc<Record>,
-        status: &[u8],
-        managed_fields: Option<&str>,
+        change: &PartChange,
     ) -> Option<Arc<Record>> {
-        let record = Arc::new(Record::with_status(present, self.revision + 1, status, managed_fields)?);
+        let record = Arc::new(Record::with_part(present, self.revision + 1, change)?);
         self.revision += 1;
         let key = ObjectKey::of(kind, present);
         let previous = self.table(kind).replace(&key, &record);
         self.decoded.forget(present);
-        // Neither the indexes nor the object's life depend on its status.
-        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, true);
+        // Neither the indexes nor the object's life depend on its spec or status.
+        let is_status_only = change.part == Part::Status;
+        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, is_status_only);
         Some(record)
     }
 

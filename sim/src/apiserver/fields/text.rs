@@ -51,9 +51,11 @@ pub(crate) fn expand(object: &mut Value) {
     }
 }
 
-/// Where the parts of an object's `metadata` are in its JSON that a write to its status changes; `None` for what it has not.
+/// Where the parts of an object's `metadata` are in its JSON that a write to its spec or status changes; `None` for what it has
+/// not.
 #[derive(Debug, Default)]
 pub(crate) struct Changing {
+    pub(crate) generation: Option<Range<usize>>,
     /// The list of managed fields.
     pub(crate) managed_fields: Option<Range<usize>>,
     /// The text of the version, with its quotes.
@@ -78,8 +80,10 @@ pub(crate) fn write_metadata(metadata: &Map<String, Value>, json: &mut Vec<u8>) 
             }
             value => {
                 let _ = serde_json::to_writer(&mut *json, value);
-                if name == "resourceVersion" {
-                    changing.resource_version = Some(start..json.len());
+                match name.as_str() {
+                    "generation" => changing.generation = Some(start..json.len()),
+                    "resourceVersion" => changing.resource_version = Some(start..json.len()),
+                    _ => {}
                 }
             }
         }

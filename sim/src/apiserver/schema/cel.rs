@@ -33,6 +33,11 @@ pub(super) struct Rule {
     optional_old_self: bool,
 }
 
+/// Whether any of these rules is about the change of a value (`oldSelf`).
+pub(super) fn compare_with_before(rules: &[Rule]) -> bool {
+    rules.iter().any(|rule| rule.uses_old_self)
+}
+
 /// A new value, the value that it had before, and the nearest values around it that have both.
 ///
 /// What did not change need not satisfy rules that came later (ratcheting).

@@ -4,7 +4,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Schema, compile};
+use super::Schema;
+use super::compile::compile;
+use super::path::FieldPath;
 use crate::store::{FieldError, FieldReason};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
@@ -343,7 +345,7 @@ fn check_default(schema: &Schema, default: &Value, path: &str, problems: &mut Ve
         problems.push(FieldError::invalid(path, default, "must not have unknown fields"));
         return;
     }
-    for mut problem in super::validate::violations(schema, default, "") {
+    for mut problem in super::validate::violations(schema, default, &FieldPath::Root) {
         problem.field = if problem.field.is_empty() { path.to_owned() } else { format!("{path}.{}", problem.field) };
         problems.push(problem);
     }

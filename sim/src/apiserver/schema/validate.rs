@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{AdditionalProperties, Bound, ListKind, Schema, child_path};
+use super::path::FieldPath;
+use super::{AdditionalProperties, Bound, ListKind, Schema};
 use crate::store::{FieldError, FieldReason};
 
 /// Composite errors (oneOf, anyOf, allOf, not) carry no path: the API server prints Go's nil path.
@@ -40,17 +41,17 @@ impl Findings {
     }
 }
 
-pub(super) fn violations(schema: &Schema, value: &Value, path: &str) -> Vec<FieldError> {
+pub(super) fn violations(schema: &Schema, value: &Value, path: &FieldPath<'_>) -> Vec<FieldError> {
     check(schema, value, None, path).errors
 }
 
 /// Violations of what an update changes: a value that was there before is not held against the update
 /// (`CRDValidationRatcheting`).
-pub(super) fn new_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Vec<FieldError> {
+pub(super) fn new_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Vec<FieldError> {
     check(schema, value, before, path).errors
 }
 
-fn check(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Findings {
+fn check(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Findings {
     let mut findings = check_all(schema, value, before, path);
     if !findings.errors.is_empty() && before == Some(value) {
         findings.errors.clear();
@@ -58,7 +59,7 @@ fn check(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> 
     findings
 }
 
-fn check_all(schema: &Schema, value: &Value, before: Option<&Value>, path: &str) -> Findings {
+fn check_all(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Findings {
     let mut findings = Findings::default();
     if value.is_null() && schema.nullable {
         return findings;
@@ -82,22 +83,26 @@ fn check_all(schema: &Schema, value: &Value, before: Option<&Value>, path: &str)
     findings
 }
 
-fn type_violation(schema: &Schema, value: &Value, path: &str) -> Option<FieldError> {
+fn type_violation(schema: &Schema, value: &Value, path: &FieldPath<'_>) -> Option<FieldError> {
     let actual = type_name(value);
     if schema.int_or_string && matches!(actual, "integer" | "string") {
         return None;
     }
-    let expected = if schema.int_or_string { "integer,string".to_owned() } else { schema.types.join(",") };
-    let accepted = expected.is_empty()
-        || expected == actual
-        || (expected == "number" && actual == "integer")
-        || (expected == "integer" && is_whole(value));
+    let accepted = match schema.types.as_slice() {
+        _ if schema.int_or_string => false,
+        [] => true,
+        [only] => {
+            only == actual || (only == "number" && actual == "integer") || (only == "integer" && is_whole(value))
+        }
+        _ => false,
+    };
     if accepted {
         return None;
     }
+    let expected = if schema.int_or_string { "integer,string".to_owned() } else { schema.types.join(",") };
     Some(FieldError {
         reason: FieldReason::TypeInvalid,
-        field: path.to_owned(),
+        field: path.to_string(),
         value: format!("\"{actual}\""),
         detail: format!("{path} in body must be of type {expected}: \"{actual}\""),
     })
@@ -119,7 +124,7 @@ fn is_whole(value: &Value) -> bool {
     value.as_f64().is_some_and(|number| number.fract() == 0.0)
 }
 
-fn check_alternatives(schema: &Schema, value: &Value, path: &str, findings: &mut Findings) {
+fn check_alternatives(schema: &Schema, value: &Value, path: &FieldPath<'_>, findings: &mut Findings) {
     if !schema.any_of.is_empty() {
         let (valid, best_failure) = try_all(&schema.any_of, value, path);
         if valid == 0 {
@@ -152,7 +157,7 @@ fn check_alternatives(schema: &Schema, value: &Value, path: &str, findings: &mut
     }
 }
 
-fn check_all_of(schema: &Schema, value: &Value, path: &str, findings: &mut Findings) {
+fn check_all_of(schema: &Schema, value: &Value, path: &FieldPath<'_>, findings: &mut Findings) {
     let mut valid = 0;
     for part in &schema.all_of {
         let result = check(part, value, None, path);
@@ -169,7 +174,7 @@ fn check_all_of(schema: &Schema, value: &Value, path: &str, findings: &mut Findi
 }
 
 /// How many alternatives hold, and what was wrong with the one that came furthest (nothing, if one of several holds too many).
-fn try_all(alternatives: &[Schema], value: &Value, path: &str) -> (usize, Findings) {
+fn try_all(alternatives: &[Schema], value: &Value, path: &FieldPath<'_>) -> (usize, Findings) {
     let mut valid = 0;
     let mut best: Option<Findings> = None;
     for alternative in alternatives {
@@ -188,27 +193,27 @@ fn try_all(alternatives: &[Schema], value: &Value, path: &str) -> (usize, Findin
     (valid, best.unwrap_or_default())
 }
 
-fn check_text(schema: &Schema, text: &str, path: &str, findings: &mut Findings) {
-    let value = Value::String(text.to_owned());
-    let length = text.chars().count() as u64;
+fn check_text(schema: &Schema, text: &str, path: &FieldPath<'_>, findings: &mut Findings) {
+    let value = || Value::String(text.to_owned());
+    let length = if schema.length.is_unlimited() { 0 } else { text.chars().count() as u64 };
     if let Some(maximum) = schema.length.maximum {
         findings.check((length > maximum).then(|| FieldError {
             reason: FieldReason::TooLong,
-            field: path.to_owned(),
-            value: value.to_string(),
+            field: path.to_string(),
+            value: value().to_string(),
             detail: format!("may not be more than {maximum} bytes"),
         }));
     }
     if let Some(minimum) = schema.length.minimum {
         findings.check((length < minimum).then(|| {
             let detail = format!("{path} in body should be at least {minimum} chars long");
-            FieldError::invalid(path, &value, detail)
+            FieldError::invalid(path, &value(), detail)
         }));
     }
     if let Some(pattern) = &schema.pattern {
         findings.check((!pattern.is_match(text)).then(|| {
             let detail = format!("{path} in body should match '{}'", pattern.as_str());
-            FieldError::invalid(path, &value, detail)
+            FieldError::invalid(path, &value(), detail)
         }));
     }
     let well_formed = match schema.format.as_str() {
@@ -218,12 +223,13 @@ fn check_text(schema: &Schema, text: &str, path: &str, findings: &mut Findings) 
         _ => true,
     };
     findings.check((!well_formed).then(|| {
+        let value = value();
         let detail = format!("{path} in body must be of type {}: {value}", schema.format);
         FieldError { reason: FieldReason::TypeInvalid, ..FieldError::invalid(path, &value, detail) }
     }));
 }
 
-fn check_number(schema: &Schema, value: &Value, number: f64, path: &str, findings: &mut Findings) {
+fn check_number(schema: &Schema, value: &Value, number: f64, path: &FieldPath<'_>, findings: &mut Findings) {
     if let Some(bound) = &schema.maximum {
         findings.check(maximum_violation(bound, value, number, path));
     }
@@ -249,7 +255,7 @@ fn check_number(schema: &Schema, value: &Value, number: f64, path: &str, finding
     }
 }
 
-fn maximum_violation(bound: &Bound, value: &Value, number: f64, path: &str) -> Option<FieldError> {
+fn maximum_violation(bound: &Bound, value: &Value, number: f64, path: &FieldPath<'_>) -> Option<FieldError> {
     let (holds, relation) = if bound.exclusive {
         (number < bound.number, "less than")
     } else {
@@ -259,7 +265,7 @@ fn maximum_violation(bound: &Bound, value: &Value, number: f64, path: &str) -> O
     (!holds).then(|| FieldError::invalid(path, value, format!("{path} in body should be {relation} {limit}")))
 }
 
-fn minimum_violation(bound: &Bound, value: &Value, number: f64, path: &str) -> Option<FieldError> {
+fn minimum_violation(bound: &Bound, value: &Value, number: f64, path: &FieldPath<'_>) -> Option<FieldError> {
     let (holds, relation) = if bound.exclusive {
         (number > bound.number, "greater than")
     } else {
@@ -269,11 +275,11 @@ fn minimum_violation(bound: &Bound, value: &Value, number: f64, path: &str) -> O
     (!holds).then(|| FieldError::invalid(path, value, format!("{path} in body should be {relation} {limit}")))
 }
 
-fn check_items(schema: &Schema, items: &[Value], before: Option<&Value>, path: &str, findings: &mut Findings) {
+fn check_items(schema: &Schema, items: &[Value], before: Option<&Value>, path: &FieldPath<'_>, findings: &mut Findings) {
     if let Some(item_schema) = &schema.items {
         for (index, item) in items.iter().enumerate() {
             let before = before.and_then(|before| same_item(&schema.list_type, item, before));
-            findings.merge(check(item_schema, item, before, &format!("{path}[{index}]")));
+            findings.merge(check(item_schema, item, before, &path.index(index)));
         }
     }
     let count = items.len() as u64;
@@ -309,7 +315,7 @@ fn check_fields(
     schema: &Schema,
     fields: &Map<String, Value>,
     before: Option<&Value>,
-    path: &str,
+    path: &FieldPath<'_>,
     findings: &mut Findings,
 ) {
     let count = fields.len() as u64;
@@ -324,7 +330,7 @@ fn check_fields(
     }
     for name in &schema.required {
         let missing = !fields.contains_key(name);
-        findings.check(missing.then(|| FieldError::required(child_path(path, name), "")));
+        findings.check(missing.then(|| FieldError::required(&path.field(name), "")));
     }
     for (name, child) in fields {
         let child_schema = match (schema.property(name), &schema.additional_properties) {
@@ -333,21 +339,21 @@ fn check_fields(
             (None, AdditionalProperties::Any | AdditionalProperties::Unset) => continue,
         };
         let before = before.and_then(|before| before.get(name));
-        findings.merge(check(child_schema, child, before, &child_path(path, name)));
+        findings.merge(check(child_schema, child, before, &path.field(name)));
     }
 }
 
-fn too_many(path: &str, actual: u64, maximum: u64) -> FieldError {
+fn too_many(path: &FieldPath<'_>, actual: u64, maximum: u64) -> FieldError {
     let noun = if maximum == 1 { "item" } else { "items" };
     FieldError {
         reason: FieldReason::TooMany,
-        field: path.to_owned(),
+        field: path.to_string(),
         value: actual.to_string(),
         detail: format!("must have at most {maximum} {noun}"),
     }
 }
 
-fn enumeration_violation(schema: &Schema, value: &Value, path: &str) -> Option<FieldError> {
+fn enumeration_violation(schema: &Schema, value: &Value, path: &FieldPath<'_>) -> Option<FieldError> {
     if schema.allowed_values.contains(value) {
         return None;
     }
@@ -361,14 +367,14 @@ fn enumeration_violation(schema: &Schema, value: &Value, path: &str) -> Option<F
         .collect();
     Some(FieldError {
         reason: FieldReason::NotSupported,
-        field: path.to_owned(),
+        field: path.to_string(),
         value: value.to_string(),
         detail: format!("supported values: {}", allowed.join(", ")),
     })
 }
 
 /// Entries that repeat in lists declared as sets or maps (`schema/listtype`).
-pub(super) fn duplicates(schema: &Schema, value: &Value, path: &str, problems: &mut Vec<FieldError>) {
+pub(super) fn duplicates(schema: &Schema, value: &Value, path: &FieldPath<'_>, problems: &mut Vec<FieldError>) {
     match value {
         Value::Object(fields) => {
             for (name, child) in fields {
@@ -377,11 +383,13 @@ pub(super) fn duplicates(schema: &Schema, value: &Value, path: &str, problems: &
                     (None, AdditionalProperties::Schema(additional)) => additional,
                     (None, _) => continue,
                 };
-                duplicates(child_schema, child, &child_path(path, name), problems);
+                duplicates(child_schema, child, &path.field(name), problems);
             }
         }
         Value::Array(items) => {
             let identities: Vec<Value> = match &schema.list_type {
+                // One item cannot repeat another.
+                _ if items.len() < 2 => Vec::new(),
                 ListKind::Atomic => Vec::new(),
                 ListKind::Set => items.clone(),
                 ListKind::Map(keys) => items.iter().map(|item| map_key(item, keys)).collect(),
@@ -398,7 +406,7 @@ pub(super) fn duplicates(schema: &Schema, value: &Value, path: &str, problems: &
             }
             if let Some(item_schema) = &schema.items {
                 for (index, item) in items.iter().enumerate() {
-                    duplicates(item_schema, item, &format!("{path}[{index}]"), problems);
+                    duplicates(item_schema, item, &path.index(index), problems);
                 }
             }
         }

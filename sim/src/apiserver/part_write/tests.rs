@@ -1,0 +1,352 @@
+//! What a part written alone comes to is what the general way makes of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tower::Service;
+
+use crate::{Cluster, ClusterOptions};
+
+const CANARIES: &str = "/apis/flagger.app/v1beta1/namespaces/default/canaries";
+
+fn cluster() -> Cluster {
+    let definition = serde_saphyr::from_str(include_str!("../../../../crds/yaml/canaries.flagger.app.yaml")).unwrap();
+    Cluster::new(ClusterOptions { controllers: None, crds: vec![definition], ..ClusterOptions::default() })
+}
+
+async fn call(cluster: &Cluster, method: &str, path: &str, client: &str, body: &Value) -> (u16, Value) {
+    let content_type = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+    send(cluster, method, content_type, path, client, body.to_string()).await
+}
+
+async fn send(
+    cluster: &Cluster,
+    method: &str,
+    content_type: &str,
+    path: &str,
+    client: &str,
+    body: String,
+) -> (u16, Value) {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Content-Type", content_type)
+        .header("User-Agent", client)
+        .body(Body::from(body.into_bytes()))
+        .unwrap();
+    let response = cluster.api_server().call(request).await.unwrap();
+    let code = response.status().as_u16();
+    let warnings: Vec<String> =
+        response.headers().get_all("Warning").iter().map(|warning| warning.to_str().unwrap().to_owned()).collect();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let mut body: Value = serde_json::from_slice(&body).unwrap();
+    if !warnings.is_empty() {
+        body["warnings"] = json!(warnings);
+    }
+    (code, body)
+}
+
+fn canary() -> Value {
+    json!({
+        "apiVersion": "flagger.app/v1beta1", "kind": "Canary",
+        "metadata": {"name": "podinfo", "namespace": "default", "labels": {"team": "a"}},
+        "spec": {
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
+            "service": {"port": 9898},
+            "analysis": {"interval": "1m", "threshold": 5, "maxWeight": 50, "stepWeight": 5},
+        },
+    })
+}
+
+/// A patch that also says nothing of metadata goes the general way; what comes of it is the measure.
+#[tokio::test(start_paused = true)]
+async fn a_status_patched_alone_is_what_the_general_way_makes_of_it() {
+    let (alone, general) = (cluster(), cluster());
+    let mut events = alone.store().subscribe();
+    for cluster in [&alone, &general] {
+        assert_eq!(call(cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    }
+    let condition = |status: &str| json!([{"type": "Promoted", "status": status, "reason": "Waiting"}]);
+    // Client, seconds before it, the new status, and whether it can be patched alone.
+    let steps = [
+        ("flagger", 0, json!({"phase": "Initializing"}), false),
+        ("flagger", 5, json!({"phase": "Initialized", "canaryWeight": 0, "failedChecks": 0}), true),
+        ("flagger", 5, json!({"canaryWeight": 10, "conditions": condition("Unknown")}), true),
+        ("flagger", 0, json!({"conditions": condition("True")}), true),
+        ("other", 1, json!({"canaryWeight": 20}), true),
+        ("flagger", 1, json!({"canaryWeight": 30, "phase": "Progressing"}), true),
+        ("flagger", 1, json!({"canaryWeight": 30}), false),
+        ("flagger", 1, json!({"canaryWeight": "many"}), false),
+        ("flagger", 1, json!({"unknown": {"field": 1}}), false),
+        ("flagger", 1, json!({"conditions": null, "failedChecks": null}), true),
+        ("flagger", 1, json!({"phase": "a \"quoted\" text", "canaryWeight": 40}), false),
+        ("flagger", 1, json!({"trackedConfigs": {"config-a": "1", "config-b": "2"}}), true),
+        ("flagger", 1, json!({"trackedConfigs": {"config-a": null}}), true),
+    ];
+    let path = format!("{CANARIES}/podinfo/status");
+    for (client, seconds, status, is_alone) in steps {
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+        while events.try_recv().is_ok() {}
+        let answer = call(&alone, "PATCH", &path, client, &json!({"status": status})).await;
+        let expected = call(&general, "PATCH", &path, client, &json!({"status": status, "metadata": {}})).await;
+        assert_eq!(answer, expected, "{status}");
+        let object = format!("{CANARIES}/podinfo");
+        let stored = call(&alone, "GET", &object, client, &Value::Null).await;
+        assert_eq!(stored, call(&general, "GET", &object, client, &Value::Null).await, "{status}");
+        let was_alone = events.try_recv().is_ok_and(|event| {
+            assert_eq!(event.object()["status"], stored.1["status"], "{status}");
+            event.is_status_only
+        });
+        assert_eq!(was_alone, is_alone, "{status}");
+    }
+    // What comes after is read from the spliced JSON.
+    let change = json!({"spec": {"analysis": {"threshold": 7}}, "metadata": {"labels": {"team": "b"}}});
+    for cluster in [&alone, &general] {
+        call(cluster, "PATCH", &format!("{CANARIES}/podinfo"), "kubectl/v1", &change).await;
+    }
+    let lists = [
+        call(&alone, "GET", CANARIES, "", &Value::Null).await,
+        call(&general, "GET", CANARIES, "", &Value::Null).await,
+    ];
+    assert_eq!(lists[0], lists[1]);
+    assert_eq!(lists[0].1["items"][0]["metadata"]["generation"], 2);
+}
+
+#[tokio::test]
+async fn an_object_that_no_request_checked_goes_the_general_way_once() {
+    let cluster = cluster();
+    let mut object = canary();
+    object["status"] = json!({"phase": "Initialized"});
+    cluster.store().create(&crate::store::kinds::CANARY, object).unwrap();
+    let mut events = cluster.store().subscribe();
+    for (weight, is_alone) in [(1, false), (2, true)] {
+        let patch = json!({"status": {"canaryWeight": weight}});
+        let answer = call(&cluster, "PATCH", &format!("{CANARIES}/podinfo/status"), "flagger", &patch).await;
+        assert_eq!((answer.0, &answer.1["status"]["canaryWeight"]), (200, &json!(weight)));
+        assert_eq!(events.try_recv().unwrap().is_status_only, is_alone, "{weight}");
+    }
+}
+
+/// Whether the object's last write was one of a part alone.
+fn was_spliced(cluster: &Cluster) -> bool {
+    !cluster.store().record(&crate::store::kinds::CANARY, "default", "podinfo").unwrap().is_remembered()
+}
+
+/// The same write twice: as it is, and in another form that only the general way understands.
+fn forms(method: &str, body: &Value) -> [(&'static str, String); 2] {
+    match (method, body) {
+        ("PUT", _) => ["application/json", "application/yaml"].map(|content_type| (content_type, body.to_string())),
+        (_, Value::Array(operations)) => {
+            let mut general = operations.clone();
+            general.insert(0, json!({"op": "test", "path": "/kind", "value": "Canary"}));
+            [body.clone(), Value::Array(general)].map(|patch| ("application/json-patch+json", patch.to_string()))
+        }
+        _ => {
+            let mut general = body.clone();
+            general["metadata"] = json!({});
+            [body.clone(), general].map(|patch| ("application/merge-patch+json", patch.to_string()))
+        }
+    }
+}
+
+/// Sends a write to both clusters and compares what comes of it. Tells whether the first cluster spliced it.
+async fn write_both(
+    [alone, general]: [&Cluster; 2],
+    method: &str,
+    subresource: &str,
+    client: &str,
+    body: &Value,
+) -> (u16, bool) {
+    let path = format!("{CANARIES}/podinfo{subresource}");
+    let [form, other] = forms(method, body);
+    let before = general.store().revision();
+    // Reading an object's value makes the server keep it decoded: so that only the write itself counts.
+    let answer = send(alone, method, form.0, &path, client, form.1).await;
+    let spliced = was_spliced(alone);
+    let expected = send(general, method, other.0, &path, client, other.1).await;
+    assert_eq!(answer, expected, "{method} {subresource} {body}");
+    assert_eq!(alone.store().revision(), general.store().revision(), "{method} {subresource} {body}");
+    assert!(general.store().revision() == before || !was_spliced(general), "the general way: {method} {body}");
+    let object = format!("{CANARIES}/podinfo");
+    let stored = call(alone, "GET", &object, client, &Value::Null).await;
+    assert_eq!(stored, call(general, "GET", &object, client, &Value::Null).await, "{method} {subresource} {body}");
+    (answer.0, spliced && general.store().revision() > before)
+}
+
+async fn present(cluster: &Cluster) -> Value {
+    call(cluster, "GET", &format!("{CANARIES}/podinfo"), "reader", &Value::Null).await.1
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_written_in_every_way_are_what_the_general_way_makes_of_them() {
+    let (alone, general) = (cluster(), cluster());
+    let both = [&alone, &general];
+    for cluster in both {
+        assert_eq!(call(cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    }
+    write_both(both, "PATCH", "/status", "flagger", &json!({"status": {"phase": "Initialized"}})).await;
+    let put = async |change: fn(&mut Value)| {
+        let mut object = present(&alone).await;
+        change(&mut object);
+        object
+    };
+    // Method, subresource, client, body, answer, and whether the part was written alone.
+    let spec = |threshold: u32| json!({"spec": {"analysis": {"threshold": threshold}}});
+    let typed = json!({"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "spec": {"skipAnalysis": true}});
+    let other_type = json!({"kind": "Deployment", "spec": {"skipAnalysis": false}});
+    let replace = |path: &str, value: u32| json!([{"op": "replace", "path": path, "value": value}]);
+    let steps = [
+        ("PATCH", "", "kubectl", spec(6), 200, true),
+        ("PATCH", "", "other", spec(7), 200, true),
+        ("PATCH", "", "other", spec(7), 200, false),
+        ("PATCH", "", "kubectl", typed, 200, true),
+        ("PATCH", "", "kubectl", other_type, 422, false),
+        ("PATCH", "", "kubectl", json!({"spec": {"analysis": {"threshold": "many"}}}), 422, false),
+        ("PATCH", "", "kubectl", json!({"spec": {"unknown": 1}}), 200, false),
+        ("PATCH", "", "kubectl", json!({"spec": {"skipAnalysis": null}}), 200, true),
+        ("PATCH", "", "kubectl", replace("/spec/analysis/threshold", 8), 200, true),
+        ("PATCH", "", "kubectl", replace("/spec/analysis/nothing", 8), 422, false),
+        ("PATCH", "", "kubectl", replace("/status/canaryWeight", 8), 422, false),
+        ("PATCH", "/status", "flagger", json!([{"op": "add", "path": "/status/canaryWeight", "value": 8}]), 200, true),
+        ("PATCH", "/status", "flagger", json!([{"op": "move", "from": "/status/canaryWeight", "path": "/status/iterations"}]), 200, true),
+        ("PATCH", "/status", "flagger", json!([{"op": "copy", "from": "/metadata/name", "path": "/status/lastAppliedSpec"}]), 200, false),
+        ("PATCH", "/status", "flagger", spec(9), 200, false),
+        ("PUT", "", "kubectl", put(|object| object["spec"]["analysis"]["threshold"] = json!(10)).await, 409, false),
+    ];
+    for (method, subresource, client, body, code, is_alone) in steps {
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let outcome = write_both(both, method, subresource, client, &body).await;
+        assert_eq!(outcome, (code, is_alone), "{method} {subresource} {body}");
+    }
+    let rule = json!({"spec": {"service": {"gatewayRefs": [], "port": 9899}}});
+    assert_eq!(write_both(both, "PATCH", "", "kubectl", &rule).await, (200, true));
+    let puts: [(&str, fn(&mut Value), u16, bool); 18] = [
+        ("", |object| object["spec"]["analysis"]["threshold"] = json!(11), 200, true),
+        ("", |object| object["spec"]["analysis"]["unknown"] = json!(11), 200, false),
+        ("", |object| object["spec"]["analysis"]["threshold"] = json!(false), 422, false),
+        ("", |object| object["status"]["canaryWeight"] = json!(99), 200, false),
+        ("", |object| object["metadata"]["managedFields"] = Value::Null, 200, false),
+        ("", |object| object["metadata"]["managedFields"] = json!([]), 200, false),
+        ("", |object| object["metadata"]["labels"]["team"] = json!("c"), 200, false),
+        ("", |object| object["other"] = json!(1), 200, false),
+        ("", |object| object["kind"] = json!("Other"), 422, false),
+        ("/status", |object| object["status"]["canaryWeight"] = json!(12), 200, true),
+        ("/status", |object| object["status"]["canaryWeight"] = json!(12), 200, false),
+        ("/status", |object| object["spec"] = json!({"ignored": true}), 200, false),
+        ("/status", |object| {
+            object["spec"] = json!({"ignored": true});
+            object["other"] = json!(1);
+            let metadata = json!({"name": "podinfo", "resourceVersion": object["metadata"]["resourceVersion"]});
+            object["metadata"] = metadata;
+            object["status"]["canaryWeight"] = json!(13);
+        }, 200, true),
+        ("/status", |object| {
+            object["metadata"]["labels"] = json!({"team": 1});
+            object["status"]["canaryWeight"] = json!(14);
+        }, 400, false),
+        ("/status", |object| {
+            object["metadata"]["name"] = json!("other");
+            object["status"]["canaryWeight"] = json!(14);
+        }, 400, false),
+        ("/status", |object| {
+            object["metadata"]["uid"] = json!("other");
+            object["status"]["canaryWeight"] = json!(14);
+        }, 409, false),
+        ("/status", |object| {
+            object["metadata"]["resourceVersion"] = json!("1");
+            object["status"]["canaryWeight"] = json!(14);
+        }, 409, false),
+        ("/status", |object| {
+            object["metadata"]["managedFields"] = json!("none");
+            object["status"]["canaryWeight"] = json!(14);
+        }, 400, false),
+    ];
+    for (index, (subresource, change, code, is_alone)) in puts.into_iter().enumerate() {
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let body = put(change).await;
+        let outcome = write_both(both, "PUT", subresource, "flagger", &body).await;
+        assert_eq!(outcome, (code, is_alone), "PUT {index} {subresource} {body}");
+    }
+    // A part that is taken away, and one that comes back.
+    for spec in [Value::Null, canary()["spec"].clone()] {
+        assert_eq!(write_both(both, "PATCH", "", "kubectl", &json!({"spec": spec})).await, (200, false), "{spec}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_document_that_names_a_field_twice_is_left_to_the_general_way() {
+    let cluster = cluster();
+    assert_eq!(call(&cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    let path = format!("{CANARIES}/podinfo");
+    let object = present(&cluster).await.to_string();
+    let twice = [
+        object.replacen("\"threshold\":5", "\"threshold\":6,\"threshold\":7", 1),
+        object.replacen("\"port\":9898", "\"port\":9898,\"port\":9898", 1),
+        object.replacen("\"team\":\"a\"", "\"team\":\"a\",\"team\":\"a\"", 1),
+        object.replacen("\"kind\":\"Canary\",", "\"kind\":\"Canary\",\"kind\":\"Canary\",", 1),
+    ];
+    for body in twice {
+        let query = format!("{path}?fieldValidation=Strict&dryRun=All");
+        let checked = send(&cluster, "PUT", "application/json", &query, "kubectl", body.clone()).await;
+        assert_eq!(checked.0, 400, "{body}");
+        let query = format!("{path}?fieldValidation=Strict");
+        assert_eq!(send(&cluster, "PUT", "application/json", &query, "kubectl", body).await, checked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_writes_come_to_the_same_in_both_ways() {
+    const WRITES: u32 = 300;
+    let (alone, general) = (cluster(), cluster());
+    let both = [&alone, &general];
+    for cluster in both {
+        assert_eq!(call(cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    }
+    let metric = |name: &str, minimum: u64| json!({"name": name, "thresholdRange": {"min": minimum}, "interval": "1m"});
+    let mut random = crate::random::Random::new(7);
+    let mut spliced = std::collections::BTreeMap::new();
+    for _ in 0..WRITES {
+        tokio::time::advance(std::time::Duration::from_secs(random.below(3))).await;
+        let number = random.below(12);
+        let specs = [
+            json!({"analysis": {"threshold": number}}),
+            json!({"analysis": {"metrics": [metric("request-success-rate", 90 + number), metric("error-rate", 1)]}}),
+            json!({"analysis": {"metrics": null, "webhooks": [{"name": "a", "url": "http://a/"}]}}),
+            json!({"service": {"port": 9000 + number, "hosts": ["a", "b"]}}),
+            json!({"service": {"port": "http"}}),
+            json!({"skipAnalysis": number % 2 == 0, "unknown": number}),
+            json!({"progressDeadlineSeconds": number + 1, "autoscalerRef": null}),
+        ];
+        let condition = json!({"type": "Promoted", "status": if number < 6 { "True" } else { "False" }, "reason": "a"});
+        let statuses = [
+            json!({"phase": "Progressing", "canaryWeight": number}),
+            json!({"conditions": [condition]}),
+            json!({"conditions": [condition, condition]}),
+            json!({"trackedConfigs": {"config-a": number.to_string(), "config-b": null}}),
+            json!({"trackedConfigs": null}),
+            json!({"failedChecks": "many"}),
+            json!({"failedChecks": null, "lastTransitionTime": "2026-01-01T00:00:00Z"}),
+        ];
+        let is_status = random.below(2) == 0;
+        let (subresource, part) = if is_status { ("/status", "status") } else { ("", "spec") };
+        let change = if is_status { &statuses } else { &specs }[random.below(7) as usize].clone();
+        let client = ["kubectl", "flagger", "aviary"][random.below(3) as usize];
+        let mut object = present(&alone).await;
+        json_patch::merge(&mut object[part], &change);
+        if random.below(2) == 0 {
+            object["metadata"].as_object_mut().unwrap().remove("managedFields");
+        }
+        let (method, body) = match random.below(3) {
+            0 => ("PATCH", json!({part: change})),
+            1 => ("PATCH", json!([{"op": "add", "path": format!("/{part}/{}", change.as_object().unwrap().keys().next().unwrap()),
+                "value": change.as_object().unwrap().values().next().unwrap()}])),
+            _ => ("PUT", object),
+        };
+        let (code, is_alone) = write_both(both, method, subresource, client, &body).await;
+        assert!(code != 500, "{method} {subresource} {body}");
+        *spliced.entry((method, part, body.is_array())).or_insert(0) += u32::from(is_alone);
+    }
+    assert!(spliced.len() == 6 && spliced.values().all(|count| *count > 10), "every way was taken: {spliced:?}");
+}
