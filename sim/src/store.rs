@@ -348,7 +348,7 @@ impl Store {
         delete: impl FnOnce(&mut State, &ObjectKey, &Arc<Record>) -> Result<Option<Deletion>, StatusError>,
     ) -> Result<Deletion, StatusError> {
         let mut state = self.shared.state.lock();
-        let Some(present) = state.record_in_use(&resource.group_kind, namespace, name) else {
+        let Some(present) = state.record(&resource.group_kind, namespace, name).cloned() else {
             return Err(StatusError::not_found(resource, name));
         };
         let key = ObjectKey::of(&resource.group_kind, &present);

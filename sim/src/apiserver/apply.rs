@@ -88,12 +88,18 @@ impl ApiServer {
     /// Applies a configuration; creates the object where there is none.
     pub(super) fn apply(&self, request: &WriteRequest<'_>) -> Result<Answer, StatusError> {
         let WriteRequest { target, name, .. } = request;
-        let mut exists = self.store.record(&target.resource.group_kind, &target.namespace, name).is_some();
+        let exists = self.store.record(&target.resource.group_kind, &target.namespace, name).is_some();
+        self.apply_to_what_was_seen(request, exists)
+    }
+
+    /// The same, by what was there a moment ago.
+    fn apply_to_what_was_seen(&self, request: &WriteRequest<'_>, mut exists: bool) -> Result<Answer, StatusError> {
+        let is_whole = request.target.subresource.is_empty();
         for _ in 0..UPSERT_RETRIES {
             match self.apply_to(request, exists) {
                 // Somebody else created it in the meantime, so that there is something to apply to; or deleted it.
                 Err(error) if !exists && error.reason() == "AlreadyExists" => exists = true,
-                Err(error) if exists && error.code() == 404 && target.subresource.is_empty() => exists = false,
+                Err(error) if exists && is_whole && error.code() == 404 => exists = false,
                 outcome => return outcome,
             }
         }
@@ -251,4 +257,48 @@ fn apply_scale(
     let applied = fields::apply_scale(&strategy.writer(manager), &paths.spec_replicas, is_changed, is_forced, managed);
     strategy.ownership = Ownership::Applied(applied.map_err(|conflicts| conflict(&conflicts))?);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use serde_json::{Value, json};
+
+    use super::super::request::{Query, Route};
+    use super::super::write::{Body, WriteRequest};
+    use super::CONTENT_TYPE;
+    use crate::store::kinds;
+    use crate::{Cluster, ClusterOptions};
+
+    /// Applies with a stale idea of whether the object is there.
+    fn apply(cluster: &Cluster, name: &str, options: &str, manager: &str, data: Value, exists: bool) -> u16 {
+        let server = cluster.api_server();
+        let Route::Resource(target) =
+            Route::parse(cluster.store(), &format!("/api/v1/namespaces/default/configmaps/{name}"))
+        else {
+            panic!("config maps are served");
+        };
+        let query = Query::parse(Some(&format!("fieldManager={manager}{options}")));
+        let encoder = server.encoder(&target, &query, "").unwrap();
+        let config =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}).to_string();
+        let body = Body { content_type: CONTENT_TYPE, bytes: config.as_bytes(), client: manager };
+        let request = WriteRequest { target: &target, name, query: &query, body, encoder: &encoder };
+        let outcome = server.apply_to_what_was_seen(&request, exists);
+        outcome.map_or_else(|error| error.code(), |answer| answer.code)
+    }
+
+    #[tokio::test]
+    async fn an_apply_that_finds_the_object_just_created_updates_it() {
+        let cluster = Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
+        assert_eq!(apply(&cluster, "shared", "", "first", json!({"a": "1"}), false), 201);
+        for options in ["&dryRun=All", ""] {
+            assert_eq!(apply(&cluster, "shared", options, "second", json!({"b": "2"}), false), 200, "{options}");
+        }
+        assert_eq!(apply(&cluster, "shared", "", "third", json!({"a": "3"}), false), 409, "a conflict stays one");
+        let shared = cluster.store().get(&kinds::CONFIG_MAP, "default", "shared").unwrap();
+        assert_eq!(shared["data"], json!({"a": "1", "b": "2"}));
+        assert_eq!(apply(&cluster, "gone", "", "first", json!({"a": "1"}), true), 201, "deleted in the meantime");
+    }
 }

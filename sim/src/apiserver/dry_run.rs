@@ -91,3 +91,36 @@ impl Rehearsal {
         self.record.map_or(outcome, Ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tower::Service;
+
+    use crate::{Cluster, ClusterOptions};
+
+    async fn create(cluster: &Cluster, options: &str) -> Value {
+        let config_map = json!({"metadata": {"generateName": "drawn-"}}).to_string();
+        let request = http::Request::post(format!("/api/v1/namespaces/default/configmaps{options}"))
+            .body(Body::from(config_map.into_bytes()))
+            .unwrap();
+        let response = cluster.api_server().call(request).await.unwrap();
+        assert_eq!(response.status(), 201);
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rehearsed_creation_takes_no_name_and_no_uid_from_later_ones() {
+        let cluster = || Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
+        let (rehearsing, other) = (cluster(), cluster());
+        for _ in 0..2 {
+            let rehearsed = create(&rehearsing, "?dryRun=All").await;
+            assert!(rehearsed["metadata"]["uid"].is_string());
+            assert_eq!(create(&rehearsing, "").await, create(&other, "").await);
+        }
+    }
+}

@@ -342,14 +342,17 @@ pub(super) fn label_problems(field: &str, labels: &Value, problems: &mut Vec<Fie
 
 /// `IsQualifiedName`.
 fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
-    let value = Value::String(key.to_owned());
-    let mut refuse = |detail: String| problems.push(FieldError::invalid(field, &value, detail));
-    let name_rule = format!(
-        "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
-         character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '{QUALIFIED_NAME_PATTERN}')"
-    );
+    let mut refuse = |detail: String| problems.push(FieldError::invalid(field, &Value::String(key.to_owned()), detail));
+    let name_rule = || {
+        format!(
+            "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric \
+             character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+             '{QUALIFIED_NAME_PATTERN}')"
+        )
+    };
     let (prefix, name) = match key.split_once('/') {
         Some((_, name)) if name.contains('/') => {
+            let name_rule = name_rule();
             refuse(format!(
                 "a valid label key {name_rule} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             ));
@@ -373,7 +376,7 @@ fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
         refuse("name part must be no more than 63 bytes".to_owned());
     }
     if !matches(&QUALIFIED_NAME, name) {
-        refuse(format!("name part {name_rule}"));
+        refuse(format!("name part {}", name_rule()));
     }
 }
 

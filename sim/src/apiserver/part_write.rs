@@ -132,13 +132,7 @@ fn operations_on_part(part: Part, patch: &[u8]) -> Option<Change> {
 }
 
 /// What comes of a write, unless there is something to be said about it.
-fn outcome(
-    schema: &Schema,
-    writer: &Writer<'_>,
-    part: Part,
-    present: &Record,
-    change: Change,
-) -> Option<PartOutcome> {
+fn outcome(schema: &Schema, writer: &Writer<'_>, part: Part, present: &Record, change: Change) -> Option<PartOutcome> {
     // The rest of the object is known to be as it has to be.
     if !present.is_checked_by(schema.number()) {
         return None;

@@ -250,9 +250,12 @@ impl State {
         let previous = objects.remove(&key.name)?;
         self.revision += 1;
         self.decoded.forget(&previous);
-        let mut value = previous.to_value();
-        value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
-        let record = Arc::new(Record::new(value, self.revision, Some(&previous)));
+        let record = Record::at_version(&previous, self.revision).unwrap_or_else(|| {
+            let mut value = previous.to_value();
+            value["metadata"]["resourceVersion"] = Value::String(self.revision.to_string());
+            Record::new(value, self.revision, Some(&previous))
+        });
+        let record = Arc::new(record);
         self.reindex(key, Some(&previous), None);
         self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous), false);
         record.forget();

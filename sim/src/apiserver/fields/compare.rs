@@ -1,5 +1,6 @@
 //! Which fields two objects differ in, and which fields an object has (`typed.Compare`, `typed.ToFieldSet`).
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -25,16 +26,17 @@ impl Comparison {
         if ignored.is_empty() {
             return self;
         }
-        Self {
-            removed: self.removed.recursive_difference(ignored),
-            modified: self.modified.recursive_difference(ignored),
-            added: self.added.recursive_difference(ignored),
-        }
+        let without = |set: Set| if set.has_common_root(ignored) { set.recursive_difference(ignored) } else { set };
+        Self { removed: without(self.removed), modified: without(self.modified), added: without(self.added) }
     }
 
     /// What the new object sets.
-    pub(crate) fn set(&self) -> Set {
-        self.modified.union(&self.added)
+    pub(crate) fn set(&self) -> Cow<'_, Set> {
+        match (self.modified.is_empty(), self.added.is_empty()) {
+            (true, _) => Cow::Borrowed(&self.added),
+            (_, true) => Cow::Borrowed(&self.modified),
+            _ => Cow::Owned(self.modified.union(&self.added)),
+        }
     }
 
     fn add(&mut self, element: &PathElement, outcome: Outcome) {

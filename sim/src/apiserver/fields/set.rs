@@ -100,6 +100,11 @@ impl Set {
         self.node(first).is_some_and(|node| if rest.is_empty() { node.is_member } else { node.children.contains(rest) })
     }
 
+    /// Whether some paths of both sets begin with the same element. If not, they have nothing to do with each other.
+    pub(crate) fn has_common_root(&self, other: &Self) -> bool {
+        self.nodes.iter().any(|node| other.position(&node.element).is_ok())
+    }
+
     /// Paths of either set.
     pub(crate) fn union(&self, other: &Self) -> Self {
         self.combine(other, |left, right| match (left, right) {

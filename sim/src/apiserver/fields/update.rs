@@ -1,7 +1,7 @@
 //! What a write does to ownership (`merge.Updater`, `managedFieldsUpdater`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,20 +16,22 @@ use crate::clock::format_seconds;
 use crate::store::ResourceType;
 
 /// Fields that belong to nobody (`stripMetaManager`).
-const UNOWNED: [&[&str]; 12] = [
-    &["apiVersion"],
-    &["kind"],
-    &["metadata"],
-    &["metadata", "name"],
-    &["metadata", "namespace"],
-    &["metadata", "creationTimestamp"],
-    &["metadata", "selfLink"],
-    &["metadata", "uid"],
-    &["metadata", "clusterName"],
-    &["metadata", "generation"],
-    &["metadata", "managedFields"],
-    &["metadata", "resourceVersion"],
-];
+static UNOWNED: LazyLock<Set> = LazyLock::new(|| {
+    Set::of_fields(&[
+        &["apiVersion"],
+        &["kind"],
+        &["metadata"],
+        &["metadata", "name"],
+        &["metadata", "namespace"],
+        &["metadata", "creationTimestamp"],
+        &["metadata", "selfLink"],
+        &["metadata", "uid"],
+        &["metadata", "clusterName"],
+        &["metadata", "generation"],
+        &["metadata", "managedFields"],
+        &["metadata", "resourceVersion"],
+    ])
+});
 
 /// The manager of what the cluster's own controllers write.
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
@@ -214,14 +216,19 @@ fn track_cheaply(writer: &Writer<'_>, changes: &Comparison, present: &str) -> Op
 
 fn update(writer: &Writer<'_>, old: &Value, new: &Value, changes: &Comparison, mut managers: Managers) -> Managers {
     reconcile_versions(writer, &mut managers);
-    // Forced, so that there are no conflicts.
-    let _ = reassign(writer, old, new, changes, &mut managers, None, true);
+    if !managers.is_empty() {
+        // Forced, so that there are no conflicts.
+        let _ = reassign(writer, old, new, changes, &mut managers, None, true);
+    }
     let set = without_unowned(&changes.set());
     if !set.is_empty() {
         let key = writer.key(Operation::Update);
-        let before = managers.remove(&key).map(|owned| owned.set).unwrap_or_default();
+        let set = match managers.remove(&key) {
+            Some(before) => set.union(&before.set),
+            None => set,
+        };
         let time = format_seconds(writer.now).into();
-        managers.insert(key, Owned { set: set.union(&before), api_version: writer.api_version().into(), time });
+        managers.insert(key, Owned { set, api_version: writer.api_version().into(), time });
     }
     managed::cap_update_managers(&mut managers);
     managers
@@ -274,5 +281,5 @@ pub(crate) fn reassign(
 
 /// Takes away what belongs to nobody.
 pub(crate) fn without_unowned(set: &Set) -> Set {
-    set.difference(&Set::of_fields(&UNOWNED))
+    set.difference(&UNOWNED)
 }

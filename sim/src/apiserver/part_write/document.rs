@@ -52,7 +52,8 @@ impl Document {
             None => Some(""),
             Some(value) => value.as_str(),
         };
-        let is_or_is_missing = |field, expected: &str| given(field).is_some_and(|given| given.is_empty() || given == expected);
+        let is_or_is_missing =
+            |field, expected: &str| given(field).is_some_and(|given| given.is_empty() || given == expected);
         self.is_of_version(present)
             && given("name") == Some(request.name)
             && is_or_is_missing("namespace", &request.target.namespace)
@@ -69,9 +70,8 @@ impl Document {
             return false;
         };
         let pieces = present.own_metadata();
-        let rest = pieces.and_then(|pieces| {
-            pieces.iter().try_fold(given.as_slice(), |given, piece| given.strip_prefix(*piece))
-        });
+        let rest = pieces
+            .and_then(|pieces| pieces.iter().try_fold(given.as_slice(), |given, piece| given.strip_prefix(*piece)));
         rest.is_some_and(<[u8]>::is_empty)
     }
 

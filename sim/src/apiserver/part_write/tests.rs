@@ -210,8 +210,22 @@ async fn parts_written_in_every_way_are_what_the_general_way_makes_of_them() {
         ("PATCH", "", "kubectl", replace("/spec/analysis/nothing", 8), 422, false),
         ("PATCH", "", "kubectl", replace("/status/canaryWeight", 8), 422, false),
         ("PATCH", "/status", "flagger", json!([{"op": "add", "path": "/status/canaryWeight", "value": 8}]), 200, true),
-        ("PATCH", "/status", "flagger", json!([{"op": "move", "from": "/status/canaryWeight", "path": "/status/iterations"}]), 200, true),
-        ("PATCH", "/status", "flagger", json!([{"op": "copy", "from": "/metadata/name", "path": "/status/lastAppliedSpec"}]), 200, false),
+        (
+            "PATCH",
+            "/status",
+            "flagger",
+            json!([{"op": "move", "from": "/status/canaryWeight", "path": "/status/iterations"}]),
+            200,
+            true,
+        ),
+        (
+            "PATCH",
+            "/status",
+            "flagger",
+            json!([{"op": "copy", "from": "/metadata/name", "path": "/status/lastAppliedSpec"}]),
+            200,
+            false,
+        ),
         ("PATCH", "/status", "flagger", spec(9), 200, false),
         ("PUT", "", "kubectl", put(|object| object["spec"]["analysis"]["threshold"] = json!(10)).await, 409, false),
     ];
@@ -235,33 +249,63 @@ async fn parts_written_in_every_way_are_what_the_general_way_makes_of_them() {
         ("/status", |object| object["status"]["canaryWeight"] = json!(12), 200, true),
         ("/status", |object| object["status"]["canaryWeight"] = json!(12), 200, false),
         ("/status", |object| object["spec"] = json!({"ignored": true}), 200, false),
-        ("/status", |object| {
-            object["spec"] = json!({"ignored": true});
-            object["other"] = json!(1);
-            let metadata = json!({"name": "podinfo", "resourceVersion": object["metadata"]["resourceVersion"]});
-            object["metadata"] = metadata;
-            object["status"]["canaryWeight"] = json!(13);
-        }, 200, true),
-        ("/status", |object| {
-            object["metadata"]["labels"] = json!({"team": 1});
-            object["status"]["canaryWeight"] = json!(14);
-        }, 400, false),
-        ("/status", |object| {
-            object["metadata"]["name"] = json!("other");
-            object["status"]["canaryWeight"] = json!(14);
-        }, 400, false),
-        ("/status", |object| {
-            object["metadata"]["uid"] = json!("other");
-            object["status"]["canaryWeight"] = json!(14);
-        }, 409, false),
-        ("/status", |object| {
-            object["metadata"]["resourceVersion"] = json!("1");
-            object["status"]["canaryWeight"] = json!(14);
-        }, 409, false),
-        ("/status", |object| {
-            object["metadata"]["managedFields"] = json!("none");
-            object["status"]["canaryWeight"] = json!(14);
-        }, 400, false),
+        (
+            "/status",
+            |object| {
+                object["spec"] = json!({"ignored": true});
+                object["other"] = json!(1);
+                let metadata = json!({"name": "podinfo", "resourceVersion": object["metadata"]["resourceVersion"]});
+                object["metadata"] = metadata;
+                object["status"]["canaryWeight"] = json!(13);
+            },
+            200,
+            true,
+        ),
+        (
+            "/status",
+            |object| {
+                object["metadata"]["labels"] = json!({"team": 1});
+                object["status"]["canaryWeight"] = json!(14);
+            },
+            400,
+            false,
+        ),
+        (
+            "/status",
+            |object| {
+                object["metadata"]["name"] = json!("other");
+                object["status"]["canaryWeight"] = json!(14);
+            },
+            400,
+            false,
+        ),
+        (
+            "/status",
+            |object| {
+                object["metadata"]["uid"] = json!("other");
+                object["status"]["canaryWeight"] = json!(14);
+            },
+            409,
+            false,
+        ),
+        (
+            "/status",
+            |object| {
+                object["metadata"]["resourceVersion"] = json!("1");
+                object["status"]["canaryWeight"] = json!(14);
+            },
+            409,
+            false,
+        ),
+        (
+            "/status",
+            |object| {
+                object["metadata"]["managedFields"] = json!("none");
+                object["status"]["canaryWeight"] = json!(14);
+            },
+            400,
+            false,
+        ),
     ];
     for (index, (subresource, change, code, is_alone)) in puts.into_iter().enumerate() {
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
@@ -340,8 +384,11 @@ async fn random_writes_come_to_the_same_in_both_ways() {
         }
         let (method, body) = match random.below(3) {
             0 => ("PATCH", json!({part: change})),
-            1 => ("PATCH", json!([{"op": "add", "path": format!("/{part}/{}", change.as_object().unwrap().keys().next().unwrap()),
-                "value": change.as_object().unwrap().values().next().unwrap()}])),
+            1 => (
+                "PATCH",
+                json!([{"op": "add", "path": format!("/{part}/{}", change.as_object().unwrap().keys().next().unwrap()),
+                "value": change.as_object().unwrap().values().next().unwrap()}]),
+            ),
             _ => ("PUT", object),
         };
         let (code, is_alone) = write_both(both, method, subresource, client, &body).await;

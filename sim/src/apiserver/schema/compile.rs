@@ -3,9 +3,7 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::{
-    AdditionalProperties, Bound, Encoding, Limits, ListKind, PatchStrategy, Property, Schema, SchemaRef, cel,
-};
+use super::{AdditionalProperties, Bound, Encoding, Limits, ListKind, PatchStrategy, Property, Schema, SchemaRef, cel};
 use crate::apiserver::openapi::definitions::{Definition, REFERENCE_PREFIX};
 use crate::store::{FieldError, FieldReason};
 

@@ -47,7 +47,12 @@ pub(super) fn violations(schema: &Schema, value: &Value, path: &FieldPath<'_>) -
 
 /// Violations of what an update changes: a value that was there before is not held against the update
 /// (`CRDValidationRatcheting`).
-pub(super) fn new_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Vec<FieldError> {
+pub(super) fn new_violations(
+    schema: &Schema,
+    value: &Value,
+    before: Option<&Value>,
+    path: &FieldPath<'_>,
+) -> Vec<FieldError> {
     check(schema, value, before, path).errors
 }
 
@@ -91,9 +96,7 @@ fn type_violation(schema: &Schema, value: &Value, path: &FieldPath<'_>) -> Optio
     let accepted = match schema.types.as_slice() {
         _ if schema.int_or_string => false,
         [] => true,
-        [only] => {
-            only == actual || (only == "number" && actual == "integer") || (only == "integer" && is_whole(value))
-        }
+        [only] => only == actual || (only == "number" && actual == "integer") || (only == "integer" && is_whole(value)),
         _ => false,
     };
     if accepted {
@@ -275,7 +278,13 @@ fn minimum_violation(bound: &Bound, value: &Value, number: f64, path: &FieldPath
     (!holds).then(|| FieldError::invalid(path, value, format!("{path} in body should be {relation} {limit}")))
 }
 
-fn check_items(schema: &Schema, items: &[Value], before: Option<&Value>, path: &FieldPath<'_>, findings: &mut Findings) {
+fn check_items(
+    schema: &Schema,
+    items: &[Value],
+    before: Option<&Value>,
+    path: &FieldPath<'_>,
+    findings: &mut Findings,
+) {
     if let Some(item_schema) = &schema.items {
         for (index, item) in items.iter().enumerate() {
             let before = before.and_then(|before| same_item(&schema.list_type, item, before));

@@ -99,6 +99,38 @@ impl Record {
         })
     }
 
+    /// The last state of an object that is taken out under a version. Made of the JSON before, without decoding it.
+    pub(in crate::store) fn at_version(previous: &Self, resource_version: u64) -> Option<Self> {
+        let before = &previous.layout;
+        let (start, end) = before.resource_version;
+        previous.part(before.resource_version)?;
+        let version = format!("\"{resource_version}\"");
+        let mut json = Vec::with_capacity(previous.json.len() + version.len() - (end - start) as usize);
+        json.extend_from_slice(previous.json.get(..start as usize)?);
+        json.extend_from_slice(version.as_bytes());
+        let version_end = position(&json);
+        let moved = |offset: u32| if offset < end { offset } else { version_end + (offset - end) };
+        let moved_range = |(start, end): (u32, u32)| (moved(start), moved(end));
+        let layout = Layout {
+            item: before.item,
+            metadata: (before.metadata.0, moved(before.metadata.1)),
+            generation: moved_range(before.generation),
+            managed_fields: moved_range(before.managed_fields),
+            resource_version: (start, version_end),
+            spec: moved_range(before.spec),
+            status: moved_range(before.status),
+        };
+        json.extend_from_slice(previous.json.get(end as usize..)?);
+        Some(Self {
+            resource_version,
+            json: Bytes::from(json.into_boxed_slice()),
+            layout,
+            identity: Arc::clone(&previous.identity),
+            decoded: Mutex::new(None),
+            checked_by: AtomicU64::new(0),
+        })
+    }
+
     /// The JSON of a part, if there is one.
     pub(crate) fn part_json(&self, part: Part) -> Option<&[u8]> {
         self.part(match part {
