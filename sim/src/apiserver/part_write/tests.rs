@@ -397,3 +397,36 @@ async fn random_writes_come_to_the_same_in_both_ways() {
     }
     assert!(spliced.len() == 6 && spliced.values().all(|count| *count > 10), "every way was taken: {spliced:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_not_stored_is_written_in_parts_too() {
+    let (alone, general) = (cluster(), cluster());
+    let path = |version: &str| format!("/apis/networking.istio.io/{version}/namespaces/default/virtualservices");
+    let virtual_service = json!({
+        "apiVersion": "networking.istio.io/v1beta1", "kind": "VirtualService", "metadata": {"name": "podinfo"},
+        "spec": {"hosts": ["podinfo"], "http": [{"route": [{"destination": {"host": "podinfo"}, "weight": 100}]}]},
+    });
+    for cluster in [&alone, &general] {
+        assert_eq!(call(cluster, "POST", &path("v1beta1"), "flagger", &virtual_service).await.0, 201);
+    }
+    // A version knows what was checked by its own schema alone.
+    let steps =
+        [("v1beta1", "flagger", true), ("v1beta1", "kubectl", true), ("v1", "kubectl", false), ("v1", "flagger", true)];
+    for (round, (version, client, is_alone)) in steps.into_iter().enumerate() {
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let object = format!("{}/podinfo", path(version));
+        let patch = json!({"spec": {"hosts": ["podinfo", format!("host-{round}")], "gateways": [round.to_string()]}});
+        let answer = call(&alone, "PATCH", &object, client, &patch).await;
+        let record = alone.store().record(&crate::store::kinds::VIRTUAL_SERVICE, "default", "podinfo").unwrap();
+        assert_eq!(!record.is_remembered(), is_alone, "{version} {client}");
+        let [_, (content_type, body)] = forms("PATCH", &patch);
+        let expected = send(&general, "PATCH", content_type, &object, client, body).await;
+        assert_eq!(answer, expected, "{version} {client}");
+        assert_eq!(answer.1["apiVersion"], format!("networking.istio.io/{version}"));
+        for version in ["v1", "v1beta1"] {
+            let object = format!("{}/podinfo", path(version));
+            let stored = call(&alone, "GET", &object, client, &Value::Null).await;
+            assert_eq!(stored, call(&general, "GET", &object, client, &Value::Null).await, "{version} {client}");
+        }
+    }
+}
