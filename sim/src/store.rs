@@ -12,7 +12,6 @@ mod record;
 mod registry;
 mod state;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -426,11 +425,9 @@ fn pick_name(
 pub(crate) fn differs_outside_metadata(new: &Value, old: &Value, ignore_status: bool) -> bool {
     let empty = Map::new();
     let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
-    let names: HashSet<&String> = new.keys().chain(old.keys()).collect();
-    names
-        .into_iter()
-        .filter(|name| name.as_str() != "metadata" && !(ignore_status && name.as_str() == "status"))
-        .any(|name| new.get(name) != old.get(name))
+    let counts = |name: &String| name != "metadata" && !(ignore_status && name == "status");
+    new.iter().any(|(name, value)| counts(name) && old.get(name) != Some(value))
+        || old.keys().any(|name| counts(name) && !new.contains_key(name))
 }
 
 /// Equality that looks at the last fields first: a status differs more often than a spec, and most writes differ.

@@ -148,7 +148,7 @@ impl Engine {
 
     fn observe_event(&mut self, event: &StoreEvent) {
         let present = event.change != ChangeType::Deleted;
-        if event.is_status_only {
+        if event.part_only.is_some() {
             // Of a custom resource, which means nothing to these controllers.
             return;
         }

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::kinds::GroupKind;
@@ -40,6 +41,8 @@ pub struct StoreEvent {
     pub resource_version: u64,
     /// Whether it was a write to `/status` that left all else alone. Not every such write is known for one.
     pub is_status_only: bool,
+    /// The part of a custom resource that was written, if that was all.
+    pub(crate) part_only: Option<Part>,
     object: Arc<Observed>,
 }
 
@@ -51,16 +54,35 @@ struct Observed {
 }
 
 impl StoreEvent {
-    pub(super) fn new(change: ChangeType, kind: GroupKind, record: &Arc<Record>, is_status_only: bool) -> Self {
+    pub(super) fn new(change: ChangeType, kind: GroupKind, record: &Arc<Record>, part_only: Option<Part>) -> Self {
         let decoded = record.decoded.lock().clone().map_or_else(OnceLock::new, OnceLock::from);
         let object = Arc::new(Observed { record: Some(Arc::clone(record)), decoded });
-        Self { change, kind, resource_version: record.resource_version, is_status_only, object }
+        let is_status_only = part_only == Some(Part::Status);
+        Self { change, kind, resource_version: record.resource_version, is_status_only, part_only, object }
     }
 
     /// As if an object that is there had just been created, for those who begin to follow.
     pub(crate) fn of_present(kind: GroupKind, object: Arc<Value>) -> Self {
         let object = Arc::new(Observed { record: None, decoded: OnceLock::from(object) });
-        Self { change: ChangeType::Added, kind, resource_version: 0, is_status_only: false, object }
+        let change = ChangeType::Added;
+        Self { change, kind, resource_version: 0, is_status_only: false, part_only: None, object }
+    }
+
+    /// The object's namespace and name.
+    pub(crate) fn name(&self) -> (&str, &str) {
+        if let Some(record) = &self.object.record {
+            return (record.namespace(), record.name());
+        }
+        let text = |field| self.object().get("metadata").and_then(|metadata| metadata.get(field)?.as_str());
+        (text("namespace").unwrap_or_default(), text("name").unwrap_or_default())
+    }
+
+    /// What is to be known of the object's spec, without decoding the rest. `None` where it has no such spec.
+    pub(crate) fn read_spec<T: DeserializeOwned>(&self) -> Option<T> {
+        match &self.object.record {
+            Some(record) => serde_json::from_slice(record.part_json(Part::Spec)?).ok(),
+            None => T::deserialize(self.object().get("spec")?).ok(),
+        }
     }
 
     /// The object after the change (for a deletion: its last state).

@@ -221,7 +221,7 @@ impl State {
         self.decoded.admit(&record);
         self.reindex(key, previous.as_deref(), Some(&record));
         let change = if previous.is_some() { ChangeType::Modified } else { ChangeType::Added };
-        self.announce(shared, key, change, Arc::clone(&record), previous, false);
+        self.announce(shared, key, change, Arc::clone(&record), previous, None);
         record
     }
 
@@ -239,8 +239,7 @@ impl State {
         let previous = self.table(kind).replace(&key, &record);
         self.decoded.forget(present);
         // Neither the indexes nor the object's life depend on its spec or status.
-        let is_status_only = change.part == Part::Status;
-        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, is_status_only);
+        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, Some(change.part));
         Some(record)
     }
 
@@ -257,7 +256,7 @@ impl State {
         });
         let record = Arc::new(record);
         self.reindex(key, Some(&previous), None);
-        self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous), false);
+        self.announce(shared, key, ChangeType::Deleted, Arc::clone(&record), Some(previous), None);
         record.forget();
         Some(record)
     }
@@ -269,13 +268,13 @@ impl State {
         change: ChangeType,
         record: Arc<Record>,
         previous: Option<Arc<Record>>,
-        is_status_only: bool,
+        part_only: Option<Part>,
     ) {
         if key.kind == CUSTOM_RESOURCE_DEFINITION {
             shared.refresh_registration(change, &record.value());
         }
         if !self.subscribers.is_empty() {
-            let event = StoreEvent::new(change, key.kind.clone(), &record, is_status_only);
+            let event = StoreEvent::new(change, key.kind.clone(), &record, part_only);
             self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
         }
         let entry = Arc::new(Change { change, record, previous });

@@ -82,9 +82,14 @@ impl Reader {
         if !WATCHED_KINDS.contains(&event.kind) {
             return Vec::new();
         }
+        let (namespace, name) = event.name();
+        let name = ServiceKey::new(namespace, name);
+        if event.kind == kinds::CANARY {
+            let spec = if event.change == ChangeType::Deleted { None } else { event.read_spec() };
+            let host = spec.and_then(|spec| canary_host(&name.namespace, &spec));
+            return vec![Change::Canary { name, host }];
+        }
         let object = &**event.object();
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let name = ServiceKey::new(text("/metadata/namespace"), text("/metadata/name"));
         let object = (event.change != ChangeType::Deleted).then_some(object);
         let change = match &event.kind {
             kind if *kind == kinds::POD => Change::Pod { name, pod: object.map(parse_pod) },
@@ -92,10 +97,6 @@ impl Reader {
             kind if *kind == kinds::VIRTUAL_SERVICE => {
                 let parsed = object.map(|object| VirtualService::parse(&name.namespace, &name.name, object));
                 Change::VirtualService { name, parsed }
-            }
-            kind if *kind == kinds::CANARY => {
-                let host = object.and_then(|object| canary_host(&name.namespace, object));
-                Change::Canary { name, host }
             }
             kind if *kind == kinds::DEPLOYMENT => return self.count(WorkloadKind::Deployment, name, object.is_some()),
             kind if *kind == kinds::DAEMON_SET => return self.count(WorkloadKind::DaemonSet, name, object.is_some()),
@@ -191,8 +192,22 @@ fn workload(pod: &Value) -> String {
     }
 }
 
+/// What of a Canary's spec decides about its services.
+#[derive(Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct CanarySpec {
+    service: Named,
+    target_ref: Named,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Named {
+    name: Value,
+}
+
 /// The apex service of a Canary: `spec.service.name`, else the target's name.
-fn canary_host(namespace: &str, canary: &Value) -> Option<ServiceKey> {
-    let text = |pointer: &str| canary.pointer(pointer).and_then(Value::as_str).filter(|name| !name.is_empty());
-    text("/spec/service/name").or_else(|| text("/spec/targetRef/name")).map(|name| ServiceKey::new(namespace, name))
+fn canary_host(namespace: &str, spec: &CanarySpec) -> Option<ServiceKey> {
+    let names = [&spec.service.name, &spec.target_ref.name].into_iter().filter_map(Value::as_str);
+    names.filter(|name| !name.is_empty()).map(|name| ServiceKey::new(namespace, name)).next()
 }

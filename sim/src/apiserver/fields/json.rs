@@ -77,6 +77,11 @@ pub(crate) fn from_value(fields: &Value) -> Result<Set, FieldsError> {
     Ok(nodes.into_iter().collect())
 }
 
+/// Reads canonical FieldsV1 from its text. `None` for a text of another form.
+pub(crate) fn parse(text: &str) -> Option<Set> {
+    from_value(&serde_json::from_str(text).ok()?).ok()
+}
+
 /// How many paths of a set are in canonical FieldsV1, without decoding it: most writes touch one or two fields, and a look at
 /// the text costs less than a tree of it. `None` when the text is not canonical.
 pub(crate) fn count_common(text: &str, set: &Set) -> Option<usize> {

@@ -253,7 +253,7 @@ pub(crate) fn decode_given(given: &Value) -> Result<Managers, DecodeError> {
 }
 
 /// Most entries of writers before the oldest are merged (`DefaultMaxUpdateManagers`).
-const MAX_UPDATE_MANAGERS: usize = 10;
+pub(crate) const MAX_UPDATE_MANAGERS: usize = 10;
 
 /// Merges the oldest writers' entries of each version into one of nobody's (`capManagersManager`).
 pub(crate) fn cap_update_managers(managers: &mut Managers) {

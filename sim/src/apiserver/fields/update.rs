@@ -144,7 +144,8 @@ pub(crate) fn track_update(writer: &Writer<'_>, before: Before<'_>, new: &Value,
     if !before.is_new && given_managers.is_none() && before.managed.is_none() {
         return None;
     }
-    let changes = compare(writer.own_type(), before.object, new, |root| writer.includes(root));
+    let changes =
+        compare(writer.own_type(), before.object, new, |root| writer.includes(root)).without(&writer.ignored());
     let managers = match (given_managers, before.managed) {
         (Some(managers), _) => managers,
         (None, Some(present)) => {
@@ -155,7 +156,7 @@ pub(crate) fn track_update(writer: &Writer<'_>, before: Before<'_>, new: &Value,
         }
         (None, None) => Managers::new(),
     };
-    managed::encode(&update(writer, before.object, new, &changes.without(&writer.ignored()), managers))
+    managed::encode(&update(writer, before.object, new, &changes, managers))
 }
 
 /// Tracks a write of one of the cluster's own controllers, which write status and the rest at once.
@@ -174,43 +175,63 @@ pub(crate) fn track_controller(resource: &ResourceType, old: &Value, new: &mut V
     text::store(new, managed);
 }
 
-/// The usual write: an object's owner sets fields that it owns already, and nobody else does. Then the entry's time changes and
-/// nothing else. `None` when it is not so simple.
+/// The usual write: it sets fields that nobody else owns. Then the writer's own entry changes and the others stay the texts that
+/// they are. `None` when it is not so simple.
 fn track_cheaply(writer: &Writer<'_>, changes: &Comparison, present: &str) -> Option<String> {
     if !changes.removed.is_empty() {
         return None;
     }
-    let changed = [&changes.modified, &changes.added];
-    let total: usize = changed.iter().map(|set| set.len()).sum();
-    if total == 0 {
+    let set = changes.set();
+    let claimed = without_unowned(&set);
+    if claimed.is_empty() {
         return Some(present.to_owned());
     }
-    let manager = managed::escaped(writer.manager);
+    let key = writer.key(Operation::Update);
+    let manager = managed::escaped(&key.manager);
     let api_version = writer.api_version();
     let mut entries = managed::entries(present)?;
+    let has_room = entries.len() < managed::MAX_UPDATE_MANAGERS;
     let mut own = None;
     for (index, entry) in entries.iter().enumerate() {
-        let mut common = 0;
-        for set in changed {
-            common += json::count_common(entry.fields, set)?;
-        }
         let is_own = entry.operation == Operation::Update.as_str()
             && entry.manager == manager
             && entry.subresource == writer.subresource
             && entry.api_version == api_version;
-        match (is_own, common) {
-            (true, common) if common == total => own = Some(index),
+        if is_own {
+            own = Some(index);
+        } else if entry.api_version != api_version || json::count_common(entry.fields, &set)? > 0 {
             // Entries of other versions need the eyes of their schema.
-            (false, 0) if entry.api_version == api_version => {}
-            _ => return None,
+            return None;
         }
     }
     let now = format_seconds(writer.now);
-    let own = entries.get_mut(own?)?;
-    if own.time == now {
-        return Some(present.to_owned());
+    let fields;
+    match own.and_then(|index| entries.get_mut(index)) {
+        Some(own) if json::count_common(own.fields, &claimed)? == claimed.len() => {
+            if own.time == now {
+                return Some(present.to_owned());
+            }
+            own.time = &now;
+        }
+        Some(own) => {
+            fields = json::print(&json::parse(own.fields)?.union(&claimed));
+            own.fields = &fields;
+            own.time = &now;
+        }
+        // One more may be one too many.
+        None if !has_room => return None,
+        None => {
+            fields = json::print(&claimed);
+            entries.push(managed::Entry {
+                api_version: &api_version,
+                fields: &fields,
+                manager: &manager,
+                operation: Operation::Update.as_str(),
+                subresource: writer.subresource,
+                time: &now,
+            });
+        }
     }
-    own.time = &now;
     managed::print(entries)
 }
 
