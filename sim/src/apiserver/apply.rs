@@ -272,7 +272,7 @@ mod tests {
     use crate::{Cluster, ClusterOptions};
 
     /// Applies with a stale idea of whether the object is there.
-    fn apply(cluster: &Cluster, name: &str, options: &str, manager: &str, data: Value, exists: bool) -> u16 {
+    fn apply(cluster: &Cluster, name: &str, options: &str, manager: &str, data: &Value, exists: bool) -> u16 {
         let server = cluster.api_server();
         let Route::Resource(target) =
             Route::parse(cluster.store(), &format!("/api/v1/namespaces/default/configmaps/{name}"))
@@ -292,13 +292,13 @@ mod tests {
     #[tokio::test]
     async fn an_apply_that_finds_the_object_just_created_updates_it() {
         let cluster = Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
-        assert_eq!(apply(&cluster, "shared", "", "first", json!({"a": "1"}), false), 201);
+        assert_eq!(apply(&cluster, "shared", "", "first", &json!({"a": "1"}), false), 201);
         for options in ["&dryRun=All", ""] {
-            assert_eq!(apply(&cluster, "shared", options, "second", json!({"b": "2"}), false), 200, "{options}");
+            assert_eq!(apply(&cluster, "shared", options, "second", &json!({"b": "2"}), false), 200, "{options}");
         }
-        assert_eq!(apply(&cluster, "shared", "", "third", json!({"a": "3"}), false), 409, "a conflict stays one");
+        assert_eq!(apply(&cluster, "shared", "", "third", &json!({"a": "3"}), false), 409, "a conflict stays one");
         let shared = cluster.store().get(&kinds::CONFIG_MAP, "default", "shared").unwrap();
         assert_eq!(shared["data"], json!({"a": "1", "b": "2"}));
-        assert_eq!(apply(&cluster, "gone", "", "first", json!({"a": "1"}), true), 201, "deleted in the meantime");
+        assert_eq!(apply(&cluster, "gone", "", "first", &json!({"a": "1"}), true), 201, "deleted in the meantime");
     }
 }

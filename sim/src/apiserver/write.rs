@@ -224,7 +224,7 @@ impl ApiServer {
         if !target.subresource.is_empty() {
             return Err(StatusError::method_not_allowed());
         }
-        if target.resource.group_kind == kinds::NAMESPACE && IMMORTAL_NAMESPACES.contains(&name) {
+        if target.resource.group_kind == kinds::NAMESPACE && IMMORTAL_NAMESPACES.contains(name) {
             return Err(StatusError::forbidden(&target.resource, name, "this namespace may not be deleted"));
         }
         let options = DeleteOptions::parse(target, query, body)?;

@@ -236,7 +236,8 @@ async fn parts_written_in_every_way_are_what_the_general_way_makes_of_them() {
     }
     let rule = json!({"spec": {"service": {"gatewayRefs": [], "port": 9899}}});
     assert_eq!(write_both(both, "PATCH", "", "kubectl", &rule).await, (200, true));
-    let puts: [(&str, fn(&mut Value), u16, bool); 18] = [
+    type Put = (&'static str, fn(&mut Value), u16, bool);
+    let puts: [Put; 18] = [
         ("", |object| object["spec"]["analysis"]["threshold"] = json!(11), 200, true),
         ("", |object| object["spec"]["analysis"]["unknown"] = json!(11), 200, false),
         ("", |object| object["spec"]["analysis"]["threshold"] = json!(false), 422, false),
@@ -360,7 +361,7 @@ async fn random_writes_come_to_the_same_in_both_ways() {
             json!({"analysis": {"metrics": null, "webhooks": [{"name": "a", "url": "http://a/"}]}}),
             json!({"service": {"port": 9000 + number, "hosts": ["a", "b"]}}),
             json!({"service": {"port": "http"}}),
-            json!({"skipAnalysis": number % 2 == 0, "unknown": number}),
+            json!({"skipAnalysis": number.is_multiple_of(2), "unknown": number}),
             json!({"progressDeadlineSeconds": number + 1, "autoscalerRef": null}),
         ];
         let condition = json!({"type": "Promoted", "status": if number < 6 { "True" } else { "False" }, "reason": "a"});
