@@ -201,6 +201,11 @@ async fn a_node_is_cordoned_and_drained() {
     run_session("drain").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_controllers_write_reads_as_in_kubernetes() {
+    run_session("controllers").await;
+}
+
 #[test]
 fn a_canary_is_described_as_flaggers_is() {
     in_virtual_time(async {

@@ -9,13 +9,14 @@ mod accept;
 pub(crate) mod admission;
 mod apply;
 mod body;
-mod defaults;
+pub(crate) mod defaults;
 pub(crate) mod definition;
 mod discovery;
 mod dry_run;
 pub(crate) mod fields;
 mod job_defaults;
 mod metadata;
+pub(crate) mod metrics;
 pub(crate) mod openapi;
 mod part_write;
 mod patch;
@@ -31,6 +32,7 @@ mod selectors;
 mod strategy;
 mod subresources;
 pub(crate) mod table;
+mod tokens;
 mod validation;
 pub(crate) mod views;
 mod watch;
@@ -52,6 +54,7 @@ use tower::Service;
 pub use response::ResponseBody;
 
 use crate::calls::CallLog;
+use crate::controllers::Utilisation;
 use crate::faults::{Action, Faults};
 use crate::random::Random;
 use crate::store::{StatusError, Store, kinds};
@@ -106,13 +109,28 @@ pub struct ApiServer {
     faults: Faults,
     options: Arc<ServerOptions>,
     random: Arc<Mutex<Random>>,
+    /// How busy pods are, where controllers run.
+    utilisation: Option<Utilisation>,
 }
 
 impl ApiServer {
     /// An API server over a store.
     #[must_use]
     pub fn new(store: Store, calls: CallLog, faults: Faults, options: ServerOptions, seed: u64) -> Self {
-        Self { store, calls, faults, options: Arc::new(options), random: Arc::new(Mutex::new(Random::new(seed))) }
+        Self {
+            store,
+            calls,
+            faults,
+            options: Arc::new(options),
+            random: Arc::new(Mutex::new(Random::new(seed))),
+            utilisation: None,
+        }
+    }
+
+    /// The same server, which tells the usage of pods as their metrics.
+    pub(crate) fn with_utilisation(mut self, utilisation: Option<Utilisation>) -> Self {
+        self.utilisation = utilisation;
+        self
     }
 
     async fn serve<B>(self, request: Request<B>) -> Result<Response<ResponseBody>, ConnectionError>
@@ -178,6 +196,8 @@ impl ApiServer {
                 let form = accept::discovery_form(header_text(head, header::ACCEPT));
                 Ok(discovery::answer(&self.store, path, form, header_text(head, header::IF_NONE_MATCH)))
             }
+            Route::Metrics(path) if head.method == Method::GET => self.metrics(path, query),
+            Route::Metrics(_) => Err(StatusError::method_not_allowed()),
             Route::Review(review) if head.method == Method::POST => {
                 reviews::answer(review, &body_of(head, bytes), head)
             }
@@ -224,11 +244,12 @@ impl ApiServer {
         let name = target.name.as_deref().unwrap_or_default();
         let request = WriteRequest { target, name, query, body: body_of(head, bytes), encoder: &encoder };
         match (&head.method, &target.name) {
-            (method, Some(name)) if POD_STREAMS_AND_ACTIONS.contains(&target.subresource.as_str()) => {
+            (method, Some(name)) if STREAMS_AND_ACTIONS.contains(&target.subresource.as_str()) => {
                 match (target.subresource.as_str(), method) {
                     ("log", &Method::GET) => self.pod_log(target, name, query),
                     ("eviction", &Method::POST) => self.evict(&request),
-                    ("log" | "eviction", _) => Err(StatusError::method_not_allowed()),
+                    ("token", &Method::POST) => self.create_token(target, name, &request.body),
+                    ("log" | "eviction" | "token", _) => Err(StatusError::method_not_allowed()),
                     (stream, _) => Err(pods::refuse_stream(stream)),
                 }
             }
@@ -265,8 +286,9 @@ where
     }
 }
 
-/// Subresources of pods that are no view of the pod itself.
-const POD_STREAMS_AND_ACTIONS: [&str; 5] = ["log", "eviction", "exec", "attach", "portforward"];
+/// Subresources of pods and service accounts that are no view of the object itself.
+const STREAMS_AND_ACTIONS: [&str; 7] =
+    ["log", "eviction", "exec", "attach", "portforward", "ephemeralcontainers", "token"];
 
 fn body_of<'a>(head: &'a http::request::Parts, bytes: &'a Bytes) -> write::Body<'a> {
     let content_type = header_text(head, header::CONTENT_TYPE);

@@ -88,10 +88,11 @@ impl Cluster {
         let calls = CallLog::new(options.logged_calls);
         // Each part draws from a stream of its own, so that a change in one does not shift the others.
         let faults = Faults::new(store.clone(), options.seed ^ 0xFA17);
-        let server =
-            ApiServer::new(store.clone(), calls.clone(), faults.clone(), options.server, options.seed ^ 0x3A7C);
         let pods = options.controllers.as_ref().map(|options| options.pods);
         let utilisation = options.controllers.as_ref().map(|options| options.utilisation.clone());
+        let server =
+            ApiServer::new(store.clone(), calls.clone(), faults.clone(), options.server, options.seed ^ 0x3A7C)
+                .with_utilisation(utilisation.clone());
         let workloads = options.controllers.map(|options| controllers::start(store.clone(), clock, options));
         let traffic = match (&workloads, pods) {
             (Some(workloads), Some(PodDetail::CountsOnly)) => {

@@ -10,6 +10,7 @@ mod error;
 pub mod kinds;
 mod record;
 mod registry;
+mod remains;
 mod state;
 
 use std::sync::Arc;

@@ -39,11 +39,41 @@ pub(crate) fn complete_pod_spec(spec: &mut Value) {
     }
 }
 
+/// `status.qosClass` of a pod (`GetPodQOS`): what CPU and memory of its containers say.
+pub(crate) fn qos_class(spec: &Value) -> &'static str {
+    let containers =
+        ["initContainers", "containers"].into_iter().flat_map(|list| spec[list].as_array().into_iter().flatten());
+    let (mut asks, mut guaranteed) = (false, true);
+    for container in containers {
+        let resources = &container["resources"];
+        for resource in ["cpu", "memory"] {
+            let (limit, request) = (&resources["limits"][resource], &resources["requests"][resource]);
+            asks |= !limit.is_null() || !request.is_null();
+            guaranteed &= !limit.is_null() && (request.is_null() || request == limit);
+        }
+    }
+    match (asks, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::complete_pod_spec;
+    use super::{complete_pod_spec, qos_class};
+
+    #[test]
+    fn the_quality_of_service_follows_requests_and_limits() {
+        let class = |resources: serde_json::Value| qos_class(&json!({"containers": [{"resources": resources}]}));
+        assert_eq!(class(json!({})), "BestEffort");
+        assert_eq!(class(json!({"requests": {"cpu": "1"}})), "Burstable");
+        assert_eq!(class(json!({"limits": {"cpu": "1"}})), "Burstable", "memory is missing");
+        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
+        assert_eq!(class(json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}})), "Burstable");
+    }
 
     #[test]
     fn what_the_pod_says_itself_stays() {

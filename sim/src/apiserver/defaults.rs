@@ -9,8 +9,11 @@ use crate::store::State;
 /// First address given to services is 10.96.0.10; the ones below are left to the cluster's own services.
 const FIRST_CLUSTER_IP: u32 = 0x0A60_000A;
 
+/// Which of its templates a DaemonSet has, counted from 1.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
 /// Fills the defaults of an object of a built-in kind.
-pub(super) fn apply(group: &str, kind: &str, value: &mut Value) {
+pub(crate) fn apply(group: &str, kind: &str, value: &mut Value) {
     match (group, kind) {
         ("apps", "Deployment") => deployment(value),
         ("apps", "ReplicaSet") => {
@@ -28,6 +31,7 @@ pub(super) fn apply(group: &str, kind: &str, value: &mut Value) {
             pod_spec(&mut value["spec"]["jobTemplate"]["spec"]["template"]["spec"]);
             job_defaults::cron_job(value);
         }
+        ("", "PersistentVolumeClaim") => set(&mut value["spec"], "volumeMode", json!("Filesystem")),
         ("", "Service") => service(value),
         ("", "Secret") => secret(value),
         ("", "Namespace") => namespace(value),
@@ -49,8 +53,10 @@ pub(super) fn allocate(group: &str, kind: &str, value: &mut Value, present: Opti
     match (group, kind) {
         ("", "Pod") if present.is_none() => {
             admission::complete_pod_spec(&mut value["spec"]);
-            value["status"] = json!({"phase": "Pending"});
+            value["status"] = json!({"phase": "Pending", "qosClass": admission::qos_class(&value["spec"])});
         }
+        ("apps", "DaemonSet") => number_template(value, present),
+        ("", "PersistentVolumeClaim") if present.is_none() => value["status"] = json!({"phase": "Pending"}),
         ("", "Service") => allocate_service(&mut value["spec"], present, state),
         ("", "Namespace") => {
             set(&mut value["spec"], "finalizers", json!(["kubernetes"]));
@@ -58,6 +64,19 @@ pub(super) fn allocate(group: &str, kind: &str, value: &mut Value, present: Opti
         }
         _ => {}
     }
+}
+
+/// Counts a DaemonSet's templates (`daemonSetStrategy`): v1 shows the field of older versions as an annotation.
+fn number_template(daemon_set: &mut Value, present: Option<&Value>) {
+    let number = match present {
+        None => 1,
+        Some(present) => {
+            let number = present["metadata"]["annotations"][TEMPLATE_GENERATION].as_str();
+            let number: i64 = number.and_then(|number| number.parse().ok()).unwrap_or(1);
+            number + i64::from(present["spec"]["template"] != daemon_set["spec"]["template"])
+        }
+    };
+    daemon_set["metadata"]["annotations"][TEMPLATE_GENERATION] = json!(number.to_string());
 }
 
 fn set(object: &mut Value, field: &str, default: Value) {

@@ -1,6 +1,7 @@
 //! From a CustomResourceDefinition to a served resource.
 
 pub(crate) mod checks;
+mod selectable;
 
 use std::sync::Arc;
 
@@ -97,6 +98,7 @@ fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<
         status: subresources["status"].is_object(),
         scale,
         schema: Some(schema.into()),
+        selectable_fields: selectable_fields(&version["selectableFields"]),
         columns: Some(Arc::new(columns)),
         view: None,
     })
@@ -208,6 +210,12 @@ fn texts(value: &Value) -> Vec<String> {
         .as_array()
         .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         .unwrap_or_default()
+}
+
+/// The paths of `selectableFields`, as field selectors name them.
+fn selectable_fields(declared: &Value) -> Vec<String> {
+    let declared = declared.as_array().map_or(&[][..], Vec::as_slice);
+    declared.iter().map(|field| text(&field["jsonPath"]).trim_start_matches('.').to_owned()).collect()
 }
 
 /// `.spec.replicas` as its field names.

@@ -139,7 +139,7 @@ impl Group {
             }
         }
         for resource in subresources::VIRTUAL.iter().filter(|resource| resource.group == name) {
-            add("v1", Described::virtual_(resource));
+            add(resource.version, Described::virtual_(resource));
         }
         for (_, list) in &mut versions {
             list.sort_by(|left, right| left.plural.cmp(&right.plural));
@@ -199,12 +199,12 @@ impl Described {
     fn virtual_(resource: &subresources::VirtualResource) -> Self {
         Self {
             plural: resource.plural.to_owned(),
-            singular: resource.kind.to_lowercase(),
+            singular: singular_of(resource),
             namespaced: resource.namespaced,
             kind: resource.kind.to_owned(),
             short_names: Vec::new(),
             categories: Vec::new(),
-            verbs: vec!["create"],
+            verbs: resource.verbs.to_vec(),
             subresources: Vec::new(),
         }
     }
@@ -264,6 +264,11 @@ impl Described {
         }
         listed
     }
+}
+
+/// metrics-server gives its resources no singular names.
+fn singular_of(resource: &subresources::VirtualResource) -> String {
+    if resource.verbs.contains(&"create") { resource.kind.to_lowercase() } else { String::new() }
 }
 
 /// Kubernetes' version order: v2 before v1 before v1beta2 before v1alpha1.

@@ -116,10 +116,11 @@ impl ApiServer {
     }
 }
 
-/// What `exec`, `attach` and `port-forward` are told.
+/// What `exec`, `attach`, `port-forward` and `debug` are told.
 pub(super) fn refuse_stream(subresource: &str) -> StatusError {
     let what = match subresource {
         "portforward" => "port-forward",
+        "ephemeralcontainers" => "a debug container",
         other => other,
     };
     StatusError::new(

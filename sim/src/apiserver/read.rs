@@ -92,7 +92,7 @@ impl ApiServer {
         let mut selectors = selectors(target, query)?;
         if let Some(name) = &target.name {
             let by_name = format!("metadata.name={name}");
-            selectors = Selectors::parse(&target.resource, query.get("labelSelector"), Some(&by_name))?;
+            selectors = Selectors::parse(target, query.get("labelSelector"), Some(&by_name))?;
         }
         let version = query.resource_version()?.unwrap_or(0);
         let send_initial = query.get("sendInitialEvents").map(|text| text == "true");
@@ -137,7 +137,7 @@ impl ApiServer {
 }
 
 pub(super) fn selectors(target: &Target, query: &Query) -> Result<Selectors, StatusError> {
-    Selectors::parse(&target.resource, query.get("labelSelector"), query.get("fieldSelector"))
+    Selectors::parse(target, query.get("labelSelector"), query.get("fieldSelector"))
 }
 
 /// `ValidateListOptions` of `apimachinery/pkg/apis/meta/internalversion/validation`.

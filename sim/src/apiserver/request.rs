@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::metrics::MetricsPath;
 use super::openapi::OpenApiPath;
 use super::subresources::{self, VirtualResource};
 use crate::calls::{Call, CallKey, Verb};
@@ -92,6 +93,8 @@ pub(crate) enum Route {
     /// `/healthz` and its like.
     Health,
     Version,
+    /// Metrics of pods and nodes.
+    Metrics(MetricsPath),
     /// A question that is answered with its own body.
     Review(&'static VirtualResource),
     Unknown,
@@ -145,6 +148,9 @@ impl Route {
             ["openapi", "v3"] => Self::OpenApi(OpenApiPath::Index),
             ["openapi", "v3", "api", version] => Self::openapi("", version),
             ["openapi", "v3", "apis", group, version] => Self::openapi(group, version),
+            ["apis", "metrics.k8s.io", "v1beta1", rest @ ..] if !rest.is_empty() => {
+                MetricsPath::parse(rest).map_or(Self::Unknown, Self::Metrics)
+            }
             ["api"] => Self::Discovery(DiscoveryPath::CoreVersions),
             ["apis"] => Self::Discovery(DiscoveryPath::Groups),
             ["apis", group] => Self::Discovery(DiscoveryPath::Group((*group).to_owned())),

@@ -57,5 +57,14 @@ fn user(head: &http::request::Parts) -> Value {
     };
     let mut groups = texts("Impersonate-Group");
     groups.push("system:authenticated".to_owned());
-    json!({"username": name, "groups": groups})
+    let mut user = json!({"username": name, "groups": groups});
+    if let Some(uid) = texts("Impersonate-Uid").into_iter().next() {
+        user["uid"] = json!(uid);
+    }
+    for header in head.headers.keys() {
+        if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
+            user["extra"][key] = json!(texts(header.as_str()));
+        }
+    }
+    user
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::request::Target;
 use crate::store::{Record, ResourceType, StatusError};
 
 /// The conditions of a list, a watch or a collection delete.
@@ -9,6 +10,20 @@ use crate::store::{Record, ResourceType, StatusError};
 pub(crate) struct Selectors {
     labels: Vec<LabelRequirement>,
     fields: Vec<FieldRequirement>,
+}
+
+/// A label selector alone.
+#[derive(Clone, Debug)]
+pub(super) struct Labels(Vec<LabelRequirement>);
+
+impl Labels {
+    pub(super) fn parse(text: Option<&str>) -> Result<Self, StatusError> {
+        Ok(Self(parse_labels(text.unwrap_or_default())?))
+    }
+
+    pub(super) fn select(&self, labels: &Value) -> bool {
+        self.0.iter().all(|requirement| label_matches(requirement, labels))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +49,10 @@ struct FieldRequirement {
 }
 
 impl Selectors {
-    pub(crate) fn parse(
-        resource: &ResourceType,
-        labels: Option<&str>,
-        fields: Option<&str>,
-    ) -> Result<Self, StatusError> {
+    pub(crate) fn parse(target: &Target, labels: Option<&str>, fields: Option<&str>) -> Result<Self, StatusError> {
         Ok(Self {
             labels: parse_labels(labels.unwrap_or_default())?,
-            fields: parse_fields(resource, fields.unwrap_or_default())?,
+            fields: parse_fields(target, fields.unwrap_or_default())?,
         })
     }
 
@@ -158,7 +169,8 @@ fn parse_requirement(part: &str) -> Option<LabelRequirement> {
     requirement(part, Operator::Exists, Vec::new())
 }
 
-fn parse_fields(resource: &ResourceType, text: &str) -> Result<Vec<FieldRequirement>, StatusError> {
+fn parse_fields(target: &Target, text: &str) -> Result<Vec<FieldRequirement>, StatusError> {
+    let resource = &*target.resource;
     let mut requirements = Vec::new();
     for part in text.split(',').filter(|part| !part.trim().is_empty()) {
         let (path, value, equal) = split_field(part).ok_or_else(|| {
@@ -167,7 +179,7 @@ fn parse_fields(resource: &ResourceType, text: &str) -> Result<Vec<FieldRequirem
         let path = path.trim();
         let view = resource.versions.iter().find_map(|version| version.view);
         let stored = view.map_or_else(|| path.to_owned(), |view| view.stored_field(path));
-        if !is_selectable(resource, &stored) {
+        if !is_selectable(target, &stored) {
             return Err(StatusError::bad_request(unknown_field(resource, path)));
         }
         requirements.push(FieldRequirement { path: stored, value: value.to_owned(), equal });
@@ -196,9 +208,12 @@ fn unknown_field(resource: &ResourceType, path: &str) -> String {
     }
 }
 
-fn is_selectable(resource: &ResourceType, path: &str) -> bool {
+fn is_selectable(target: &Target, path: &str) -> bool {
+    let resource = &*target.resource;
+    let declared =
+        target.served_version().is_some_and(|version| version.selectable_fields.iter().any(|field| field == path));
     let common = path == "metadata.name" || (path == "metadata.namespace" && resource.namespaced);
-    common || extra_fields(resource).contains(&path)
+    common || declared || extra_fields(resource).contains(&path)
 }
 
 /// Selectable fields beyond name and namespace (`pkg/apis/*/v1/conversion.go`).

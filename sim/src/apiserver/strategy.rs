@@ -8,6 +8,7 @@ use super::patch::Origin;
 use super::request::{Query, Target};
 use super::schema::SchemaRef;
 use super::schema::decode::{self, DecodeError};
+use super::write::Body;
 use super::{body, defaults, definition, metadata, patch, scale, validation};
 use crate::clock::Clock;
 use crate::store::{FieldError, Record, State, StatusError, differs_outside_metadata, kinds, raise_generation};
@@ -87,6 +88,8 @@ pub(super) struct Strategy<'a> {
     /// in its own order.
     document: &'a [u8],
     repeats_fields: bool,
+    /// Fields that a patch names twice.
+    repeated_in_patch: Vec<String>,
     /// To whom belongs what is written; nobody in particular at first.
     pub(super) ownership: Ownership,
     /// Unknown fields of a custom resource's metadata, to be told with those of the rest.
@@ -104,6 +107,7 @@ impl<'a> Strategy<'a> {
             origin: Origin::Body,
             document: &[],
             repeats_fields: false,
+            repeated_in_patch: Vec::new(),
             ownership: Ownership::Update(String::new()),
             unknown_metadata: Vec::new(),
             warnings: Vec::new(),
@@ -114,6 +118,16 @@ impl<'a> Strategy<'a> {
     pub(super) fn set_document(&mut self, document: &'a [u8], repeats_fields: bool) {
         self.document = document;
         self.repeats_fields = repeats_fields;
+    }
+
+    /// Notes which fields a merge patch names twice; of those the last one counts.
+    pub(super) fn look_for_repeats(&mut self, patch: &Body<'_>) {
+        let merges =
+            matches!(patch.content_type, "application/merge-patch+json" | "application/strategic-merge-patch+json");
+        // A patch that cannot be read is refused where it is applied.
+        if merges && matches!(body::parse(patch.bytes), Ok((_, true))) {
+            self.repeated_in_patch = body::strict_errors(patch.bytes, &[]);
+        }
     }
 
     /// Reads an object of a built-in kind by its type: wrong types are refused, unknown fields dropped, told or refused.
@@ -337,12 +351,13 @@ impl<'a> Strategy<'a> {
     }
 
     fn report_unknown_fields(&mut self, unknown: &[String], value: &Value) -> Result<(), StatusError> {
-        let nothing_found = unknown.is_empty() && !self.repeats_fields;
+        let nothing_found = unknown.is_empty() && !self.repeats_fields && self.repeated_in_patch.is_empty();
         if nothing_found || self.field_validation == FieldValidation::Ignore {
             return Ok(());
         }
         let texts: Vec<String> = if self.document.is_empty() {
-            unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect()
+            let repeated = std::mem::take(&mut self.repeated_in_patch);
+            repeated.into_iter().chain(unknown.iter().map(|field| format!("unknown field \"{field}\""))).collect()
         } else {
             body::strict_errors(self.document, unknown)
         };

@@ -12,37 +12,50 @@ pub(super) struct Subresource {
     pub(super) verbs: &'static [&'static str],
 }
 
-/// A resource without stored objects: a POST is answered with its own body and a status.
+/// A resource without stored objects: reviews, whose POST is answered with its own body and a status, and metrics.
 #[derive(Debug)]
 pub(crate) struct VirtualResource {
     pub(crate) group: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) plural: &'static str,
     pub(crate) namespaced: bool,
+    pub(crate) version: &'static str,
+    pub(crate) verbs: &'static [&'static str],
 }
 
 const fn review(group: &'static str, kind: &'static str, plural: &'static str, namespaced: bool) -> VirtualResource {
-    VirtualResource { group, kind, plural, namespaced }
+    VirtualResource { group, kind, plural, namespaced, version: "v1", verbs: &["create"] }
 }
 
-/// Reviews of who one is and what one may do. There is no TokenReview: the embedded cluster has no tokens.
+const fn metrics(kind: &'static str, plural: &'static str, namespaced: bool) -> VirtualResource {
+    let (group, verbs) = ("metrics.k8s.io", &["get", "list"]);
+    VirtualResource { group, kind, plural, namespaced, version: "v1beta1", verbs }
+}
+
+/// Reviews of who one is and what one may do, and metrics. There is no TokenReview: the embedded cluster has no tokens.
 pub(crate) const VIRTUAL: &[VirtualResource] = &[
     review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", false),
     review("authorization.k8s.io", "LocalSubjectAccessReview", "localsubjectaccessreviews", true),
     review("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews", false),
     review("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", false),
     review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", false),
+    metrics("NodeMetrics", "nodes", false),
+    metrics("PodMetrics", "pods", true),
 ];
 
-/// The virtual resource at a path.
+/// The review at a path.
 pub(super) fn virtual_resource(group: &str, version: &str, plural: &str) -> Option<&'static VirtualResource> {
-    VIRTUAL.iter().find(|resource| version == "v1" && resource.group == group && resource.plural == plural)
+    VIRTUAL
+        .iter()
+        .filter(|resource| resource.version == "v1")
+        .find(|resource| version == "v1" && resource.group == group && resource.plural == plural)
 }
 
 /// Subresources of pods beyond their status: name, kind, group and version of the kind where they differ, verbs.
 type PodSubresource = (&'static str, &'static str, Option<(&'static str, &'static str)>, &'static [&'static str]);
-const POD_SUBRESOURCES: [PodSubresource; 5] = [
+const POD_SUBRESOURCES: [PodSubresource; 6] = [
     ("attach", "PodAttachOptions", None, &["create", "get"]),
+    ("ephemeralcontainers", "Pod", None, READ_AND_WRITE),
     ("eviction", "Eviction", Some(("policy", "v1")), &["create"]),
     ("exec", "PodExecOptions", None, &["create", "get"]),
     ("log", "Pod", None, &["get"]),
@@ -61,6 +74,14 @@ pub(super) fn of(resource: &ResourceType, version: &ResourceVersion) -> Vec<Subr
             group_version: *group_version,
             verbs,
         }));
+    }
+    if is_service_account(resource) {
+        subresources.push(Subresource {
+            name: TOKEN,
+            kind: "TokenRequest".to_owned(),
+            group_version: Some(("authentication.k8s.io", "v1")),
+            verbs: &["create"],
+        });
     }
     if version.status {
         subresources.push(Subresource {
@@ -88,8 +109,16 @@ pub(super) fn exists(resource: &ResourceType, version: &ResourceVersion, name: &
         "" => true,
         "status" => version.status,
         "scale" => version.scale.is_some(),
+        TOKEN => is_service_account(resource),
         other => is_pod(resource) && POD_SUBRESOURCES.iter().any(|(name, ..)| *name == other),
     }
+}
+
+/// Where tokens of service accounts are asked for.
+const TOKEN: &str = "token";
+
+fn is_service_account(resource: &ResourceType) -> bool {
+    resource.group.is_empty() && resource.kind == "ServiceAccount"
 }
 
 fn is_pod(resource: &ResourceType) -> bool {

@@ -161,6 +161,7 @@ impl ApiServer {
         }
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         strategy.ownership = Ownership::Update(manager);
+        strategy.look_for_repeats(&request.body);
         let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: true };
         self.replace(request, replacement, |strategy, present| {
             if target.subresource == "scale" {

@@ -8,6 +8,7 @@ use super::json::{encode_hash, integer, is_deleting, seconds, strings, template_
 use super::node;
 use super::queue::ObjectName;
 use super::replica_set::PodCounts;
+use super::revisions::Revision;
 use super::workloads::{VersionPods, WorkloadKind};
 use crate::store::kinds;
 
@@ -48,6 +49,10 @@ impl Engine {
         let is_current =
             |labels: &std::collections::BTreeMap<String, String>| labels.get(REVISION_LABEL) == Some(&revision);
         if !is_deleting(&object) {
+            let history = Revision { hash: &revision, label: REVISION_LABEL };
+            self.keep_revisions(&object, &history, |hash| {
+                pods.iter().any(|(_, pod)| pod.labels.get(REVISION_LABEL).is_some_and(|label| label == hash))
+            });
             let occupied = pods.iter().any(|(_, pod)| !pod.finished);
             if wanted && !occupied {
                 self.create_pod(&object, "daemonset-controller");

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::autoscaler::AutoscalerMemory;
 use super::cache::Cache;
 use super::counted::{CountedDaemonSet, CountedDeployment};
+use super::event_log::EventLog;
 use super::kubelet::PodMemory;
 use super::queue::{Key, ObjectName, Queue};
 use super::timers::Timers;
@@ -34,9 +35,11 @@ pub(super) struct Engine {
     pub(super) autoscalers: HashMap<ObjectName, AutoscalerMemory>,
     pub(super) pod_addresses: u32,
     pub(super) events_written: u64,
+    pub(super) event_log: EventLog,
     /// Whether the node was cordoned.
     pub(super) cordoned: bool,
     budgets: BTreeSet<ObjectName>,
+    quotas: BTreeSet<ObjectName>,
     queue: Queue,
     timers: Timers,
 }
@@ -57,8 +60,10 @@ impl Engine {
             autoscalers: HashMap::new(),
             pod_addresses: 0,
             events_written: 0,
+            event_log: EventLog::default(),
             cordoned: false,
             budgets: BTreeSet::new(),
+            quotas: BTreeSet::new(),
             queue: Queue::default(),
             timers: Timers::default(),
         };
@@ -76,6 +81,8 @@ impl Engine {
             kinds::HPA,
             kinds::POD_DISRUPTION_BUDGET,
             kinds::JOB,
+            kinds::CRON_JOB,
+            kinds::RESOURCE_QUOTA,
             kinds::STATEFUL_SET,
         ] {
             for object in engine.store.list(&kind, None) {
@@ -157,6 +164,9 @@ impl Engine {
 
     fn observe(&mut self, kind: &GroupKind, object: &Value, present: bool) {
         let state = present.then_some(object);
+        if self.stores_pods() {
+            self.revisit_quotas(kind, object, state);
+        }
         if *kind == kinds::DEPLOYMENT {
             let name = ObjectName::of(object);
             for autoscaler in self.cache.autoscalers_of(&name) {
@@ -202,7 +212,13 @@ impl Engine {
             };
             self.queue.push(Key::Budget(name));
         } else if *kind == kinds::JOB {
-            self.queue.push(Key::Job(ObjectName::of(object)));
+            let name = ObjectName::of(object);
+            if let Some(owner) = super::json::controller_owner(object).filter(|owner| owner.kind == "CronJob") {
+                self.queue.push(Key::CronJob(name.sibling(&owner.name)));
+            }
+            self.queue.push(Key::Job(name));
+        } else if *kind == kinds::CRON_JOB {
+            self.queue.push(Key::CronJob(ObjectName::of(object)));
         } else if *kind == kinds::STATEFUL_SET {
             self.queue.push(Key::StatefulSet(ObjectName::of(object)));
         } else if *kind == kinds::CONFIG_MAP || *kind == kinds::SERVICE_ACCOUNT {
@@ -212,6 +228,22 @@ impl Engine {
             }
         } else if *kind == kinds::NODE {
             self.observe_node(state);
+        }
+    }
+
+    /// Whatever changes in a namespace may be counted by its quotas.
+    fn revisit_quotas(&mut self, kind: &GroupKind, object: &Value, state: Option<&Value>) {
+        if *kind == kinds::RESOURCE_QUOTA {
+            let name = ObjectName::of(object);
+            match state {
+                Some(_) => self.quotas.insert(name.clone()),
+                None => self.quotas.remove(&name),
+            };
+            self.queue.push(Key::Quota(name));
+        }
+        let namespace = super::json::text(object, "/metadata/namespace").unwrap_or_default();
+        for quota in self.quotas.iter().filter(|quota| &*quota.namespace == namespace) {
+            self.queue.push(Key::Quota(quota.clone()));
         }
     }
 
@@ -295,6 +327,11 @@ impl Engine {
             }
             Key::Job(name) => {
                 self.reconcile_job(name);
+                None
+            }
+            Key::CronJob(name) => self.reconcile_cron_job(name),
+            Key::Quota(name) => {
+                self.reconcile_quota(name);
                 None
             }
             Key::Budget(name) => {

@@ -34,9 +34,17 @@ impl Engine {
         if !self.options.events || !self.stores_pods() {
             return;
         }
-        self.events_written += 1;
         let name = text(about, "/metadata/name").unwrap_or_default();
         let now = self.clock.now();
+        let uid = text(about, "/metadata/uid").unwrap_or_default();
+        let subject = format!("{uid}/{name}/{component}/{severity}/{reason}/{}", container.unwrap_or_default());
+        let told = self.event_log.tell(subject, message, now);
+        if let Some(before) = &told.before
+            && self.repeat(about, before, &told.message)
+        {
+            return;
+        }
+        self.events_written += 1;
         // Kubernetes takes the time in nanoseconds; the counter keeps two events of one moment apart.
         let nanosecond = u64::try_from(now.as_nanosecond()).unwrap_or(0);
         let suffix = nanosecond.wrapping_add(self.events_written);
@@ -50,7 +58,7 @@ impl Engine {
             },
             "type": severity,
             "reason": reason,
-            "message": message,
+            "message": told.message,
             "count": 1,
             "firstTimestamp": now,
             "lastTimestamp": now,
@@ -65,8 +73,23 @@ impl Engine {
             event["source"]["host"] = super::node::NODE_NAME.into();
             event["reportingInstance"] = super::node::NODE_NAME.into();
         }
-        if let Err(error) = self.store.create(&kinds::EVENT, event) {
-            tracing::debug!(%error, reason, "failed to store an event");
+        match self.store.create(&kinds::EVENT, event) {
+            Ok(event) => {
+                self.event_log.remember(told, text(&event, "/metadata/name").unwrap_or_default().to_owned());
+            }
+            Err(error) => tracing::debug!(%error, reason, "failed to store an event"),
         }
+    }
+
+    /// Counts an event once more. Somebody may have deleted it: then it is told anew.
+    fn repeat(&self, about: &Value, event: &str, message: &str) -> bool {
+        let namespace = text(about, "/metadata/namespace").unwrap_or("default");
+        let now = json!(whole_second(self.clock.now()));
+        let repeated = self.store.update(&kinds::EVENT, namespace, event, |event| {
+            event["count"] = (event["count"].as_i64().unwrap_or(1) + 1).into();
+            event["lastTimestamp"] = now;
+            event["message"] = message.into();
+        });
+        repeated.is_ok()
     }
 }

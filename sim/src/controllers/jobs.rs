@@ -1,7 +1,6 @@
 //! Jobs: pods until enough of them have succeeded, after the job controller of Kubernetes.
 //!
-//! A pod of a Job succeeds as soon as it has started. Pods that fail are started again for ever (`backoffLimit` is not kept),
-//! and CronJobs never fire.
+//! A pod of a Job succeeds as soon as it has started. Pods that fail are started again for ever (`backoffLimit` is not kept).
 
 use serde_json::{Value, json};
 

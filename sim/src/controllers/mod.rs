@@ -13,14 +13,16 @@
 //! bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
 //!
 //! What differs from a real cluster: there is one node, without limits. Orphaned ReplicaSets and pods are not adopted.
-//! DaemonSets have no ControllerRevision objects and ignore `maxSurge`. Pods of Jobs succeed once they have started. Init
-//! containers and CronJobs are not simulated, disruption budgets not enforced. Events do not expire, and repeated ones are
-//! stored one by one. A pod that cannot be created leaves no `ReplicaFailure`.
+//! DaemonSets ignore `maxSurge`. Pods of Jobs succeed once they have started. Init
+//! containers are not simulated, disruption budgets not enforced. Events do not expire.
+//! A pod that cannot be created leaves no `ReplicaFailure`.
 
 mod autoscaler;
 mod behaviours;
 mod cache;
 mod counted;
+mod cron_jobs;
+pub(crate) mod cron_schedule;
 mod daemon_set;
 mod deployment;
 pub(crate) mod disruptions;
@@ -28,6 +30,7 @@ mod endpoints;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod event_log;
 mod events;
 mod jobs;
 mod json;
@@ -36,7 +39,9 @@ mod namespaces;
 mod node;
 mod pod_status;
 mod queue;
+mod quotas;
 mod replica_set;
+mod revisions;
 mod rollouts;
 mod stateful_set;
 mod timers;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::json::{condition, text, whole_second};
 use super::node::NODE_ADDRESS;
+use crate::apiserver::admission::qos_class;
 
 /// Where a container is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +75,15 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
         "podIPs": [{"ip": address}],
         "startTime": start_time,
         "containerStatuses": statuses,
+        "qosClass": qos_class(&pod["spec"]),
     })
 }
 
 /// The status of a pod that no node is fit for.
 pub(super) fn unschedulable(pod: &Value, reason: &str, now: Timestamp) -> Value {
     let problem = Some(("Unschedulable", format!("0/1 nodes are available: {reason}.")));
-    json!({"phase": "Pending", "conditions": [pod_condition(pod, "PodScheduled", problem, now)]})
+    let conditions = [pod_condition(pod, "PodScheduled", problem, now)];
+    json!({"phase": "Pending", "conditions": conditions, "qosClass": qos_class(&pod["spec"])})
 }
 
 fn pod_condition(pod: &Value, condition_type: &str, problem: Option<(&str, String)>, now: Timestamp) -> Value {

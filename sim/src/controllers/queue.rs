@@ -44,7 +44,9 @@ pub(super) enum Key {
     Namespace(ObjectName),
     Budget(ObjectName),
     Job(ObjectName),
+    CronJob(ObjectName),
     StatefulSet(ObjectName),
+    Quota(ObjectName),
 }
 
 /// First in, first out; an object that waits already is not queued twice.

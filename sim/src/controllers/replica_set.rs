@@ -10,7 +10,7 @@ use super::cache::PodInfo;
 use super::engine::Engine;
 use super::json::{count, earliest, integer, is_deleting, seconds, text};
 use super::queue::ObjectName;
-use crate::apiserver::admission::complete_pod_spec;
+use crate::apiserver::admission::{complete_pod_spec, qos_class};
 use crate::store::kinds;
 
 /// Pods created or deleted in one go, as in Kubernetes; the rest follows when their events come back.
@@ -138,11 +138,12 @@ impl Engine {
         }
         let mut pod = json!({"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}});
         complete_pod_spec(&mut pod["spec"]);
+        pod["status"]["qosClass"] = qos_class(&pod["spec"]).into();
         match self.store.create(&kinds::POD, pod) {
             Ok(pod) => {
                 let name = text(&pod, "/metadata/name").unwrap_or_default();
                 let message = match identity {
-                    Some(_) => format!("create Pod {name} in StatefulSet {owner_name} successful"),
+                    Some(_) => format!("Create Pod {name} in StatefulSet {owner_name} successful"),
                     None => format!("Created pod: {name}"),
                 };
                 self.record_event(owner, component, "SuccessfulCreate", &message);

@@ -1,6 +1,6 @@
 //! StatefulSets: pods with fixed names, one after another, after the stateful set controller of Kubernetes.
 //!
-//! Volumes, `minReadySeconds` and `maxUnavailable` are not looked at; there are no ControllerRevision objects.
+//! Volumes, `minReadySeconds` and `maxUnavailable` are not looked at.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,13 @@ use super::engine::Engine;
 use super::json::{count, encode_hash, integer, is_deleting, template_hash, text};
 use super::queue::ObjectName;
 use super::replica_set::PodIdentity;
+use super::revisions::Revision;
 use crate::store::kinds;
 
 const COMPONENT: &str = "statefulset-controller";
 const REVISION_LABEL: &str = "controller-revision-hash";
+/// Label of a ControllerRevision that holds the hash alone; the pods' label has its name.
+const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 
 type Pods = BTreeMap<i32, (ObjectName, PodInfo)>;
 
@@ -30,9 +33,15 @@ impl Engine {
             .into_iter()
             .filter_map(|(pod_name, pod)| Some((ordinal(&name.name, pod_name)?, (pod_name.clone(), pod.clone()))))
             .collect();
-        let revision = format!("{}-{}", name.name, encode_hash(template_hash(&set["spec"]["template"]), 0));
+        let hash = encode_hash(template_hash(&set["spec"]["template"]), 0);
+        let revision = format!("{}-{hash}", name.name);
         let wanted = count(&set, "/spec/replicas").unwrap_or(1);
         if !is_deleting(&set) {
+            let history = Revision { hash: &hash, label: HASH_LABEL };
+            self.keep_revisions(&set, &history, |hash| {
+                let used = format!("{}-{hash}", name.name);
+                pods.values().any(|(_, pod)| is_of(pod, &used))
+            });
             self.step(&set, &name.name, &pods, wanted, &revision);
         }
         self.write_stateful_set_status(name, &set, &pods, wanted, &revision);
@@ -80,7 +89,7 @@ impl Engine {
 
     fn remove(&mut self, set: &Value, pod: &ObjectName) {
         let set_name = text(set, "/metadata/name").unwrap_or_default();
-        let message = format!("delete Pod {} in StatefulSet {set_name} successful", pod.name);
+        let message = format!("Delete Pod {} in StatefulSet {set_name} successful", pod.name);
         self.terminate_pod(pod);
         self.record_event(set, COMPONENT, "SuccessfulDelete", &message);
     }

@@ -101,6 +101,15 @@ impl Utilisation {
         (state.capacity > 0.0).then(|| Usage::Requests(load / state.capacity))
     }
 
+    /// CPU that one of a target's ready pods uses, in thousandths of a core; `None` where nothing is known.
+    pub(crate) fn cpu_of_pod(&self, namespace: &str, target: &str, requested: f64, ready: u32) -> Option<f64> {
+        Some(match self.usage(namespace, target)? {
+            Usage::Percent(percent) => f64::from(percent) / 100.0 * requested,
+            Usage::Total(total) => total / f64::from(ready.max(1)),
+            Usage::Requests(pods) => pods * requested / f64::from(ready.max(1)),
+        })
+    }
+
     /// The usage that was set for a target.
     #[must_use]
     pub fn of(&self, namespace: &str, target: &str) -> Option<u32> {

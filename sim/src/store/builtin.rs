@@ -107,6 +107,7 @@ impl Builtin {
             status: has(Status),
             scale,
             schema: SchemaRef::builtin(self.group, self.version, self.kind),
+            selectable_fields: Vec::new(),
             columns: None,
             view: None,
         };

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::kinds::{CUSTOM_RESOURCE_DEFINITION, GroupKind, NAMESPACE, POD};
 use super::record::Record;
+use super::remains::Remains;
 use super::state::{ObjectKey, State};
 
 const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
@@ -248,12 +249,20 @@ impl State {
             }
         }
         self.finish_namespace(shared, &key.name);
+        self.tell_of_namespace(shared, &key.name);
         Some(Deletion::Marked(marked))
     }
 
     /// Removes a terminating namespace that has become empty.
     fn finish_namespace(&mut self, shared: &Shared, namespace: &str) {
         if self.population.get(namespace).is_some_and(|count| *count > 0) {
+            let told = self
+                .record(&NAMESPACE, "", namespace)
+                .is_some_and(|record| record.is_deleting() && record.value()["status"]["conditions"].is_array());
+            // Nothing is told before the deletion has gone through everything.
+            if told {
+                self.tell_of_namespace(shared, namespace);
+            }
             return;
         }
         let finished = self
@@ -263,6 +272,25 @@ impl State {
             self.population.remove(namespace);
             let key = ObjectKey { kind: NAMESPACE, namespace: "".into(), name: namespace.into() };
             self.remove(shared, &key);
+        }
+    }
+
+    /// Writes into a terminating namespace what is left in it.
+    fn tell_of_namespace(&mut self, shared: &Shared, namespace: &str) {
+        let Some(record) = self.record(&NAMESPACE, "", namespace).cloned() else { return };
+        let mut remains = Remains::default();
+        for key in self.keys_in(|_, candidate| candidate == namespace) {
+            let Some(record) = self.record_of(&key) else { continue };
+            let resource = shared.registry.read().by_kind(&key.kind).map_or_else(
+                || format!("{}.{}", key.kind.kind.to_lowercase(), key.kind.group),
+                |resource| format!("{}.{}", resource.plural, resource.group),
+            );
+            remains.count(resource, &record.finalizers());
+        }
+        let mut value = record.to_value();
+        if remains.write_conditions(&mut value["status"], shared.clock.now()) {
+            let key = ObjectKey { kind: NAMESPACE, namespace: "".into(), name: namespace.into() };
+            self.put(shared, &key, value);
         }
     }
 

@@ -110,3 +110,35 @@ async fn autoscalers_are_defaulted_and_bounded() {
     let created = scalers.create(&PostParams::default(), &scaler(4)).await.unwrap();
     assert_eq!(value(&created)["spec"]["minReplicas"], 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_account_gets_a_token_with_its_claims() {
+    let world = world().await;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    let created = world.api("", "v1", "ServiceAccount").create(&PostParams::default(), &object(account)).await.unwrap();
+    let path = format!("/api/v1/namespaces/{}/serviceaccounts/robot/token", world.namespace);
+    let ask = async |spec: serde_json::Value| {
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}).to_string();
+        world.request("POST", &path, "application/json", &body).await
+    };
+    let request = ask(json!({"expirationSeconds": 1200, "audiences": ["bank"]})).await.unwrap();
+    assert_eq!((&request["metadata"]["name"], &request["spec"]["expirationSeconds"]), (&json!("robot"), &json!(1200)));
+    let token = request["status"]["token"].as_str().unwrap();
+    let [_, claims, _] = token.split('.').collect::<Vec<_>>()[..] else { panic!("three parts: {token}") };
+    let padded =
+        format!("{claims:=<width$}", width = claims.len().next_multiple_of(4)).replace('-', "+").replace('_', "/");
+    let claims: k8s_openapi::ByteString = serde_json::from_value(json!(padded)).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims.0).unwrap();
+    assert_eq!(claims["sub"], format!("system:serviceaccount:{}:robot", world.namespace));
+    assert_eq!(claims["aud"], json!(["bank"]));
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 1200);
+    assert_eq!(claims["kubernetes.io"]["serviceaccount"]["uid"], json!(created.metadata.uid));
+    let short = ask(json!({"expirationSeconds": 60})).await.refusal();
+    assert_eq!(
+        short.message,
+        "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid value: 60: may not specify a \
+         duration less than 10 minutes"
+    );
+    let unbound = ask(json!({"boundObjectRef": {"kind": "Pod", "name": "missing"}})).await.refusal();
+    assert_eq!((unbound.code, unbound.message.as_str()), (404, "pods \"missing\" not found"));
+}

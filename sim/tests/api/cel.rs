@@ -206,3 +206,21 @@ async fn rules_have_the_functions_that_definitions_use() {
         gauges.patch("g", &PatchParams::default(), &Patch::Merge(json!({"spec": {"port": "https"}}))).await.refusal();
     assert_eq!(refusal.code, 422);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_would_take_too_long_is_not_run() {
+    let world = world().await;
+    let rule = json!([{"rule": "self.tags.all(a, self.tags.exists(b, self.tags.exists(c, a + b == c || a != c)))"}]);
+    let tags = json!({"tags": {"type": "array", "items": {"type": "string"}}});
+    let gauges = gauges(&world, &with_rules(&rule, &tags)).await;
+    let many: Vec<String> = (0..300).map(|number| format!("tag-{number}")).collect();
+    let refusal = gauges.create(&PostParams::default(), &gauge(&json!({"tags": many}))).await.refusal();
+    assert!(
+        refusal
+            .message
+            .contains("no further validation rules will be run due to call cost exceeds limit for rule: self.tags"),
+        "{}",
+        refusal.message
+    );
+    gauges.create(&PostParams::default(), &gauge(&json!({"tags": many[..10]}))).await.unwrap();
+}

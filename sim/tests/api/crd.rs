@@ -114,3 +114,69 @@ async fn a_definition_must_be_named_after_its_resource() {
     assert_eq!(refusal.code, 422);
     assert!(refusal.message.contains("must be spec.names.plural+\".\"+spec.group"), "{}", refusal.message);
 }
+
+/// A definition of cars whose schema knows colour, doors and an engine, with these selectable fields.
+fn car_definition(fields: &[&str]) -> DynamicObject {
+    let selectable: Vec<Value> = fields.iter().map(|path| json!({"jsonPath": path})).collect();
+    let spec = json!({"type": "object", "properties": {
+        "colour": {"type": "string"}, "doors": {"type": "integer"}, "engine": {"type": "object"},
+    }});
+    object(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "cars.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"kind": "Car", "plural": "cars"},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true, "selectableFields": selectable,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}},
+            }],
+        },
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn declared_fields_select_custom_resources() {
+    let world = world().await;
+    let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    definitions.create(&PostParams::default(), &car_definition(&[".spec.colour", ".spec.doors"])).await.unwrap();
+    let cars = world.api("example.com", "v1", "Car");
+    while cars.list(&ListParams::default()).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    for (name, spec) in [("a", json!({"colour": "blue", "doors": 3})), ("b", json!({"colour": "red"}))] {
+        let car = json!({"apiVersion": "example.com/v1", "kind": "Car", "metadata": {"name": name}, "spec": spec});
+        cars.create(&PostParams::default(), &object(car)).await.unwrap();
+    }
+    for (selector, expected) in [
+        ("spec.colour=blue", ["a"].as_slice()),
+        ("spec.colour!=blue", &["b"]),
+        ("spec.doors=3", &["a"]),
+        ("spec.doors=", &["b"]),
+        ("spec.colour=red,metadata.name=a", &[]),
+    ] {
+        let found = cars.list(&ListParams::default().fields(selector)).await.unwrap();
+        let names: Vec<String> = found.items.iter().map(|car| car.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, expected, "{selector}");
+    }
+    let refusal = cars.list(&ListParams::default().fields("spec.engine=x")).await.refusal();
+    assert_eq!((refusal.code, refusal.message.as_str()), (400, "field label not supported: spec.engine"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_cannot_be_selected_are_refused_in_the_servers_words() {
+    let world = world().await;
+    let fields =
+        [".spec.shape", "spec.colour", ".metadata.name", ".spec.engine", ".spec.colour", ".spec.colour", ".spec.l[0]"];
+    let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    let refusal = definitions.create(&PostParams::default(), &car_definition(&fields)).await.refusal();
+    assert_eq!(
+        refusal.message,
+        "CustomResourceDefinition.apiextensions.k8s.io \"cars.example.com\" is invalid: \
+         [spec.selectableFields[0].jsonPath: Invalid value: \".spec.shape\": is an invalid path: does not refer to a valid field, \
+         spec.selectableFields[1].jsonPath: Invalid value: \"spec.colour\": is an invalid path: expected [ or . but got: spec, \
+         spec.selectableFields[2].jsonPath: Invalid value: \".metadata.name\": is an invalid path: does not refer to a valid field, \
+         spec.selectableFields[3].jsonPath: Invalid value: \".spec.engine\": must point to a field of type string, boolean or \
+         integer. Enum string fields and strings with formats are allowed., \
+         spec.selectableFields[5].jsonPath: Duplicate value: \".spec.colour\", \
+         spec.selectableFields[6].jsonPath: Invalid value: \".spec.l[0]\": is an invalid path: array notation is not allowed]"
+    );
+}

@@ -196,3 +196,48 @@ async fn the_namespaces_of_the_system_stay() {
         assert!(refusal.message.contains("this namespace may not be deleted"), "{}", refusal.message);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_terminating_namespace_says_what_is_left_in_it() {
+    let world = world().await;
+    let maps = world.config_maps();
+    for name in ["a", "b"] {
+        let mut map = config_map(name);
+        map.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+        maps.create(&PostParams::default(), &map).await.unwrap();
+    }
+    maps.create(&PostParams::default(), &config_map("c")).await.unwrap();
+    let namespaces = world.cluster_api("", "v1", "Namespace");
+    namespaces.delete(&world.namespace, &DeleteParams::default()).await.unwrap();
+    let told = |namespace: &DynamicObject, name: &str| {
+        let conditions = namespace.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let condition = conditions.into_iter().find(|condition| condition["type"] == name).unwrap_or_default();
+        format!("{} {}", condition["status"], condition["message"])
+    };
+    // A real namespace controller looks at it a moment later.
+    let until = async |expected: &str| {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            let namespace = namespaces.get(&world.namespace).await.unwrap();
+            if told(&namespace, "NamespaceContentRemaining") == expected {
+                return namespace;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{:#}", namespace.data["status"]);
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    let two = until("\"True\" \"Some resources are remaining: configmaps. has 2 resource instances\"").await;
+    assert_eq!(
+        told(&two, "NamespaceFinalizersRemaining"),
+        "\"True\" \"Some content in the namespace has finalizers remaining: example.com/hold in 2 resource instances\""
+    );
+    assert_eq!(
+        told(&two, "NamespaceDeletionContentFailure"),
+        "\"False\" \"All content successfully deleted, may be waiting on finalization\""
+    );
+    let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("a", &PatchParams::default(), &release).await.unwrap();
+    until("\"True\" \"Some resources are remaining: configmaps. has 1 resource instances\"").await;
+    maps.patch("b", &PatchParams::default(), &release).await.unwrap();
+    gone(&namespaces, &world.namespace).await;
+}

@@ -82,3 +82,47 @@ async fn patches_cannot_rename_or_create() {
     let refusal = maps.patch("a", &PatchParams::default(), &rename).await.refusal();
     assert_eq!(refusal.code, 400);
 }
+
+/// A patch given as text, for what a JSON value cannot say.
+async fn patch_text(
+    world: &crate::support::World,
+    path: &str,
+    content_type: &str,
+    patch: &str,
+) -> Result<serde_json::Value, kube::Error> {
+    world.request("PATCH", path, content_type, patch).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_a_patch_names_twice_are_refused_where_that_is_asked_for() {
+    let world = world().await;
+    world.config_maps().create(&PostParams::default(), &config_map("a")).await.unwrap();
+    world.widgets().await.create(&PostParams::default(), &widget("w", &json!({"size": 1}))).await.unwrap();
+    let map = format!("/api/v1/namespaces/{}/configmaps/a", world.namespace);
+    let custom = format!("/apis/example.com/v1/namespaces/{}/widgets/w", world.namespace);
+    for (path, kind, patch, cause) in [
+        (
+            &map,
+            "strategic-merge-patch",
+            r#"{"data":{"x":"1","x":"3"},"dada":{}}"#,
+            "duplicate field \"data.x\", unknown field \"dada\"",
+        ),
+        (&map, "merge-patch", r#"{"data":{"x":"1","x":"3"}}"#, "duplicate field \"data.x\""),
+        (
+            &custom,
+            "merge-patch",
+            r#"{"spec":{"size":1,"size":3},"dada":{}}"#,
+            "duplicate field \"spec.size\", unknown field \"dada\"",
+        ),
+    ] {
+        let content_type = format!("application/{kind}+json");
+        let strict =
+            patch_text(&world, &format!("{path}?fieldValidation=Strict"), &content_type, patch).await.refusal();
+        assert_eq!((strict.code, strict.reason.as_str()), (422, "Invalid"));
+        let expected = format!("strict decoding error: {cause}");
+        assert!(strict.message.ends_with(&expected), "{}", strict.message);
+        patch_text(&world, path, &content_type, patch).await.unwrap();
+    }
+    let map = world.config_maps().get("a").await.unwrap();
+    assert_eq!(value(&map)["data"]["x"], "3", "the last one counts");
+}

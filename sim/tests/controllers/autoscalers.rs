@@ -122,3 +122,33 @@ async fn an_autoscaler_says_what_it_misses_once() {
     let failures = events.iter().filter(|event| event["reason"] == "FailedComputeMetricsReplicas" && told(event));
     assert_eq!(failures.count(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_autoscaler_without_metrics_says_so() {
+    let bench = Bench::new(PodDetail::Objects);
+    bench.store.create(&kinds::HPA, autoscaler(2, 10)).unwrap();
+    bench.create(deployment("podinfo", 3, "podinfo:1"));
+    bench.until_complete("podinfo").await;
+    let autoscaler = || bench.store.get(&kinds::HPA, NAMESPACE, "podinfo").unwrap();
+    let status = autoscaler()["status"].clone();
+    assert_eq!((&status["currentReplicas"], &status["desiredReplicas"]), (&json!(3), &json!(0)));
+    assert_eq!(status["currentMetrics"], json!([{"type": ""}]));
+    assert_eq!(reason(&autoscaler(), "AbleToScale"), "SucceededGetScale");
+    assert_eq!(
+        condition(&autoscaler(), "ScalingActive")["message"],
+        "the HPA was unable to compute the replica count: failed to get cpu utilization: unable to get metrics for \
+         resource cpu: no metrics returned from resource metrics API"
+    );
+    let reasons = || {
+        let mut events = bench.store.list(&kinds::EVENT, Some(NAMESPACE));
+        events.retain(|event| event["involvedObject"]["kind"] == "HorizontalPodAutoscaler");
+        events.iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let told = reasons();
+    assert_eq!(told.iter().filter(|reason| *reason == "FailedGetResourceMetric").count(), 1, "{told:?}");
+    assert_eq!(told.iter().filter(|reason| *reason == "FailedComputeMetricsReplicas").count(), 1, "{told:?}");
+    bench.utilisation.set_utilisation(NAMESPACE, "podinfo", 50);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(reason(&autoscaler(), "ScalingActive"), "ValidMetricFound");
+    assert_eq!(autoscaler()["status"]["desiredReplicas"], 3);
+}

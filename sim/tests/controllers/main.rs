@@ -6,6 +6,7 @@ mod autoscalers;
 mod daemon_sets;
 mod endpoints;
 mod fidelity;
+mod history;
 mod pods;
 mod rollouts;
 mod support;

@@ -120,6 +120,14 @@ fn check_versions(spec: &Value, versions: &[Value], problems: &mut Vec<FieldErro
             let path = path_of(index, "additionalPrinterColumns", "spec.additionalPrinterColumns");
             check_columns(&version["additionalPrinterColumns"], &path, problems);
         }
+        if index == 0 || !shared("selectableFields") {
+            let path = path_of(index, "selectableFields", "spec.selectableFields");
+            problems.extend(super::selectable::problems(
+                &version["selectableFields"],
+                &version["schema"]["openAPIV3Schema"],
+                &path,
+            ));
+        }
     }
     if stored == 0 {
         let detail = "must have at least one stored version";

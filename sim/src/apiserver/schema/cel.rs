@@ -1,12 +1,13 @@
 //! `x-kubernetes-validations`: rules in the Common Expression Language (`apiextensions-apiserver/pkg/apiserver/schema/cel`).
 //!
 //! Rules are compiled when a definition is registered. What cannot be compiled, or uses a function that this server does not
-//! have, refuses the definition, so that no rule is ever skipped in silence. The estimated and the actual cost of rules are not
-//! limited.
+//! have, refuses the definition, so that no rule is ever skipped in silence. The cost of rules is bounded (see [`cost`]), but not
+//! estimated when a definition is registered.
 
 mod check;
 mod compile;
 mod convert;
+mod cost;
 mod library;
 mod url;
 
@@ -29,6 +30,8 @@ pub(super) struct Rule {
     reason: FieldReason,
     /// Where a failure is reported, below the value that the rule is about; begins with a dot.
     field_path: String,
+    /// How deep its loops are nested.
+    nesting: u32,
     uses_old_self: bool,
     optional_old_self: bool,
 }
@@ -160,6 +163,11 @@ fn check_rules(
         if rule.uses_old_self && old_self.is_none() && !rule.optional_old_self {
             continue;
         }
+        if cost::exceeds(rule.nesting, [Some(value), old]) {
+            let shown = Value::String(schema.types.first().cloned().unwrap_or_default());
+            problems.push(FieldError::invalid(path, &shown, over_budget(rule)));
+            return;
+        }
         let context = library::context(new_self.clone(), old_self.clone(), rule.optional_old_self);
         match rule.program.execute(&context) {
             Ok(CelValue::Bool(true)) => {}
@@ -209,6 +217,15 @@ fn computed_message(rule: &Rule, context: &Context<'_, '_>) -> Option<String> {
             None
         }
     }
+}
+
+/// What the API server says of a rule that it stopped.
+fn over_budget(rule: &Rule) -> String {
+    let subject = rule.message.as_ref().unwrap_or(&rule.source);
+    format!(
+        "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds \
+         limit for rule: {subject}"
+    )
 }
 
 /// The words of cel-go, with those of the API server around them.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod;
 use super::problems::{Problems, is_zero_amount};
+use crate::controllers::cron_schedule::Schedule;
 
 /// Deployments and their like. The order of the checks is upstream's, which is the order of the messages.
 pub(super) fn workload(kind: &str, value: &Value, present: Option<&Value>, problems: &mut Problems) {
@@ -294,6 +295,8 @@ pub(super) fn cron_job(value: &Value, problems: &mut Problems) {
             let shown = fields.join(" ");
             let detail = format!("expected exactly 5 fields, found {}: [{shown}]", fields.len());
             problems.invalid("spec.schedule", &spec["schedule"], detail);
+        } else if Schedule::parse(text, None).is_none() {
+            problems.invalid("spec.schedule", &spec["schedule"], "failed to parse the schedule");
         }
     }
     problems.one_of("spec.concurrencyPolicy", &spec["concurrencyPolicy"], &["Allow", "Forbid", "Replace"]);

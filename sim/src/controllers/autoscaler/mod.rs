@@ -16,6 +16,9 @@ use scaling::{Bounds, History, SYNC_PERIOD};
 
 const COMPONENT: &str = "horizontal-pod-autoscaler";
 
+/// What is told where no usage of a target is known. The metrics API has its pods, but nothing was measured.
+const NO_METRICS: &str = "unable to get metrics for resource cpu: no metrics returned from resource metrics API";
+
 /// What an autoscaler remembers between synchronisations.
 #[derive(Debug, Default)]
 pub(super) struct AutoscalerMemory {
@@ -106,8 +109,10 @@ impl Engine {
             wake = memory.next_sync;
             decided
         } else {
-            *memory = AutoscalerMemory::default();
-            status["desiredReplicas"] = current.into();
+            let failure = memory.failure.take();
+            *memory = AutoscalerMemory { failure, ..AutoscalerMemory::default() };
+            self.tell_failure(autoscaler, memory, &mut status, NO_METRICS.to_owned());
+            status["currentMetrics"] = json!([{"type": ""}]);
             None
         };
         if let Some(Rescale { replicas, reason }) = rescale {

@@ -4,7 +4,7 @@ use ::cel::Program;
 use serde_json::{Map, Value, json};
 
 use super::check::{self, Problem};
-use super::{Rule, library};
+use super::{Rule, cost, library};
 use crate::apiserver::schema::Schema;
 use crate::store::{FieldError, FieldReason};
 
@@ -62,7 +62,9 @@ fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Res
         "FieldValueDuplicate" => FieldReason::Duplicate,
         _ => FieldReason::Invalid,
     };
+    let nested = |program: &Program| cost::nesting(program.expression());
     Ok(Rule {
+        nesting: nested(&program).max(message_expression.as_ref().map_or(0, nested)),
         program,
         source: source.to_owned(),
         message: Some(text("message").trim().to_owned()).filter(|message| !message.is_empty()),
