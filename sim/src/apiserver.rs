@@ -14,6 +14,7 @@ pub(crate) mod definition;
 mod discovery;
 mod dry_run;
 pub(crate) mod fields;
+mod heartbeats;
 mod job_defaults;
 mod metadata;
 pub(crate) mod metrics;
@@ -243,6 +244,9 @@ impl ApiServer {
         let encoder = self.encoder(target, query, header_text(head, header::ACCEPT))?;
         let name = target.name.as_deref().unwrap_or_default();
         let request = WriteRequest { target, name, query, body: body_of(head, bytes), encoder: &encoder };
+        if head.method == Method::GET {
+            self.beat_before_read(target);
+        }
         match (&head.method, &target.name) {
             (method, Some(name)) if STREAMS_AND_ACTIONS.contains(&target.subresource.as_str()) => {
                 match (target.subresource.as_str(), method) {

@@ -37,6 +37,11 @@ pub(crate) fn apply(group: &str, kind: &str, value: &mut Value) {
         ("", "Namespace") => namespace(value),
         ("autoscaling", "HorizontalPodAutoscaler") => {
             set(&mut value["spec"], "minReplicas", json!(1));
+            let target = json!({"type": "Utilization", "averageUtilization": 80});
+            let cpu = json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]);
+            if value["spec"]["metrics"].as_array().is_none_or(Vec::is_empty) {
+                value["spec"]["metrics"] = cpu;
+            }
         }
         ("discovery.k8s.io", "EndpointSlice") => {
             for port in items(value, "ports") {

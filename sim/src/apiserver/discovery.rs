@@ -23,6 +23,7 @@ pub(super) fn answer(store: &Store, path: &DiscoveryPath, form: DiscoveryForm, k
             "kind": "APIVersions", "versions": ["v1"],
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1:6443"}],
         })),
+        DiscoveryPath::Root => Some(json!({"paths": paths(store)})),
         DiscoveryPath::Groups => Some(json!({
             "kind": "APIGroupList", "apiVersion": "v1",
             "groups": groups(store).into_iter().filter(|group| !group.name.is_empty()).map(|group| group.describe()).collect::<Vec<_>>(),
@@ -36,6 +37,20 @@ pub(super) fn answer(store: &Store, path: &DiscoveryPath, form: DiscoveryForm, k
         DiscoveryPath::Resources { group, version } => resources(store, group, version),
     };
     body.map_or_else(Answer::unknown_path, |body| Answer::json(200, to_bytes(&body)))
+}
+
+/// What `kubectl get --raw /` lists.
+fn paths(store: &Store) -> Vec<String> {
+    let mut paths: Vec<String> =
+        ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned).into();
+    for group in groups(store) {
+        let root = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
+        paths.extend(group.versions.iter().map(|(version, _)| format!("{root}/{version}")));
+        paths.push(root);
+    }
+    paths.sort();
+    paths.dedup();
+    paths
 }
 
 /// `/version`: the release whose behaviour the embedded cluster follows.

@@ -102,10 +102,15 @@ pub(crate) enum Route {
 
 #[derive(Debug)]
 pub(crate) enum DiscoveryPath {
+    /// All paths.
+    Root,
     CoreVersions,
     Groups,
     Group(String),
-    Resources { group: String, version: String },
+    Resources {
+        group: String,
+        version: String,
+    },
 }
 
 /// A resource request's subject.
@@ -151,6 +156,7 @@ impl Route {
             ["apis", "metrics.k8s.io", "v1beta1", rest @ ..] if !rest.is_empty() => {
                 MetricsPath::parse(rest).map_or(Self::Unknown, Self::Metrics)
             }
+            [] => Self::Discovery(DiscoveryPath::Root),
             ["api"] => Self::Discovery(DiscoveryPath::CoreVersions),
             ["apis"] => Self::Discovery(DiscoveryPath::Groups),
             ["apis", group] => Self::Discovery(DiscoveryPath::Group((*group).to_owned())),

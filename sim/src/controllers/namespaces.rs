@@ -89,7 +89,7 @@ impl Engine {
             }),
         );
         let now = whole_second(self.clock.now());
-        // A kubelet renews its lease every ten seconds; an embedded node cannot die and an idle cluster makes no writes.
+        // A kubelet renews its lease every ten seconds; here that is done when somebody looks (`apiserver/heartbeats.rs`).
         self.ensure(
             &kinds::LEASE,
             json!({

@@ -24,6 +24,12 @@ pub(super) fn matches(selector: &BTreeMap<String, String>) -> bool {
 pub(super) fn object(now: Timestamp) -> Value {
     let labels: BTreeMap<_, _> = LABELS.into_iter().collect();
     let now = whole_second(now);
+    let condition = |condition_type: &str, status: &str, reason: &str, message: &str| {
+        json!({
+            "type": condition_type, "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": now,
+        })
+    };
     json!({
         "metadata": {"name": NODE_NAME, "labels": labels, "annotations": {"node.alpha.kubernetes.io/ttl": "0"}},
         "spec": {"podCIDR": "10.128.0.0/9", "podCIDRs": ["10.128.0.0/9"]},
@@ -39,10 +45,14 @@ pub(super) fn object(now: Timestamp) -> Value {
                 {"type": "InternalIP", "address": NODE_ADDRESS},
                 {"type": "Hostname", "address": NODE_NAME},
             ],
-            "conditions": [{
-                "type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is posting ready status",
-                "lastHeartbeatTime": now, "lastTransitionTime": now,
-            }],
+            "conditions": [
+                condition(
+                    "MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available",
+                ),
+                condition("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+                condition("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+                condition("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+            ],
         },
     })
 }

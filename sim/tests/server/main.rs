@@ -5,6 +5,7 @@
 mod calls;
 mod cluster;
 mod faults;
+mod node;
 mod proxy;
 mod recorded;
 mod support;
