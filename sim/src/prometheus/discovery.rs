@@ -7,14 +7,15 @@ use aviary_promql::api::ApiError;
 use aviary_promql::{Series, SeriesSource, format_query, parse_selector};
 use serde_json::{Map, Value, json};
 
+use super::own::{Scraped, targets};
 use super::parameters::{Parameters, decode, parse_time};
-use crate::traffic::Traffic;
 
 /// How far back series are looked for where the request does not say: as long as the traffic model remembers.
 const DEFAULT_RANGE_MS: i64 = 3_600_000;
 
 /// Type and help of every metric.
-const METADATA: [(&str, &str, &str); 4] = [
+const METADATA: [(&str, &str, &str); 5] = [
+    ("up", "gauge", "1 if the last scrape succeeded, 0 if it failed."),
     ("istio_requests_total", "counter", "requests_total"),
     ("istio_request_duration_milliseconds", "histogram", "request_duration_milliseconds"),
     ("http_requests_total", "counter", "The total number of HTTP requests."),
@@ -43,8 +44,13 @@ fn label_of(path: &str) -> Option<&str> {
 }
 
 /// The `data` of the answer. Where the server `finds` nothing, there are no series.
-pub(super) fn answer(traffic: &Traffic, path: &str, parameters: &Parameters, finds: bool) -> Result<Value, ApiError> {
-    let series = || if finds { select(traffic, parameters) } else { Ok(Vec::new()) };
+pub(super) fn answer(
+    source: &Scraped<'_>,
+    path: &str,
+    parameters: &Parameters,
+    finds: bool,
+) -> Result<Value, ApiError> {
+    let series = || if finds { select(source, parameters) } else { Ok(Vec::new()) };
     if let Some(label) = label_of(path) {
         let label = decode(label);
         let found = series()?;
@@ -68,15 +74,15 @@ pub(super) fn answer(traffic: &Traffic, path: &str, parameters: &Parameters, fin
         "/api/v1/format_query" => json!(format_query(parameters.get("query").unwrap_or_default())?),
         "/api/v1/rules" => json!({"groups": []}),
         "/api/v1/alerts" => json!({"alerts": []}),
-        "/api/v1/targets" => json!({"activeTargets": [], "droppedTargets": [], "droppedTargetCounts": {}}),
+        "/api/v1/targets" => targets(source),
         _ => json!([]),
     })
 }
 
 /// The series that any of the selectors finds, each once, sorted by labels; all where there is no selector.
-fn select(traffic: &Traffic, parameters: &Parameters) -> Result<Vec<Series>, ApiError> {
+fn select(source: &Scraped<'_>, parameters: &Parameters) -> Result<Vec<Series>, ApiError> {
     let time = |name: &str| parameters.get(name).map(|text| parse_time(name, text)).transpose();
-    let end_ms = time("end")?.unwrap_or_else(|| traffic.now_ms());
+    let end_ms = time("end")?.unwrap_or_else(|| source.traffic.now_ms());
     let start_ms = time("start")?.unwrap_or(end_ms - DEFAULT_RANGE_MS);
     let mut selectors = Vec::new();
     for text in parameters.all("match[]") {
@@ -86,7 +92,7 @@ fn select(traffic: &Traffic, parameters: &Parameters) -> Result<Vec<Series>, Api
         selectors.push(Vec::new());
     }
     let mut found: Vec<Series> =
-        selectors.iter().flat_map(|matchers| traffic.select(matchers, start_ms, end_ms)).collect();
+        selectors.iter().flat_map(|matchers| source.select(matchers, start_ms, end_ms)).collect();
     found.sort_by(|left, right| left.labels.cmp(&right.labels));
     found.dedup_by(|left, right| left.labels == right.labels);
     Ok(found)

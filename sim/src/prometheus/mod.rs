@@ -1,6 +1,7 @@
 //! Prometheus' HTTP query API over the traffic of the embedded cluster.
 
 mod discovery;
+mod own;
 mod parameters;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use parking_lot::Mutex;
 
 use crate::traffic::Traffic;
+use own::Scraped;
 use parameters::{Parameters, parse_time};
 
 /// What is wrong with the server.
@@ -43,6 +45,8 @@ pub struct Prometheus {
 
 struct Inner {
     traffic: Traffic,
+    /// When the server began.
+    since_ms: i64,
     settings: Mutex<Settings>,
     parsed: Mutex<HashMap<String, Arc<Query>>>,
     query_count: AtomicU64,
@@ -69,11 +73,12 @@ const MAX_PARSED_QUERIES: usize = 4_096;
 const MAX_FORM_BYTES: usize = 1 << 20;
 
 impl Prometheus {
-    /// A server that scrapes nothing but `traffic`, in the version that [`RangeBoundary::default`] stands for.
+    /// A server that scrapes nothing but `traffic` and itself, in the version that [`RangeBoundary::default`] stands for.
     #[must_use]
     pub fn new(traffic: Traffic) -> Self {
         Self {
             inner: Arc::new(Inner {
+                since_ms: traffic.now_ms(),
                 traffic,
                 settings: Mutex::default(),
                 parsed: Mutex::default(),
@@ -160,7 +165,7 @@ impl Prometheus {
             Method::POST => parameters.prefer(&String::from_utf8_lossy(body)),
             _ => return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n"),
         }
-        match discovery::answer(&self.inner.traffic, path, &parameters, finds) {
+        match discovery::answer(&self.source(), path, &parameters, finds) {
             Ok(data) => {
                 Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
             }
@@ -185,13 +190,17 @@ impl Prometheus {
         }
     }
 
+    fn source(&self) -> Scraped<'_> {
+        Scraped { traffic: &self.inner.traffic, since_ms: self.inner.since_ms }
+    }
+
     fn instant(&self, engine: &EngineOptions, parameters: &Parameters) -> Result<QueryValue, ApiError> {
         let at_ms = match parameters.get("time") {
             Some(text) => parse_time("time", text)?,
             None => self.inner.traffic.now_ms(),
         };
         let query = self.parsed(parameters.get("query").unwrap_or_default())?;
-        Ok(query.instant(&self.inner.traffic, at_ms, engine)?)
+        Ok(query.instant(&self.source(), at_ms, engine)?)
     }
 
     fn range(&self, engine: &EngineOptions, parameters: &Parameters) -> Result<QueryValue, ApiError> {
@@ -200,7 +209,7 @@ impl Prometheus {
         let end_ms = parse_time("end", text("end"))?;
         let step_ms = api::parse_duration("step", text("step"))?;
         let query = self.parsed(text("query"))?;
-        Ok(query.range(&self.inner.traffic, start_ms, end_ms, step_ms, engine)?)
+        Ok(query.range(&self.source(), start_ms, end_ms, step_ms, engine)?)
     }
 
     fn parsed(&self, text: &str) -> Result<Arc<Query>, ApiError> {

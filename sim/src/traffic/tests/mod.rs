@@ -394,8 +394,16 @@ async fn the_api_tells_what_there_is_to_ask_for() {
             "istio_request_duration_milliseconds_count",
             "istio_request_duration_milliseconds_sum",
             "istio_requests_total",
+            "up",
         ])
     );
+    let up = data("/api/v1/query?query=up").await;
+    assert_eq!(up["result"][0]["metric"], json!({"__name__": "up", "instance": "localhost:9090", "job": "prometheus"}));
+    assert_eq!(up["result"][0]["value"][1], "1");
+    assert_eq!(data("/api/v1/query?query=count_over_time(up[1m])").await["result"][0]["value"][1], "3", "every 15 s");
+    assert_eq!(data("/api/v1/query?query=up{job!='prometheus'}").await["result"], json!([]));
+    let target = data("/api/v1/targets").await["activeTargets"][0].clone();
+    assert_eq!((&target["health"], &target["labels"]["job"]), (&json!("up"), &json!("prometheus")));
     let reporters = "/api/v1/label/reporter/values?match[]=istio_requests_total&match%5B%5D=up";
     assert_eq!(data(reporters).await, json!(["destination", "source"]));
     let series = data("/api/v1/series?match[]=http_requests_total").await;

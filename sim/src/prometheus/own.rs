@@ -1,0 +1,66 @@
+//! What Prometheus says of itself: the series `up`, which is what people ask for first, and the target behind it.
+//!
+//! The pods have no such series: nobody scrapes them one by one here.
+
+use std::sync::Arc;
+
+use aviary_promql::{Labels, METRIC_NAME, Matcher, Series, SeriesSource};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::traffic::Traffic;
+
+const JOB: &str = "prometheus";
+const INSTANCE: &str = "localhost:9090";
+
+/// The scrape interval of Prometheus' example configuration.
+const INTERVAL_MS: i64 = 15_000;
+
+/// The series of the traffic, and `up` since a moment.
+pub(super) struct Scraped<'a> {
+    pub(super) traffic: &'a Traffic,
+    pub(super) since_ms: i64,
+}
+
+impl SeriesSource for Scraped<'_> {
+    fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+        let mut series = self.traffic.select(matchers, start_ms, end_ms);
+        // Almost every query names another metric.
+        let may_match = matchers.iter().all(|matcher| matcher.name() != METRIC_NAME || matcher.matches("up"));
+        if !may_match {
+            return series;
+        }
+        let labels = Labels::from_iter([(METRIC_NAME, "up"), ("instance", INSTANCE), ("job", JOB)]);
+        if !matchers.iter().all(|matcher| matcher.matches_labels(&labels)) {
+            return series;
+        }
+        let end_ms = end_ms.min(self.traffic.now_ms());
+        let skipped = (start_ms - self.since_ms).max(0).saturating_add(INTERVAL_MS - 1) / INTERVAL_MS;
+        let first_ms = self.since_ms + skipped * INTERVAL_MS;
+        let scrapes = std::iter::successors(Some(first_ms), |at_ms| at_ms.checked_add(INTERVAL_MS));
+        let samples: Vec<_> = scrapes.take_while(|at_ms| *at_ms <= end_ms).map(|at_ms| (at_ms, 1.0)).collect();
+        if !samples.is_empty() {
+            series.push(Series { labels: Arc::new(labels), samples });
+        }
+        series
+    }
+}
+
+/// The `data` of `/api/v1/targets`.
+pub(super) fn targets(source: &Scraped<'_>) -> Value {
+    let ago = (source.traffic.now_ms() - source.since_ms).rem_euclid(INTERVAL_MS);
+    let scraped = Timestamp::from_millisecond(source.traffic.now_ms() - ago).unwrap_or_default();
+    let url = format!("http://{INSTANCE}/metrics");
+    json!({
+        "activeTargets": [{
+            "discoveredLabels": {
+                "__address__": INSTANCE, "__metrics_path__": "/metrics", "__scheme__": "http", "__scrape_interval__": "15s",
+                "__scrape_timeout__": "10s", "job": JOB,
+            },
+            "labels": {"instance": INSTANCE, "job": JOB}, "scrapePool": JOB, "scrapeUrl": url, "globalUrl": url,
+            "lastError": "", "lastScrape": scraped.to_string(), "lastScrapeDuration": 0.001, "health": "up",
+            "scrapeInterval": "15s", "scrapeTimeout": "10s",
+        }],
+        "droppedTargets": [], "droppedTargetCounts": {JOB: 0},
+    })
+}
