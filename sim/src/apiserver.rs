@@ -208,6 +208,9 @@ impl ApiServer {
                 if target.resource.group_kind == kinds::ENDPOINTS {
                     answer.warnings.push(ENDPOINTS_DEPRECATED.to_owned());
                 }
+                if let Some(warning) = target.served_version().and_then(|version| version.deprecation.as_ref()) {
+                    answer.warnings.push(warning.clone());
+                }
                 Ok(answer)
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::discovery::priority;
 use super::schema::Schema;
 use super::table::custom::CustomColumns;
 use crate::clock::{Clock, format_seconds};
@@ -38,7 +39,7 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
         // A schema that all versions share is the definition's own in the API server's internal form.
         let shared = declared.iter().all(|other| other["schema"] == version["schema"]);
         match resource_version(version, &format!("spec.versions[{index}]"), shared) {
-            Ok(version) => versions.push(version),
+            Ok(found) => versions.push(ResourceVersion { deprecation: deprecation(spec, version), ..found }),
             Err(found) => problems.extend(found),
         }
     }
@@ -99,6 +100,7 @@ fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<
         scale,
         schema: Some(schema.into()),
         selectable_fields: selectable_fields(&version["selectableFields"]),
+        deprecation: None,
         columns: Some(Arc::new(columns)),
         view: None,
     })
@@ -210,6 +212,25 @@ fn texts(value: &Value) -> Vec<String> {
         .as_array()
         .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
         .unwrap_or_default()
+}
+
+/// What clients of a deprecated version are warned of (`defaultDeprecationWarning`).
+fn deprecation(spec: &Value, version: &Value) -> Option<String> {
+    if version["deprecated"] != true {
+        return None;
+    }
+    if let Some(warning) = optional_text(&version["deprecationWarning"]) {
+        return Some(warning);
+    }
+    let (group, kind, name) = (text(&spec["group"]), text(&spec["names"]["kind"]), text(&version["name"]));
+    let others = spec["versions"].as_array().into_iter().flatten();
+    let better = others
+        .filter(|other| other["served"] == true && other["deprecated"] != true)
+        .map(|other| text(&other["name"]))
+        .filter(|other| priority(other) > priority(&name))
+        .max_by_key(|other| priority(other));
+    let advice = better.map_or_else(String::new, |better| format!("; use {group}/{better} {kind}"));
+    Some(format!("{group}/{name} {kind} is deprecated{advice}"))
 }
 
 /// The paths of `selectableFields`, as field selectors name them.

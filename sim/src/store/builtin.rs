@@ -108,6 +108,7 @@ impl Builtin {
             scale,
             schema: SchemaRef::builtin(self.group, self.version, self.kind),
             selectable_fields: Vec::new(),
+            deprecation: None,
             columns: None,
             view: None,
         };

@@ -63,6 +63,8 @@ pub struct ResourceVersion {
     pub schema: Option<SchemaRef>,
     /// Fields beyond the common ones that field selectors may name (`selectableFields`), as paths without the leading dot.
     pub selectable_fields: Vec<String>,
+    /// What clients of a deprecated version are warned of.
+    pub deprecation: Option<String>,
     /// The columns of tables; built-in kinds have printers instead.
     pub(crate) columns: Option<Arc<CustomColumns>>,
     /// How objects differ from their stored form, where more than `apiVersion` does.

@@ -180,3 +180,31 @@ async fn fields_that_cannot_be_selected_are_refused_in_the_servers_words() {
          spec.selectableFields[6].jsonPath: Invalid value: \".spec.l[0]\": is an invalid path: array notation is not allowed]"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_version_in_which_objects_were_stored_has_to_stay() {
+    let world = world().await;
+    let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+    definitions.create(&PostParams::default(), &car_definition(&[])).await.unwrap();
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let old = json!({"name": "v1", "served": true, "storage": false, "deprecated": true, "schema": schema});
+    let new = json!({"name": "v2", "served": true, "storage": true, "schema": schema});
+    let change = async |versions: Value| {
+        let patch = Patch::Merge(json!({"spec": {"versions": versions}}));
+        definitions.patch("cars.example.com", &PatchParams::default(), &patch).await
+    };
+    change(json!([old, new])).await.unwrap();
+    let definition = value(&definitions.get("cars.example.com").await.unwrap());
+    assert_eq!(definition["status"]["storedVersions"], json!(["v1", "v2"]));
+    let path = format!("/apis/example.com/v1/namespaces/{}/cars", world.namespace);
+    let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
+    let answer = world.client.clone().send(request).await.unwrap();
+    let warning = answer.headers().get("warning").map(|text| text.to_str().unwrap().to_owned());
+    assert_eq!(warning.as_deref(), Some("299 - \"example.com/v1 Car is deprecated; use example.com/v2 Car\""));
+    assert_eq!(
+        change(json!([new])).await.refusal().message,
+        "CustomResourceDefinition.apiextensions.k8s.io \"cars.example.com\" is invalid: status.storedVersions[0]: Invalid \
+         value: \"v1\": missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions \
+         until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions"
+    );
+}

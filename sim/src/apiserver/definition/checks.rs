@@ -43,6 +43,7 @@ pub(crate) fn problems(definition: &Value) -> Vec<FieldError> {
     check_versions(spec, versions, &mut problems);
     check_names(names, &mut problems);
     check_conversion(&spec["conversion"], &mut problems);
+    check_stored_versions(definition, versions, &mut problems);
     problems
 }
 
@@ -132,6 +133,22 @@ fn check_versions(spec: &Value, versions: &[Value], problems: &mut Vec<FieldErro
     if stored == 0 {
         let detail = "must have at least one stored version";
         problems.push(FieldError::invalid("status.storedVersions", &Value::Null, detail));
+    }
+}
+
+/// A version in which objects may be stored has to stay.
+fn check_stored_versions(definition: &Value, versions: &[Value], problems: &mut Vec<FieldError>) {
+    let stored = definition["status"]["storedVersions"].as_array();
+    for (index, stored) in stored.into_iter().flatten().enumerate() {
+        let Some(name) = stored.as_str() else { continue };
+        if versions.iter().any(|version| version["name"] == name) {
+            continue;
+        }
+        let detail = format!(
+            "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a \
+             storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
+        );
+        problems.push(FieldError::invalid(format!("status.storedVersions[{index}]"), stored, detail));
     }
 }
 
