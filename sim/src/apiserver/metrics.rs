@@ -99,7 +99,7 @@ impl ApiServer {
                 json!({"name": container["name"], "usage": usage(cpu)})
             })
             .collect();
-        Some(self.measured("PodMetrics", pod, json!({"containers": containers})))
+        Some(self.measured("PodMetrics", pod, &json!({"containers": containers})))
     }
 
     fn node_metrics(&self, node: &Value) -> Value {
@@ -108,10 +108,10 @@ impl ApiServer {
             .iter()
             .filter(|pod| pod["spec"]["nodeName"] == node["metadata"]["name"] && pod["status"]["phase"] == "Running");
         let cpu: f64 = on_node.map(|pod| self.pod_cpu(pod)).sum();
-        self.measured("NodeMetrics", node, json!({"usage": usage(cpu)}))
+        self.measured("NodeMetrics", node, &json!({"usage": usage(cpu)}))
     }
 
-    fn measured(&self, kind: &str, object: &Value, measured: Value) -> Value {
+    fn measured(&self, kind: &str, object: &Value, measured: &Value) -> Value {
         let now = format_seconds(self.store.clock().now());
         let mut metadata = json!({"name": object["metadata"]["name"], "creationTimestamp": now});
         for field in ["namespace", "labels"] {

@@ -16,8 +16,7 @@ use crate::store::kinds;
 const COMPONENT: &str = "cronjob-controller";
 const SCHEDULED_ANNOTATION: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 
-/// Moments that a search for the latest missed one passes over. A schedule has at most 1,440 a day; one that missed more than a
-/// week of minutes starts with the next.
+/// Moments that one search for the latest missed one passes over: a week of minutes. Whoever missed more catches up in such steps.
 const MAX_MISSED: usize = 10_080;
 
 impl Engine {

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use jiff::civil::{Date, DateTime, time};
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp};
 
 /// A parsed schedule with its time zone.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub(crate) struct Schedule {
     months: Field,
     weekdays: Field,
     zone: TimeZone,
+    /// Of `@every 1h30m`: nothing else counts then.
+    every: Option<SignedDuration>,
 }
 
 /// The values that a field allows, as bits.
@@ -38,7 +40,13 @@ impl Schedule {
             None | Some("UTC" | "Etc/UTC") => TimeZone::UTC,
             Some(name) => TimeZone::get(name).ok()?,
         };
+        let every = match text.trim().strip_prefix("@every ") {
+            // Shorter ones are rounded up to a second.
+            Some(every) => Some(every.trim().parse::<SignedDuration>().ok()?.max(SignedDuration::from_secs(1))),
+            None => None,
+        };
         let text = match text.trim() {
+            _ if every.is_some() => "* * * * *",
             "@yearly" | "@annually" => "0 0 1 1 *",
             "@monthly" => "0 0 1 * *",
             "@weekly" => "0 0 * * 0",
@@ -57,11 +65,15 @@ impl Schedule {
             months: Field::parse(months, 1..=12, &MONTHS)?,
             weekdays: Field::parse(weekdays, 0..=6, &WEEKDAYS)?,
             zone,
+            every,
         })
     }
 
     /// The first moment of the schedule after another.
     pub(crate) fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
+        if let Some(every) = self.every {
+            return after.checked_add(every).ok();
+        }
         let local = after.to_zoned(self.zone.clone()).datetime();
         let mut at = local.date().to_datetime(time(local.hour(), local.minute(), 0, 0));
         let end = at.checked_add(Span::new().years(HORIZON_YEARS)).ok()?;
@@ -165,6 +177,7 @@ mod tests {
             ("5/15 * * * *", "2026-01-05T10:35:00Z"),
             ("20 10 * * *", "2026-01-06T10:20:00Z"),
             ("@hourly", "2026-01-05T11:00:00Z"),
+            ("@every 1h30m", "2026-01-05T11:50:30Z"),
             ("0 9-17 * * mon-fri", "2026-01-05T11:00:00Z"),
             ("0 0 13 * 5", "2026-01-09T00:00:00Z"),
             ("0 0 1 feb,mar *", "2026-02-01T00:00:00Z"),
