@@ -119,8 +119,8 @@ fn candidates() -> Vec<PathBuf> {
     });
     let versions = include_str!("real/versions");
     let pinned = |name: &str| versions.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-    if let (Some(cache), Some(kubernetes), Some(istio)) = (cache, pinned("KUBERNETES"), pinned("ISTIO_API")) {
-        candidates.push(cache.join(format!("kubernetes-{kubernetes}-istio-{istio}/kubectl")));
+    if let (Some(cache), Some(kubernetes)) = (cache, pinned("KUBERNETES")) {
+        candidates.push(cache.join(format!("kubernetes-{kubernetes}/kubectl")));
     }
     candidates
 }

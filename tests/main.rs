@@ -13,6 +13,7 @@ mod metrics;
 mod permissions;
 mod process;
 mod propagation;
+mod real;
 mod sandbox;
 mod simulate;
 mod simulate_input;

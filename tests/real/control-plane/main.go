@@ -1,5 +1,5 @@
 // The control plane of one Kubernetes release in one executable: it is what its file name says
-// (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, or nodes). One link step instead of six.
+// (etcd, kube-apiserver, kube-controller-manager, kube-scheduler or kubectl). One link step instead of five.
 package main
 
 import (
@@ -38,13 +38,9 @@ func main() {
 		}
 		return
 	}
-	if name == "nodes" && len(os.Args) == 2 {
-		fmt.Fprintln(os.Stderr, runNodes(os.Args[1]))
-		os.Exit(1)
-	}
 	server, known := servers[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "%q is no part of the control plane: call this file etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kubectl or nodes (KUBECONFIG)\n", name)
+		fmt.Fprintf(os.Stderr, "%q is no part of the control plane: call this file etcd, kube-apiserver, kube-controller-manager, kube-scheduler or kubectl\n", name)
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(server()))

@@ -1,0 +1,240 @@
+//! A bench for a test: brought up, used from within its namespaces, and gone with the test however that ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use parking_lot::Mutex;
+
+/// Set within a bench: its directory. `DIR/inside` sets it.
+const INSIDE: &str = "AVIARY_BENCH";
+/// With it a missing part fails the test, and parts that are not there are built.
+const REQUIRED: &str = "AVIARY_REQUIRE_REAL";
+/// For a bench to come up, and for a test body to end: several times what they take on a busy machine of two cores.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// One at a time: two on two cores measure each other.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A running bench; dropped, it is gone.
+pub struct Bench {
+    directory: PathBuf,
+    process: Child,
+    /// The bench lives as long as this end of the pipe is open. The kernel closes it when this process is killed.
+    _life_line: ChildStdin,
+    lines: mpsc::Receiver<String>,
+}
+
+fn script(name: &str) -> Command {
+    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(name));
+    command.stdin(Stdio::null());
+    // A command within a bench takes itself to be there already.
+    command.env_remove(INSIDE);
+    command
+}
+
+/// Whether the parts are there. Says aloud what is missing.
+pub fn are_tools_there() -> bool {
+    let is_required = std::env::var_os(REQUIRED).is_some();
+    let arguments: &[&str] = if is_required { &[] } else { &["--check"] };
+    let output = script("tools").args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return true;
+    }
+    assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");
+    eprintln!("SKIPPED: {said}");
+    false
+}
+
+impl Bench {
+    /// Starts a bench in this directory, and waits until all of it is ready. `None`, and a word on standard error, on a machine
+    /// that does not have the parts.
+    pub fn up(directory: &Path) -> Option<Bench> {
+        if !are_tools_there() {
+            return None;
+        }
+        let mut command = script("up");
+        if std::env::var_os("AVIARY_LOADTEST").is_none() {
+            // Built by the same `cargo test --workspace`: this executable is in target/PROFILE/deps.
+            let executable = std::env::current_exe().unwrap();
+            command.env("AVIARY_LOADTEST", executable.ancestors().nth(2).unwrap().join("aviary-loadtest"));
+        }
+        command.arg("--attached").arg(directory).stdin(Stdio::piped());
+        let (mut process, lines) = spawn_with_lines(command);
+        let life_line = process.stdin.take().unwrap();
+        let bench = Bench { directory: directory.to_owned(), process, _life_line: life_line, lines };
+        bench.print_lines_until("the bench to come up", |line| line.starts_with("up:"));
+        Some(bench)
+    }
+
+    /// A command that runs within the bench's namespaces.
+    pub fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new(self.directory.join("inside"));
+        command.arg(program).stdin(Stdio::null());
+        command
+    }
+
+    fn print_lines_until(&self, what: &str, is_last: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|error| {
+                panic!("waited in vain for {what}: {error}; see {}", self.directory.display());
+            });
+            println!("{line}");
+            if is_last(&line) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // It waits for the last of the bench's processes, so that none of them writes to a directory that is being removed.
+        let _ = script("down").arg(&self.directory).status();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Starts a command; what it writes, to either stream, comes line by line.
+fn spawn_with_lines(mut command: Command) -> (Child, mpsc::Receiver<String>) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let process = command.spawn().unwrap();
+    // With it the last writing end on this side.
+    drop(command);
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    (process, lines)
+}
+
+/// Runs a test's body within a bench of its own: in another process of this same executable, which has the bench's network,
+/// names and processes. What it writes and how it ends is this test's.
+///
+/// `test` is the test's full name, as in `cargo test -- --exact`.
+pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside) -> Body) {
+    if let Some(directory) = std::env::var_os(INSIDE) {
+        let inside = Inside { directory: directory.into() };
+        let finished = inside.finished();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap()
+            .block_on(body(inside));
+        std::fs::write(finished, test).unwrap();
+        return;
+    }
+    let _turn = TURN.lock();
+    let directory = tempfile::Builder::new().prefix("aviary-bench-").tempdir().unwrap();
+    // Logs are there to be read when the test has failed.
+    let directory = KeptOnFailure(Some(directory));
+    let Some(bench) = Bench::up(directory.path()) else { return };
+    let mut command = bench.inside(&std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]);
+    let (mut process, lines) = spawn_with_lines(command);
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => println!("{line}"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{test} did not end within {LIMIT:?}"),
+        }
+    }
+    let status = process.wait().unwrap();
+    assert!(status.success(), "{test}: {status}");
+    // With a wrong name no test runs, and that is no failure to the executable.
+    let finished = Inside { directory: directory.path().to_owned() }.finished();
+    assert_eq!(std::fs::read_to_string(finished).ok().as_deref(), Some(test), "{test} did not run within the bench");
+}
+
+struct KeptOnFailure(Option<tempfile::TempDir>);
+
+impl KeptOnFailure {
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for KeptOnFailure {
+    fn drop(&mut self) {
+        let Some(directory) = self.0.take() else { return };
+        if std::thread::panicking() {
+            println!("logs are in {}", directory.keep().display());
+        }
+    }
+}
+
+/// The bench, to a test that runs within it.
+pub struct Inside {
+    directory: PathBuf,
+}
+
+impl Inside {
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn finished(&self) -> PathBuf {
+        self.path("finished")
+    }
+
+    /// Every part has a user of its own: `admin` for people and tests, `operator` for the controller.
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.path(&format!("{user}.kubeconfig"))
+    }
+
+    pub async fn client(&self, user: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// `start`, `stop` or `restart`, and the names of components; see `tests/real/component`.
+    pub async fn component(&self, action: &str, arguments: &[&str]) {
+        let mut command = Command::new(self.path(action));
+        command.args(arguments).stdin(Stdio::null());
+        let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+        assert!(status.success(), "{action} {arguments:?}: {status}");
+    }
+
+    /// The controller under test, against this cluster. It writes to `aviary.log`.
+    pub fn start_aviary(&self, arguments: &[&str]) -> Aviary {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("aviary.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aviary"));
+        command
+            .arg("run")
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig("operator"))
+            .args(["--port", "18090"])
+            .args(arguments);
+        command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Aviary { process: command.spawn().unwrap() }
+    }
+}
+
+/// A running controller; killed when it is dropped.
+pub struct Aviary {
+    pub process: Child,
+}
+
+impl Drop for Aviary {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,45 @@
+//! On real components: Kubernetes 1.36, istiod, Envoy and Prometheus, as `tests/real/up` starts them. README.md beside this file
+//! says what is needed; where it is missing these tests say so and pass, unless `AVIARY_REQUIRE_REAL=1`.
+//!
+//! A bench takes a quarter of a minute to come up, so a test has many steps.
+
+mod bench;
+mod cluster;
+mod owner;
+mod release;
+
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use serde_json::Value;
+
+use self::bench::{Inside, in_bench};
+use crate::support::process::eventually;
+use crate::support::{api, canary, create_through, deployment};
+
+/// The object as JSON; `None` when there is none.
+async fn get(api: &Api<DynamicObject>, name: &str) -> Option<Value> {
+    api.get_opt(name).await.unwrap().map(|object| serde_json::to_value(object).unwrap())
+}
+
+/// Waits until all pods of a Deployment are available.
+async fn wait_available(client: &kube::Client, name: &str) {
+    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
+    eventually(&format!("deployment {name} is available"), async || {
+        let deployment = get(&deployments, name).await.unwrap();
+        let status = &deployment["status"];
+        status["observedGeneration"] == deployment["metadata"]["generation"]
+            && status["availableReplicas"] == deployment["spec"]["replicas"]
+    })
+    .await;
+}
+
+/// A JSON document from one of the bench's HTTP servers.
+async fn fetch(url: &str) -> Value {
+    serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap()
+}
+
+async fn set_image(client: &kube::Client, name: &str, image: &str) {
+    let containers = serde_json::json!([{"name": "podinfod", "image": image}]);
+    let patch = serde_json::json!({"spec": {"template": {"spec": {"containers": containers}}}});
+    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
+    deployments.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+}

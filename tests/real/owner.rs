@@ -1,0 +1,62 @@
+//! Whoever holds a bench may be killed: nothing of it is left.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::bench::{Bench, are_tools_there};
+use super::eventually;
+
+/// Set in the process that owns the bench: the bench's directory.
+const OWNED: &str = "AVIARY_BENCH_OWNED";
+/// etcd, the four of Kubernetes, kwok, istiod, Envoy, Prometheus, and the shell that is their init.
+const LEAST_PROCESSES: usize = 10;
+
+#[tokio::test]
+async fn a_killed_owner_leaves_no_process() {
+    if let Some(directory) = std::env::var_os(OWNED) {
+        let _bench = Bench::up(Path::new(&directory));
+        loop {
+            std::thread::park();
+        }
+    }
+    if !are_tools_there() {
+        return;
+    }
+    // While it comes up, and when it is up.
+    for (file, least_processes) in [("run/kube-apiserver.pid", 2), ("run/up", LEAST_PROCESSES)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut owner = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "real::owner::a_killed_owner_leaves_no_process", "--nocapture"])
+            .env(OWNED, directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually(file, async || directory.path().join(file).exists()).await;
+        let namespace = std::fs::read_to_string(directory.path().join("run/namespace")).unwrap();
+        let processes = || processes_of(namespace.trim(), directory.path());
+        assert!(processes().len() >= least_processes, "the test sees too little: {:#?}", processes());
+        // SIGKILL: nothing of the owner's own gets to run.
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        eventually(&format!("no process is left after {file}"), async || processes().is_empty()).await;
+    }
+}
+
+/// The command lines of all processes in this process namespace, or that name the directory.
+fn processes_of(namespace: &str, directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let is_number = entry.file_name().to_str().is_some_and(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+        if !is_number || entry.file_name().to_str() == Some(&std::process::id().to_string()) {
+            continue;
+        }
+        let command = String::from_utf8_lossy(&std::fs::read(entry.path().join("cmdline")).unwrap_or_default())
+            .replace('\0', " ");
+        let is_within = std::fs::read_link(entry.path().join("ns/pid")).is_ok_and(|link| link.as_os_str() == namespace);
+        if is_within || command.contains(directory.to_str().unwrap()) {
+            found.push(command);
+        }
+    }
+    found
+}
