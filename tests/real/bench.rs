@@ -94,10 +94,15 @@ impl Bench {
     }
 }
 
+/// Ends a bench from outside, whoever owns it.
+pub fn end(directory: &Path) {
+    let _ = script("down").arg(directory).status();
+}
+
 impl Drop for Bench {
     fn drop(&mut self) {
         // It waits for the last of the bench's processes, so that none of them writes to a directory that is being removed.
-        let _ = script("down").arg(&self.directory).status();
+        end(&self.directory);
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

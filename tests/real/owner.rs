@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::bench::{Bench, are_tools_there};
+use super::bench::{self, Bench, are_tools_there};
 use super::eventually;
 
 /// Set in the process that owns the bench: the bench's directory.
@@ -24,7 +24,8 @@ async fn a_killed_owner_leaves_no_process() {
     }
     // While it comes up, and when it is up.
     for (file, least_processes) in [("run/kube-apiserver.pid", 2), ("run/up", LEAST_PROCESSES)] {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = EndedInAnyCase(tempfile::tempdir().unwrap());
+        let directory = &directory.0;
         let mut owner = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "real::owner::a_killed_owner_leaves_no_process", "--nocapture"])
             .env(OWNED, directory.path())
@@ -40,6 +41,15 @@ async fn a_killed_owner_leaves_no_process() {
         owner.kill().unwrap();
         owner.wait().unwrap();
         eventually(&format!("no process is left after {file}"), async || processes().is_empty()).await;
+    }
+}
+
+/// What this test finds to be left would otherwise be left for good.
+struct EndedInAnyCase(tempfile::TempDir);
+
+impl Drop for EndedInAnyCase {
+    fn drop(&mut self) {
+        bench::end(self.0.path());
     }
 }
 
