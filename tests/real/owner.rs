@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use parking_lot::Mutex;
+
 use super::bench::{self, Bench, are_tools_there};
 use super::eventually;
 
@@ -26,14 +28,20 @@ async fn a_killed_owner_leaves_no_process() {
     for (file, least_processes) in [("run/kube-apiserver.pid", 2), ("run/up", LEAST_PROCESSES)] {
         let directory = EndedInAnyCase(tempfile::tempdir().unwrap());
         let directory = &directory.0;
-        let mut owner = Command::new(std::env::current_exe().unwrap())
+        let owner = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "real::owner::a_killed_owner_leaves_no_process", "--nocapture"])
             .env(OWNED, directory.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        eventually(file, async || directory.path().join(file).exists()).await;
+        let owner = Mutex::new(owner);
+        eventually(file, async || {
+            assert_eq!(owner.lock().try_wait().unwrap(), None, "the bench did not come up");
+            directory.path().join(file).exists()
+        })
+        .await;
+        let mut owner = owner.into_inner();
         let namespace = std::fs::read_to_string(directory.path().join("run/namespace")).unwrap();
         let processes = || processes_of(namespace.trim(), directory.path());
         assert!(processes().len() >= least_processes, "the test sees too little: {:#?}", processes());
