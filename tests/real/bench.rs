@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use aviary_loadtest::cluster_network::{self, ClusterNetwork};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
@@ -59,11 +60,8 @@ impl Bench {
             return None;
         }
         let mut command = script("up");
-        if std::env::var_os("AVIARY_LOADTEST").is_none() {
-            // Built by the same `cargo test --workspace`: this executable is in target/PROFILE/deps.
-            let executable = std::env::current_exe().unwrap();
-            command.env("AVIARY_LOADTEST", executable.ancestors().nth(2).unwrap().join("aviary-loadtest"));
-        }
+        // Tests are the network themselves, see `Inside::network`.
+        command.env("AVIARY_LOADTEST", "");
         command.arg("--attached").arg(directory).stdin(Stdio::piped());
         let (mut process, lines) = spawn_with_lines(command);
         let life_line = process.stdin.take().unwrap();
@@ -207,6 +205,14 @@ impl Inside {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
+    }
+
+    /// Answers for pods and Services, and keeps their names, until it is dropped.
+    pub async fn network(&self) -> ClusterNetwork {
+        let options = cluster_network::Options { hosts: Some(self.path("hosts")), namespace: Some("test".to_owned()) };
+        let network = ClusterNetwork::start(self.client("network").await, options);
+        network.until(|reachable| reachable.is_complete).await.unwrap();
+        network
     }
 
     /// `start`, `stop` or `restart`, and the names of components; see `tests/real/component`.

@@ -1,48 +1,96 @@
 //! A release by the binary: Aviary → VirtualService → istiod → Envoy.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use aviary_loadtest::users::{self, Users};
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use super::{Inside, api, canary, create_through, deployment, eventually, fetch, get, in_bench, set_image};
 
 #[test]
-fn a_release_is_promoted() {
-    in_bench("real::release::a_release_is_promoted", async |bench: Inside| {
+fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
+    in_bench("real::release::a_good_release_is_promoted_and_a_bad_one_rolled_back", async |bench: Inside| {
         let client = bench.client("admin").await;
+        let _network = bench.network().await;
         let _aviary = bench.start_aviary(&["--mesh-provider", "istio"]);
         create_through(client.clone(), deployment("test", "podinfo", "podinfo:6.0.0")).await;
         let mut object = canary("test", "podinfo");
         object["spec"]["service"] = json!({
             "port": 80, "targetPort": 9898, "gateways": ["istio-system/public-gateway"], "hosts": ["app.example.com"],
         });
-        // Nobody sends requests, so there is nothing to measure.
-        object["spec"]["analysis"] = json!({"interval": "10s", "threshold": 2, "maxWeight": 50, "stepWeight": 50});
+        object["spec"]["analysis"]["threshold"] = json!(2);
+        object["spec"]["analysis"]["stepWeight"] = json!(50);
+        object["spec"]["analysis"]["metrics"] = json!([
+            {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}},
+            {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 500}},
+        ]);
         create_through(client.clone(), object).await;
         let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
         let phase = async || get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
+        let ends = async |end: &str| {
+            eventually(end, async || {
+                let phase = phase().await;
+                phase == "Succeeded" || phase == "Failed"
+            })
+            .await;
+            assert_eq!(phase().await, end);
+        };
         eventually("initialized", async || phase().await == "Initialized").await;
         let primary_alone = BTreeMap::from([("podinfo-primary".to_owned(), 100)]);
         eventually("Envoy sends all to the primary", async || shares("app.example.com").await == primary_alone).await;
+        eventually("the gateway's answers are those of pods", async || answers("app.example.com").await).await;
+
+        let options = users::Options::new(GATEWAY.parse().unwrap(), 100.0).unwrap().host("app.example.com");
+        let users = Users::start(options).unwrap();
+        let pods = api(client.clone(), "", "v1", "Pod", Some("test"));
+        let canary_is_gone = async || {
+            let canary_pods = ListParams::default().labels("app=podinfo");
+            eventually("the pods of the canary are gone", async || {
+                pods.list(&canary_pods).await.unwrap().items.is_empty()
+            })
+            .await;
+        };
+        canary_is_gone().await;
 
         set_image(&client, "podinfo", "podinfo:6.0.1").await;
         let halves = BTreeMap::from([("podinfo-canary".to_owned(), 50), ("podinfo-primary".to_owned(), 50)]);
         eventually("Envoy sends half to the canary", async || shares("app.example.com").await == halves).await;
-        eventually("ended", async || {
-            let phase = phase().await;
-            phase == "Succeeded" || phase == "Failed"
-        })
-        .await;
-        assert_eq!(phase().await, "Succeeded");
-        eventually("Envoy sends all to the primary", async || shares("app.example.com").await == primary_alone).await;
+        let (from, to) = (users.elapsed(), users.elapsed() + Duration::from_secs(5));
+        ends("Succeeded").await;
+        canary_is_gone().await;
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
         let primary = get(&deployments, "podinfo-primary").await.unwrap();
         assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.1");
-        eventually("the canary is scaled to nothing", async || {
-            get(&deployments, "podinfo").await.unwrap()["spec"]["replicas"] == 0
-        })
-        .await;
+        let report = users.snapshot();
+        assert_eq!(report.failures(), 0, "{:#?}", report.first_failures());
+        // Of 500 requests: four standard deviations.
+        let share = report.share("6.0.1", from..to).unwrap();
+        assert!((share - 0.5).abs() < 0.09, "{share} of the requests went to the new version");
+
+        set_image(&client, "podinfo", "podinfo:6.0.2-err50").await;
+        // The last phase is still that of the release before.
+        eventually("the bad release begins", async || phase().await == "Progressing").await;
+        ends("Failed").await;
+        eventually("Envoy sends all to the primary", async || shares("app.example.com").await == primary_alone).await;
+        canary_is_gone().await;
+        let report = users.stop().await;
+        assert!(report.failures() > 0, "the bad version has answered");
+        for version in report.versions() {
+            let is_bad = version.version.as_deref().is_some_and(|version| version.starts_with("6.0.2"));
+            assert!(is_bad || version.failures == 0, "{version:?}: {:#?}", report.first_failures());
+            println!("{version:?}");
+        }
     });
+}
+
+/// Port 80 of `istio-system/public-gateway`.
+const GATEWAY: &str = "http://10.99.0.1:18080/";
+
+async fn answers(host: &str) -> bool {
+    let answer = reqwest::Client::new().get(GATEWAY).header("host", host).send().await;
+    answer.is_ok_and(|answer| answer.status() == 200)
 }
 
 /// What share of a host's requests the gateway's Envoy sends to each Service, by its own account.
