@@ -97,7 +97,8 @@ pub(super) struct ObservedPod {
     pub(super) annotation: Option<String>,
     pub(super) is_ready: bool,
     pub(super) is_terminating: bool,
-    /// Whether its processes listen: from the first moment at which it is ready, until one of them ends.
+    /// Whether its processes listen: from the moment at which its containers have started, which is before it is ready, until
+    /// one of them ends. Otherwise a proxy that hears of the ready pod first would be refused.
     pub(super) listens: bool,
 }
 
@@ -136,7 +137,7 @@ impl Observed<Pod> for ObservedPod {
             annotation: pod.annotations().get(BEHAVIOUR_ANNOTATION).cloned(),
             is_ready,
             is_terminating,
-            listens: !is_broken && (is_ready || (has_been_ready && is_running(pod))),
+            listens: !is_broken && (is_ready || ((has_been_ready || has_started(pod)) && is_running(pod))),
         }
     }
 }
@@ -150,6 +151,12 @@ fn is_running(pod: &Pod) -> bool {
         .flatten()
         .all(|container| container.state.as_ref().is_none_or(|state| state.running.is_some()));
     runs && status.phase.as_deref() == Some("Running")
+}
+
+/// Whether the pod's node says of all containers that they have started.
+fn has_started(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default();
+    !statuses.is_empty() && statuses.iter().all(|container| container.started == Some(true))
 }
 
 /// A port number, if it is one for TCP.
@@ -236,5 +243,35 @@ impl Observed<EndpointSlice> for ObservedSlice {
             ports: ports.collect(),
             endpoints: endpoints.collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Otherwise Envoy, which may hear of the ready pod before the network does, is refused.
+    #[test]
+    fn a_pod_listens_when_it_has_started_and_not_only_when_it_is_ready() {
+        let pod = |image: &str, started: bool| -> Pod {
+            let status = json!({
+                "phase": "Running", "podIP": "10.244.0.1", "conditions": [{"type": "Ready", "status": "False"}],
+                "containerStatuses": [{
+                    "name": "app", "image": image, "imageID": "", "ready": false, "restartCount": 0,
+                    "started": started, "state": {"running": {}},
+                }],
+            });
+            serde_json::from_value(json!({
+                "metadata": {"name": "pod", "uid": "1"},
+                "spec": {"containers": [{"name": "app", "image": image}]}, "status": status,
+            }))
+            .unwrap()
+        };
+        let listens = |image, started| ObservedPod::observe(&pod(image, started), None).listens;
+        assert!(listens("app:1", true));
+        assert!(!listens("app:1-start3", false));
+        assert!(!listens("app:1-unready", true));
     }
 }
