@@ -248,6 +248,8 @@ impl Observed<EndpointSlice> for ObservedSlice {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use serde_json::json;
 
     use super::*;
