@@ -180,7 +180,17 @@ pub fn sample(check: &PreparedCheck, answer: Result<f64, MetricError>) -> Sample
             CheckKind::Query => format!("Halt advancement no values found for metric: {name}"),
             CheckKind::Template => format!("Halt advancement no values found for custom metric: {name}: {error}"),
         }),
-        MetricError::MultipleValues | MetricError::Status { .. } | MetricError::Invalid(_) => {
+        // The built-in queries give vectors: whoever answers one with something else is not the metrics server. A query of
+        // the user's own may be the wrong one.
+        MetricError::MultipleValues | MetricError::WrongType(_)
+            if matches!(check.kind, CheckKind::SuccessRate | CheckKind::Duration) =>
+        {
+            SampleError::Unavailable(error.to_string())
+        }
+        MetricError::MultipleValues
+        | MetricError::WrongType(_)
+        | MetricError::Status { .. }
+        | MetricError::Invalid(_) => {
             SampleError::Broken(match check.kind {
                 CheckKind::SuccessRate | CheckKind::Duration => format!("Prometheus query failed: {error}"),
                 CheckKind::Query => format!("Prometheus query failed for {name}: {error}"),

@@ -62,6 +62,9 @@ impl Watchman {
     pub fn violations(&mut self) -> Vec<String> {
         let mut violations = Vec::new();
         while let Ok(event) = self.changes.try_recv() {
+            if ![kinds::DEPLOYMENT, kinds::VIRTUAL_SERVICE, kinds::CANARY].contains(&event.kind) {
+                continue;
+            }
             let key = key_of(event.object());
             let found = match &event.kind {
                 kind if *kind == kinds::DEPLOYMENT => self.check_workload(&key, &event),

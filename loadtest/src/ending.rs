@@ -1,5 +1,7 @@
 //! How a cluster must look once a canary has come to rest.
 
+use std::sync::Arc;
+
 use aviary_sim::cluster::Cluster;
 use aviary_sim::store::{GroupKind, kinds};
 use serde_json::Value;
@@ -23,10 +25,7 @@ pub(crate) fn problems(cluster: &Cluster, name: &Name, expected: &Expected<'_>) 
             problems.push(format!("{what}: {is} instead of {should_be}"));
         }
     };
-    let get = |kind: &GroupKind, suffix: &str| {
-        let object = cluster.store().get(kind, &name.namespace, &format!("{}{suffix}", name.name));
-        object.map(|object| (*object).clone()).unwrap_or_default()
-    };
+    let get = |kind: &GroupKind, suffix: &str| object(cluster, kind, name, suffix).unwrap_or_default();
     let canary = get(&kinds::CANARY, "");
     compare("phase", text(&canary, "/status/phase"), expected.phase);
     compare("canary weight", text(&canary, "/status/canaryWeight"), "0");
@@ -50,6 +49,26 @@ pub(crate) fn problems(cluster: &Cluster, name: &Name, expected: &Expected<'_>) 
         compare("failed requests", users.failures().to_string(), "0");
     }
     problems
+}
+
+/// The same for a canary that was deleted; `replicas` are those that its target must have.
+pub(crate) fn problems_of_deleted(cluster: &Cluster, name: &Name, replicas: u32) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (kind, suffix) in [(&kinds::CANARY, ""), (&kinds::DEPLOYMENT, "-primary"), (&kinds::SERVICE, "-primary")] {
+        if object(cluster, kind, name, suffix).is_some() {
+            problems.push(format!("{} {}{suffix} is still there", kind.kind, name.name));
+        }
+    }
+    let target = object(cluster, &kinds::DEPLOYMENT, name, "").unwrap_or_default();
+    let found = text(&target, "/spec/replicas");
+    if found != replicas.to_string() {
+        problems.push(format!("replicas of the target: {found} instead of {replicas}"));
+    }
+    problems
+}
+
+fn object(cluster: &Cluster, kind: &GroupKind, name: &Name, suffix: &str) -> Option<Arc<Value>> {
+    cluster.store().get(kind, &name.namespace, &format!("{}{suffix}", name.name))
 }
 
 fn weight_of(route: &Value) -> i64 {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aviary_actors::transport::{HttpResponse, NoAnswer, Transport};
 use aviary_crds::validated::WebhookType;
 use aviary_providers::HttpRequest;
-use aviary_sim::prometheus::Prometheus;
+use aviary_sim::prometheus::{Prometheus, with_value};
 use aviary_sim::traffic::Traffic;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -293,17 +293,6 @@ fn query(request: &HttpRequest, url: &Url) -> String {
 fn instant_query(query: &str) -> String {
     let encoded: String = form_urlencoded::Serializer::new(String::new()).append_pair("query", query).finish();
     format!("/api/v1/query?{encoded}")
-}
-
-/// The answer with another value in each sample.
-fn with_value(body: &str, value: f64) -> String {
-    let Ok(mut answer) = serde_json::from_str::<Value>(body) else { return body.to_owned() };
-    for sample in answer["data"]["result"].as_array_mut().into_iter().flatten() {
-        if let Some(slot) = sample["value"].get_mut(1) {
-            *slot = json!(value.to_string());
-        }
-    }
-    answer.to_string()
 }
 
 fn response(status: u16, body: String) -> HttpResponse {

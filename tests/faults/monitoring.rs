@@ -1,17 +1,14 @@
 //! Prometheus does not answer, or answers nonsense.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aviary_actors::transport::{HttpResponse, Transport};
-use aviary_sim::prometheus::PrometheusFault;
-use futures::FutureExt;
+use aviary_sim::prometheus::{PrometheusFault, WrongAnswer};
 use http::StatusCode;
+use serde_json::json;
 
 use super::{assert_no_request_lost, released_to, undisturbed, wait_for_weight};
 use crate::support::checks::{Watchman, assert_same_end, final_state};
-use crate::support::{World, in_virtual_time};
+use crate::support::{World, canary, deployment, in_virtual_time};
 
 const OUTAGE_TOLD: &str = "metrics are unavailable";
 
@@ -95,32 +92,23 @@ fn an_empty_answer_is_a_failed_check() {
     });
 }
 
+/// Whoever answers like this is not the metrics server, or not well: no verdict about the canary.
 #[test]
-fn a_wrong_answer_is_a_failed_check() {
+fn an_answer_that_is_none_of_prometheus_is_waited_for() {
+    for wrong in [WrongAnswer::Page, WrongAnswer::CutOff, WrongAnswer::Error, WrongAnswer::Scalar, WrongAnswer::Series] {
+        a_minute_of(PrometheusFault::Wrong(wrong));
+    }
+}
+
+#[test]
+fn nonsense_beyond_the_limit_counts_as_failed_checks() {
     in_virtual_time(async {
-        let mut world = World::new(21);
-        world.load_heavily();
-        let is_wrong = Arc::new(AtomicBool::new(false));
-        let (real, switch) = (world.services.clone(), is_wrong.clone());
-        world.services = world.services.clone().and(
-            "prometheus",
-            Arc::new(move |request| {
-                if switch.load(Ordering::Relaxed) {
-                    let body = b"<html>Please log in</html>".to_vec();
-                    let page = HttpResponse { status: 200, retry_after: None, body };
-                    return std::future::ready(Ok(page)).boxed();
-                }
-                real.send(request)
-            }),
-        );
-        world.deploy("podinfo").await;
-        world.start();
-        world.wait_for_phase("podinfo", "Initialized").await;
-        world.pass(Duration::from_secs(120)).await;
-        world.set_image("podinfo", "podinfo:6.0.1");
-        wait_for_weight(&world, 20).await;
-        is_wrong.store(true, Ordering::Relaxed);
+        let world = released_to(20).await;
+        world.prometheus.set_fault(Some(PrometheusFault::Wrong(WrongAnswer::Page)));
+        let start = world.cluster.clock().now();
         world.wait_for_phase("podinfo", "Failed").await;
+        let took = world.cluster.clock().now().duration_since(start).as_secs();
+        assert!((620..=640).contains(&took), "{took}\n{}", world.story());
         world.pass(Duration::from_secs(5)).await;
         assert!(
             world.count_events("podinfo", "Prometheus query failed: error decoding the answer") >= 1,
@@ -129,5 +117,51 @@ fn a_wrong_answer_is_a_failed_check() {
         );
         assert_eq!(world.count_events("podinfo", "failed checks threshold reached 3"), 1);
         assert_eq!(world.traffic.report("test", "podinfo").interruptions, 0);
+    });
+}
+
+/// What looks right is believed: a number is a number, and NaN is none, as in Flagger.
+#[test]
+fn a_wrong_number_is_judged_as_a_number() {
+    let cases = [
+        (f64::NAN, "Halt advancement no values found for istio metric request-success-rate"),
+        (-1.0, "Halt podinfo.test advancement success rate -1.00% < 99%"),
+        (f64::INFINITY, "Halt podinfo.test advancement request duration"),
+        (250.0, "Promotion completed!"),
+    ];
+    for (value, told) in cases {
+        in_virtual_time(async {
+            let world = released_to(20).await;
+            let mut watchman = Watchman::new(&world.cluster);
+            world.prometheus.set_fault(Some(PrometheusFault::Wrong(WrongAnswer::Value(value))));
+            let end = if value > 0.0 && value.is_finite() { "Succeeded" } else { "Failed" };
+            world.wait_for_phase("podinfo", end).await;
+            world.pass(Duration::from_secs(5)).await;
+            assert!(world.events("podinfo").iter().any(|event| event.starts_with(told)), "{value}: {}", world.story());
+            assert_no_request_lost(&world, &mut watchman);
+        });
+    }
+}
+
+/// A query of the canary's own that gives a number where a vector is wanted is broken, and stays so.
+#[test]
+fn a_query_of_the_wrong_type_is_a_failed_check() {
+    in_virtual_time(async {
+        let mut world = World::new(21);
+        world.load_heavily();
+        let mut object = canary("test", "podinfo");
+        object["spec"]["analysis"]["metrics"] = json!([
+            {"name": "answer", "interval": "1m", "query": "scalar(vector(42))", "thresholdRange": {"min": 1}},
+        ]);
+        world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        world.create(object).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.pass(Duration::from_secs(120)).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(5)).await;
+        let text = "Prometheus query failed for answer: query returned a scalar, expected an instant vector";
+        assert!(world.count_events("podinfo", text) >= 1, "{}", world.story());
     });
 }

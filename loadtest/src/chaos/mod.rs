@@ -1,9 +1,12 @@
 //! Releases under faults, by seed: every request of the controller may fail, be delayed or lose its answer; watches drop, the
 //! API server restarts, Prometheus goes away, the controller is killed.
 //!
-//! A seed makes a world: eight canaries of random shape, their releases, and what goes wrong meanwhile. The same world is
-//! played without any trouble first, and must end the same. After every write, [`crate::checks`] must hold.
+//! A story is eight canaries of random shape, their releases, and what their users do meanwhile. It is played once without
+//! any trouble, and then in [`WORLDS`] worlds, one for each seed, with trouble that the seed decides. After every write,
+//! [`crate::checks`] must hold, and each world must end as the story did without trouble. In the last world of a story
+//! the metrics lie: there a release may end either way, and the rest must be as it then should be.
 
+mod gates;
 mod report;
 mod story;
 #[cfg(test)]
@@ -19,12 +22,15 @@ use std::time::Instant;
 use anyhow::Context;
 
 pub use report::{Failure, Report};
+use troubles::Trouble;
 use world::End;
 
 /// The controller's user agent; faults hit its requests.
 const CONTROLLER: &str = "aviary";
 /// That of the users.
 const USER: &str = "kubectl";
+/// Worlds of one story. What it costs to play it without trouble is shared by them; more of them would be fewer stories.
+const WORLDS: u64 = 4;
 
 /// What is run.
 #[derive(Clone, Debug)]
@@ -46,6 +52,7 @@ pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> anyhow::Result<R
     let started = Instant::now();
     let shared = Shared {
         next_seed: AtomicU64::new(options.seed),
+        worlds: AtomicU64::new(0),
         rollouts: AtomicU64::new(0),
         faults: AtomicU64::new(0),
         deaths: AtomicU64::new(0),
@@ -64,7 +71,7 @@ pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> anyhow::Result<R
     })?;
     Ok(Report {
         first_seed: options.seed,
-        worlds: shared.next_seed.load(Ordering::Relaxed) - options.seed,
+        worlds: shared.worlds.load(Ordering::Relaxed),
         rollouts: shared.rollouts.load(Ordering::Relaxed),
         faults: shared.faults.load(Ordering::Relaxed),
         deaths: shared.deaths.load(Ordering::Relaxed),
@@ -76,6 +83,7 @@ pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> anyhow::Result<R
 /// What the threads share.
 struct Shared {
     next_seed: AtomicU64,
+    worlds: AtomicU64,
     rollouts: AtomicU64,
     faults: AtomicU64,
     deaths: AtomicU64,
@@ -84,26 +92,41 @@ struct Shared {
 
 impl Shared {
     fn work(&self, rollouts: u64, progress: &(impl Fn(u64) + Sync)) -> Option<Failure> {
-        while self.rollouts.load(Ordering::Relaxed) < rollouts && !self.stop.load(Ordering::Relaxed) {
-            let seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
-            let played = catch_unwind(AssertUnwindSafe(|| play(seed)));
-            let problem = match played {
-                Ok(Ok(outcome)) => {
-                    self.faults.fetch_add(outcome.faults, Ordering::Relaxed);
-                    self.deaths.fetch_add(outcome.deaths, Ordering::Relaxed);
-                    let before = self.rollouts.fetch_add(outcome.rollouts, Ordering::Relaxed);
-                    progress(before + outcome.rollouts);
-                    outcome.problems
+        let is_over = || self.rollouts.load(Ordering::Relaxed) >= rollouts || self.stop.load(Ordering::Relaxed);
+        while !is_over() {
+            let mut story = Story::default();
+            for seed in self.seeds_of_next_story() {
+                if is_over() {
+                    return None;
                 }
-                Ok(Err(error)) => vec![format!("{error:#}")],
-                Err(_) => vec!["it panicked; the message is on standard error".to_owned()],
-            };
-            if !problem.is_empty() {
-                self.stop.store(true, Ordering::Relaxed);
-                return Some(Failure { seed, problems: problem });
+                let played = catch_unwind(AssertUnwindSafe(|| story.play(seed)));
+                let problems = match played {
+                    Ok(Ok(outcome)) => {
+                        self.worlds.fetch_add(1, Ordering::Relaxed);
+                        self.faults.fetch_add(outcome.faults, Ordering::Relaxed);
+                        self.deaths.fetch_add(outcome.deaths, Ordering::Relaxed);
+                        let before = self.rollouts.fetch_add(outcome.rollouts, Ordering::Relaxed);
+                        progress(before + outcome.rollouts);
+                        outcome.problems
+                    }
+                    Ok(Err(error)) => vec![format!("{error:#}")],
+                    Err(_) => vec!["it panicked; the message is on standard error".to_owned()],
+                };
+                if !problems.is_empty() {
+                    self.stop.store(true, Ordering::Relaxed);
+                    return Some(Failure { seed, problems });
+                }
             }
         }
         None
+    }
+
+    fn seeds_of_next_story(&self) -> std::ops::Range<u64> {
+        let end = |first: u64| (first / WORLDS + 1) * WORLDS;
+        let first = self.next_seed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| Some(end(first)));
+        // It has a next one always.
+        let first = first.unwrap_or_else(|first| first);
+        first..end(first)
     }
 }
 
@@ -115,23 +138,42 @@ struct Outcome {
     problems: Vec<String>,
 }
 
-/// Plays the world of a seed without trouble and with it, and compares.
-fn play(seed: u64) -> anyhow::Result<Outcome> {
-    let calm = world::play(seed, false)?;
-    if !calm.problems.is_empty() {
-        let mut problems = vec!["it goes wrong without any trouble:".to_owned()];
-        problems.extend(calm.problems);
-        problems.push(calm.story);
-        return Ok(Outcome { rollouts: calm.rollouts, faults: 0, deaths: 0, problems });
+/// The story of some seeds, and how it ends without trouble.
+#[derive(Default)]
+struct Story {
+    calm: Option<End>,
+}
+
+impl Story {
+    /// Plays the world of a seed, and compares its end.
+    fn play(&mut self, seed: u64) -> anyhow::Result<Outcome> {
+        let story = seed / WORLDS;
+        if seed % WORLDS == WORLDS - 1 {
+            let End { rollouts, faults, deaths, mut problems, story, .. } = world::play(story, Trouble::Lying(seed))?;
+            if !problems.is_empty() {
+                problems.push(story);
+            }
+            return Ok(Outcome { rollouts, faults, deaths, problems });
+        }
+        let calm = match &mut self.calm {
+            Some(calm) => calm,
+            none => none.insert(world::play(story, Trouble::None)?),
+        };
+        if !calm.problems.is_empty() {
+            let mut problems = vec!["it goes wrong without any trouble:".to_owned()];
+            problems.extend(calm.problems.clone());
+            problems.push(calm.story.clone());
+            return Ok(Outcome { rollouts: calm.rollouts, faults: 0, deaths: 0, problems });
+        }
+        let End { rollouts, faults, deaths, mut problems, end, story } = world::play(story, Trouble::Honest(seed))?;
+        let differences = crate::checks::differences(&calm.end, &end);
+        if problems.is_empty() && !differences.is_empty() {
+            problems.push(format!("ended otherwise than without trouble:\n{differences}"));
+            problems.push(format!("without trouble:\n{}\nwith trouble:", calm.story));
+        }
+        if !problems.is_empty() {
+            problems.push(story);
+        }
+        Ok(Outcome { rollouts, faults, deaths, problems })
     }
-    let End { rollouts, faults, deaths, mut problems, end, story } = world::play(seed, true)?;
-    let differences = crate::checks::differences(&calm.end, &end);
-    if problems.is_empty() && !differences.is_empty() {
-        problems.push(format!("ended otherwise than without trouble:\n{differences}"));
-        problems.push(format!("without trouble:\n{}\nwith trouble:", calm.story));
-    }
-    if !problems.is_empty() {
-        problems.push(story);
-    }
-    Ok(Outcome { rollouts, faults, deaths, problems })
 }

@@ -9,9 +9,9 @@ use serde::Serialize;
 pub struct Report {
     /// Seed of the first world.
     pub first_seed: u64,
-    /// Worlds that were played, each twice: calm and troubled.
+    /// Worlds that were played, with trouble.
     pub worlds: u64,
-    /// Releases that ended, in the troubled worlds.
+    /// Releases that ended, in these worlds.
     pub rollouts: u64,
     /// Requests that were refused, delayed or lost their answer.
     pub faults: u64,

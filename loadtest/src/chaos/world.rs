@@ -1,5 +1,7 @@
 //! One world: a cluster, its users, its controller, and what goes wrong.
 
+mod user;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -8,28 +10,24 @@ use std::time::Duration;
 use anyhow::Context;
 use aviary::embedded::{self, ServiceNames};
 use aviary_actors::{Controller, ControllerConfig};
-use aviary_sim::cluster::{Cluster, ClusterOptions};
-use aviary_sim::controllers::{ControllerOptions, PodDetail};
-use aviary_sim::store::kinds;
-use aviary_sim::traffic::Behaviour;
-use kube::Client;
-use kube::api::{Patch, PatchParams};
+use aviary_sim::cluster::Cluster;
 use tokio::task::LocalSet;
 
-use super::story::{Quality, Revision, Tale};
-use super::{CONTROLLER, USER, story, troubles};
+use super::story::{self, GATES, Quality, Tale};
+use super::troubles::{self, Trouble};
+use super::CONTROLLER;
 use crate::checks::{Watchman, final_state};
-use crate::ending::{self, Expected};
-use crate::ledger::Ledger;
-use crate::objects::{self, Name, api, create};
+use crate::objects::Name;
 use crate::random::Random;
+use user::World;
 
-/// Requests per second and canary: so many that the first check of any weight has two scrapes to judge by.
-const LOAD: f64 = 2000.0;
 /// A release takes some minutes; one that has not ended by then never will.
 const PATIENCE: Duration = Duration::from_secs(4 * 3600);
 /// Time after the last release in which repairs that rest are tried again, and everything comes to rest.
 const SETTLING: Duration = Duration::from_secs(600);
+/// How often what has changed is looked at. It must hold after each change, whenever it is looked at; changes that wait keep
+/// every version of every object in memory.
+const ROUND: Duration = Duration::from_secs(60);
 
 /// How a world ended.
 pub(super) struct End {
@@ -41,151 +39,92 @@ pub(super) struct End {
     pub(super) story: String,
 }
 
-/// Plays the world of a seed, with or without trouble, on a runtime of its own in virtual time.
-pub(super) fn play(seed: u64, with_trouble: bool) -> anyhow::Result<End> {
+/// Plays a story, with or without trouble, on a runtime of its own in virtual time.
+pub(super) fn play(story: u64, trouble: Trouble) -> anyhow::Result<End> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     // Actors that are dropped with the local set serve what is left in their mailboxes, which needs the runtime.
     let _entered = runtime.enter();
-    LocalSet::new().block_on(&runtime, play_here(seed, with_trouble))
+    LocalSet::new().block_on(&runtime, play_here(story, trouble))
 }
 
-async fn play_here(seed: u64, with_trouble: bool) -> anyhow::Result<End> {
-    let mut random = Random::new(seed);
-    let tales = story::tales(&mut random);
-    let world = World::new(seed, &tales).await?;
-    let mut watchman = Watchman::new(&world.cluster).forbidding(&[
-        Quality::Failing.suffix(),
-        Quality::Broken.suffix(),
-        Quality::Slow.suffix(),
-        Quality::Unready.suffix(),
-        Quality::Crashing.suffix(),
-    ]);
+async fn play_here(story: u64, trouble: Trouble) -> anyhow::Result<End> {
+    let tales = story::tales(&mut Random::new(story));
+    let world = World::new(story, trouble, &tales).await?;
+    let watchman = Watchman::new(&world.cluster).forbidding(&forbidden_images(trouble));
+    let patrol = Rc::new(Patrol::new(watchman));
+    let patrolling = tokio::task::spawn_local(Patrol::go_round(Rc::clone(&patrol)));
 
-    let operator = Rc::new(Operator::new(&world.cluster)?);
-    let mut trouble = Vec::new();
-    if with_trouble {
+    let operator = Rc::new(Operator::new(&world)?);
+    let mut tasks = vec![patrolling];
+    if let Trouble::Honest(seed) | Trouble::Lying(seed) = trouble {
+        let mut random = Random::new(seed);
         troubles::arm(&world.cluster, &mut random);
         let of_cluster = Random::new(random.next());
-        trouble.push(tokio::task::spawn_local(troubles::disturb(world.cluster.clone(), of_cluster)));
-        trouble.push(tokio::task::spawn_local(Operator::die_and_rise(Rc::clone(&operator), random)));
+        let disturb = troubles::disturb(world.cluster.clone(), world.gates.clone(), of_cluster, trouble.lies());
+        tasks.push(tokio::task::spawn_local(disturb));
+        tasks.push(tokio::task::spawn_local(Operator::die_and_rise(Rc::clone(&operator), random)));
     }
     let acts = tales.iter().map(|tale| tokio::time::timeout(PATIENCE, world.act(tale)));
     let acted = futures::future::join_all(acts).await;
-    for task in trouble {
+    for task in tasks {
         task.abort();
         // Either cancelled, as asked, or a panic that is told already.
         let _ = task.await;
     }
-    troubles::end(&world.cluster);
+    troubles::end(&world.cluster, &world.gates);
     operator.rise()?;
     tokio::time::sleep(SETTLING).await;
 
-    let mut problems = watchman.violations();
+    let mut problems = patrol.violations();
     for (tale, acted) in tales.iter().zip(acted) {
         let Name { namespace, name } = &tale.name;
-        match acted {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => problems.push(format!("{namespace}/{name}: {error:#}")),
-            Err(_) => problems.push(format!("{namespace}/{name}: did not end within {PATIENCE:?}")),
-        }
-        problems.extend(world.problems(tale).into_iter().map(|text| format!("{namespace}/{name}: {text}")));
+        let found = match acted {
+            Ok(Ok(outcome)) => world.problems(tale, &outcome),
+            Ok(Err(error)) => vec![format!("{error:#}")],
+            Err(_) => vec![format!("did not end within {PATIENCE:?}")],
+        };
+        problems.extend(found.into_iter().map(|text| format!("{namespace}/{name}: {text}")));
     }
     problems.extend(operator.end());
     Ok(End {
-        rollouts: tales.iter().map(|tale| tale.releases.len() as u64).sum(),
+        rollouts: tales.iter().map(Tale::rollouts).sum(),
         faults: world.cluster.faults().injected(),
         deaths: operator.deaths.get(),
         problems,
         end: final_state(&world.cluster),
-        story: world.story(),
+        story: world.story(&tales),
     })
 }
 
-struct World {
-    cluster: Cluster,
-    user: Client,
-    ledger: Ledger,
+/// What a primary must never run.
+fn forbidden_images(trouble: Trouble) -> Vec<&'static str> {
+    let not_ready = [Quality::Unready, Quality::Crashing];
+    let bad = [Quality::Failing, Quality::Broken, Quality::Slow];
+    // Where the metrics lie, a version that is bad may well be promoted.
+    not_ready.iter().chain(bad.iter().filter(|_| !trouble.lies())).map(|quality| quality.suffix()).collect()
 }
 
-impl World {
-    /// A cluster with everything that users create.
-    async fn new(seed: u64, tales: &[Tale]) -> anyhow::Result<World> {
-        // Pods as objects cost most of the time; what they add is tried in some of the worlds.
-        let pods = if seed.is_multiple_of(8) { PodDetail::Objects } else { PodDetail::CountsOnly };
-        let cluster = Cluster::new(ClusterOptions {
-            controllers: Some(ControllerOptions { pods, ..ControllerOptions::default() }),
-            logged_calls: 0,
-            ..embedded::cluster_options(seed)
-        });
-        let traffic = cluster.traffic();
-        traffic.set_behaviour(Quality::Failing.suffix(), Behaviour::failing(0.1));
-        traffic.set_behaviour(Quality::Broken.suffix(), Behaviour::failing(1.0));
-        traffic.set_behaviour(Quality::Slow.suffix(), Behaviour::slow(1000.0, 2000.0));
-        let user = cluster.client(USER);
-        for tale in tales {
-            let Name { namespace, name } = &tale.name;
-            if cluster.store().get(&kinds::NAMESPACE, "", namespace).is_none() {
-                create(&user, &objects::namespace(namespace)).await?;
-            }
-            traffic.set_load(namespace, name, LOAD);
-            create(&user, &objects::deployment(&tale.name)).await?;
-            create(&user, &tale.canary).await?;
-        }
-        let ledger = Ledger::follow(cluster.store());
-        // Pods start.
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        Ok(World { cluster, user, ledger })
+/// Looks at all changes, from time to time.
+struct Patrol(RefCell<(Watchman, Vec<String>)>);
+
+impl Patrol {
+    fn new(watchman: Watchman) -> Patrol {
+        Patrol(RefCell::new((watchman, Vec::new())))
     }
 
-    /// Makes the releases of one canary, each after the last has ended.
-    async fn act(&self, tale: &Tale) -> anyhow::Result<()> {
-        self.ledger.wait_for(&tale.name, "Initialized").await;
-        for (index, revision) in tale.releases.iter().enumerate() {
-            tokio::time::sleep(revision.pause).await;
-            if let Some((image, time)) = &revision.replaces {
-                self.set_image(&tale.name, image).await?;
-                tokio::time::sleep(*time).await;
-            }
-            self.set_image(&tale.name, &revision.image).await?;
-            let phase = self.ledger.wait_for_ending(&tale.name, index + 1).await;
-            let expected = revision.expected_phase();
-            anyhow::ensure!(phase == expected, "{} ended as {phase} instead of {expected}", revision.image);
+    async fn go_round(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            let (watchman, found) = &mut *self.0.borrow_mut();
+            found.extend(watchman.violations());
         }
-        Ok(())
     }
 
-    async fn set_image(&self, name: &Name, image: &str) -> anyhow::Result<()> {
-        let deployments = api(&self.user, "apps", "v1", "Deployment", &name.namespace);
-        let patch = Patch::Strategic(objects::image_patch(image));
-        let patched = deployments.patch(&name.name, &PatchParams::default(), &patch).await;
-        patched.with_context(|| format!("release {image}"))?;
-        Ok(())
-    }
-
-    fn problems(&self, tale: &Tale) -> Vec<String> {
-        let promoted = tale.releases.iter().rfind(|release| release.quality == Quality::Good);
-        let first = objects::image(0, "");
-        let expected = Expected {
-            phase: tale.releases.last().map_or("Initialized", Revision::expected_phase),
-            image: promoted.map_or(&first, |release| &release.image),
-            requests_fail: tale.fails_requests(),
-        };
-        ending::problems(&self.cluster, &tale.name, &expected)
-    }
-
-    /// Statuses and events, for whoever has to find out what went wrong.
-    fn story(&self) -> String {
-        let mut story = String::new();
-        for canary in self.cluster.store().list(&kinds::CANARY, None) {
-            story.push_str(&format!("{}: {}\n", canary["metadata"]["name"], canary["status"]));
-        }
-        for event in self.cluster.store().list(&kinds::EVENT, None) {
-            if event["involvedObject"]["kind"] == "Canary" {
-                let name = &event["involvedObject"]["name"];
-                story.push_str(&format!("{} {name} {}\n", event["firstTimestamp"], event["message"]));
-            }
-        }
-        story
+    /// All that was wrong until now.
+    fn violations(&self) -> Vec<String> {
+        let (watchman, found) = &mut *self.0.borrow_mut();
+        found.extend(watchman.violations());
+        std::mem::take(found)
     }
 }
 
@@ -199,10 +138,10 @@ struct Operator {
 }
 
 impl Operator {
-    fn new(cluster: &Cluster) -> anyhow::Result<Operator> {
+    fn new(world: &World) -> anyhow::Result<Operator> {
         let operator = Operator {
-            cluster: cluster.clone(),
-            services: ServiceNames::with_prometheus(cluster.prometheus()),
+            cluster: world.cluster.clone(),
+            services: ServiceNames::with_prometheus(world.cluster.prometheus()).and(GATES, world.gates.service()),
             alive: RefCell::new(None),
             deaths: Cell::new(0),
             violations: RefCell::new(Vec::new()),

@@ -113,6 +113,9 @@ pub enum MetricError {
     /// The backend answered with a series over time where one value is wanted.
     #[error("query returned multiple values per series, expected one")]
     MultipleValues,
+    /// The backend answered with something else than an instant vector. That follows from the query.
+    #[error("query returned a {0}, expected an instant vector")]
+    WrongType(String),
     /// The backend refused the query: it is broken, and stays so.
     #[error("error response {code}: {body}")]
     Status {
@@ -121,10 +124,11 @@ pub enum MetricError {
         /// Beginning of the body.
         body: String,
     },
-    /// The backend did not answer (connection refused, timeout, 5xx, 429). Never a verdict about the canary.
+    /// The backend did not answer (connection refused, timeout, 5xx, 429), or something answered that is not the backend.
+    /// Never a verdict about the canary.
     #[error("{0}")]
     Unavailable(String),
-    /// The configuration cannot be used, or the answer is not what the backend's API promises.
+    /// The configuration cannot be used, or the query is one that gives no single number.
     #[error("{0}")]
     Invalid(String),
 }
@@ -138,12 +142,16 @@ pub(crate) fn check_status(status: u16, body: &[u8]) -> Result<(), MetricError> 
     if status < 400 {
         return Ok(());
     }
-    let text = String::from_utf8_lossy(body);
-    let body = text.trim().chars().take(ERROR_BODY_LIMIT).collect::<String>();
+    let body = error_text(body);
     if status >= 500 || status == 429 {
         return Err(MetricError::Unavailable(format!("error response {status}: {body}")));
     }
     Err(MetricError::Status { code: status, body })
+}
+
+/// The beginning of an error's text.
+fn error_text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).trim().chars().take(ERROR_BODY_LIMIT).collect()
 }
 
 /// A metric backend.

@@ -1,6 +1,7 @@
 //! Prometheus and what speaks its HTTP API.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use http::Method;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -9,7 +10,7 @@ use k8s_openapi::ByteString;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{HttpRequest, MetricError, MetricsProvider, ProviderConfig, check_status};
+use super::{HttpRequest, MetricError, MetricsProvider, ProviderConfig, check_status, error_text};
 
 /// Prometheus' instant queries.
 ///
@@ -95,9 +96,15 @@ pub(crate) struct Series {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Response {
     #[serde(default)]
-    data: Data,
+    status: String,
+    #[serde(default)]
+    error_type: String,
+    #[serde(default)]
+    error: String,
+    data: Option<Data>,
 }
 
 #[derive(Default, Deserialize)]
@@ -118,20 +125,38 @@ struct Entry {
 }
 
 /// The samples of an instant vector, in the order of the answer. NaN is a value here.
+///
+/// What is not an answer of Prometheus at all (a login page, a body that was cut off) says as little about the canary as
+/// no answer: somebody else answered, or half of it.
 pub(crate) fn parse_vector(status: u16, body: &[u8]) -> Result<Vec<Series>, MetricError> {
     check_status(status, body)?;
-    let response: Response = serde_json::from_slice(body)
-        .map_err(|error| MetricError::Invalid(format!("error decoding the answer: {error}")))?;
-    if matches!(response.data.result_type.as_str(), "scalar" | "string") {
-        let kind = response.data.result_type;
-        return Err(MetricError::Invalid(format!("query returned a {kind}, expected an instant vector")));
+    let response: Response = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    if response.status == "error" {
+        return Err(reported(&response));
     }
-    if response.data.result.is_null() {
+    let data = response.data.ok_or_else(|| malformed(&"it has no data"))?;
+    if matches!(data.result_type.as_str(), "scalar" | "string") {
+        return Err(MetricError::WrongType(data.result_type));
+    }
+    if data.result.is_null() {
         return Ok(Vec::new());
     }
-    let entries: Vec<Entry> = serde_json::from_value(response.data.result)
-        .map_err(|error| MetricError::Invalid(format!("error decoding the answer: {error}")))?;
+    let entries: Vec<Entry> = serde_json::from_value(data.result).map_err(|error| malformed(&error))?;
     entries.into_iter().map(series).collect()
+}
+
+fn malformed(cause: &dyn fmt::Display) -> MetricError {
+    MetricError::Unavailable(format!("error decoding the answer: {cause}"))
+}
+
+/// An error in the body of a response that claims to be good, as some proxies make of it. Prometheus gives these two types
+/// with 400 and 422, the others with 5xx.
+fn reported(response: &Response) -> MetricError {
+    let text = format!("{}: {}", response.error_type, error_text(response.error.as_bytes()));
+    match response.error_type.as_str() {
+        "bad_data" | "execution" => MetricError::Invalid(text),
+        _ => MetricError::Unavailable(text),
+    }
 }
 
 fn series(entry: Entry) -> Result<Series, MetricError> {
@@ -142,7 +167,7 @@ fn series(entry: Entry) -> Result<Series, MetricError> {
         return Err(MetricError::Invalid("a series of the answer has no value (a native histogram?)".into()));
     };
     // Prometheus writes NaN, +Inf and -Inf, which Rust reads in any case.
-    let value = text.parse().map_err(|_| MetricError::Invalid(format!("value {text:?} is not a number")))?;
+    let value = text.parse().map_err(|_| malformed(&format_args!("value {text:?} is not a number")))?;
     Ok(Series { labels: entry.metric, value })
 }
 
@@ -253,9 +278,34 @@ mod tests {
     fn answers_without_a_value_are_errors_and_no_panic() {
         let histogram = r#"{"data":{"resultType":"vector","result":[{"metric":{},"histogram":[1,{}]}]}}"#;
         assert!(matches!(value(histogram), Err(MetricError::Invalid(_))));
-        assert!(matches!(value(r#"{"data":{"resultType":"scalar","result":[1,"1"]}}"#), Err(MetricError::Invalid(_))));
-        assert!(matches!(value("<html>"), Err(MetricError::Invalid(_))));
-        assert!(matches!(value(&vector(&["many"])), Err(MetricError::Invalid(_))));
+        for (kind, result) in [("scalar", r#"[1,"1"]"#), ("string", r#"[1,"many"]"#)] {
+            let body = format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#);
+            assert_eq!(value(&body), Err(MetricError::WrongType(kind.into())));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_one_of_prometheus_is_no_answer() {
+        let whole = vector(&["100"]);
+        let cut = &whole[..whole.len() - 9];
+        for body in ["<html>Please log in</html>", "", "{}", r#"{"status":"success"}"#, "[]", cut, &vector(&["many"])] {
+            let error = value(body);
+            assert!(
+                matches!(&error, Err(MetricError::Unavailable(text)) if text.starts_with("error decoding the answer")),
+                "{body}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_in_a_good_response_is_judged_by_its_type() {
+        let body = |kind: &str| format!(r#"{{"status":"error","errorType":"{kind}","error":"so it is"}}"#);
+        for kind in ["timeout", "canceled", "internal", "unavailable", ""] {
+            let error = MetricError::Unavailable(format!("{kind}: so it is"));
+            assert_eq!(value(&body(kind)), Err(error));
+        }
+        assert_eq!(value(&body("bad_data")), Err(MetricError::Invalid("bad_data: so it is".into())));
+        assert_eq!(value(&body("execution")), Err(MetricError::Invalid("execution: so it is".into())));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod discovery;
 mod own;
 mod parameters;
+mod wrong;
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -23,9 +24,10 @@ use parking_lot::Mutex;
 use crate::traffic::Traffic;
 use own::Scraped;
 use parameters::{Parameters, parse_time};
+pub use wrong::{WrongAnswer, with_value};
 
 /// What is wrong with the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PrometheusFault {
     /// Connections are refused.
     Down,
@@ -35,6 +37,8 @@ pub enum PrometheusFault {
     Status(StatusCode),
     /// Every query finds nothing, as a server does that has lost its targets.
     Empty,
+    /// Every query that succeeds is answered wrongly.
+    Wrong(WrongAnswer),
 }
 
 /// Prometheus of the embedded cluster: its query API as a method and as a `tower::Service`. Clones share faults and counts.
@@ -137,13 +141,22 @@ impl Prometheus {
                 };
                 return Ok(Answer::json(StatusCode::OK, api::success_body(&nothing)));
             }
-            Some(PrometheusFault::Empty) | None => {}
+            Some(PrometheusFault::Empty | PrometheusFault::Wrong(_)) | None => {}
         }
         if is_query {
-            return Ok(self.answer_query(&settings.engine, method, path, query, body));
+            let wrong = match settings.fault {
+                Some(PrometheusFault::Wrong(wrong)) => Some(wrong),
+                _ => None,
+            };
+            let age_ms = wrong.map_or(0, WrongAnswer::age_ms);
+            let mut answer = self.answer_query(&settings.engine, method, path, query, body, age_ms);
+            if let Some(wrong) = wrong.filter(|_| answer.status == StatusCode::OK) {
+                answer.body = wrong.instead_of(answer.body, self.inner.traffic.now_ms());
+            }
+            return Ok(answer);
         }
         if is_discovery {
-            let finds = settings.fault.is_none();
+            let finds = settings.fault != Some(PrometheusFault::Empty);
             return Ok(self.answer_discovery(method, path, query, body, finds));
         }
         Ok(match path {
@@ -173,7 +186,16 @@ impl Prometheus {
         }
     }
 
-    fn answer_query(&self, engine: &EngineOptions, method: &Method, path: &str, query: &str, body: &[u8]) -> Answer {
+    /// `age_ms` is how far in the past a query without a time is evaluated.
+    fn answer_query(
+        &self,
+        engine: &EngineOptions,
+        method: &Method,
+        path: &str,
+        query: &str,
+        body: &[u8],
+        age_ms: i64,
+    ) -> Answer {
         let mut parameters = Parameters::parse(query);
         match *method {
             Method::GET => {}
@@ -181,7 +203,7 @@ impl Prometheus {
             _ => return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n"),
         }
         let result = match path {
-            "/api/v1/query" => self.instant(engine, &parameters),
+            "/api/v1/query" => self.instant(engine, &parameters, age_ms),
             _ => self.range(engine, &parameters),
         };
         match result {
@@ -194,10 +216,15 @@ impl Prometheus {
         Scraped { traffic: &self.inner.traffic, since_ms: self.inner.since_ms }
     }
 
-    fn instant(&self, engine: &EngineOptions, parameters: &Parameters) -> Result<QueryValue, ApiError> {
+    fn instant(
+        &self,
+        engine: &EngineOptions,
+        parameters: &Parameters,
+        age_ms: i64,
+    ) -> Result<QueryValue, ApiError> {
         let at_ms = match parameters.get("time") {
             Some(text) => parse_time("time", text)?,
-            None => self.inner.traffic.now_ms(),
+            None => self.inner.traffic.now_ms().saturating_sub(age_ms),
         };
         let query = self.parsed(parameters.get("query").unwrap_or_default())?;
         Ok(query.instant(&self.source(), at_ms, engine)?)

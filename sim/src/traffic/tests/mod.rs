@@ -15,7 +15,7 @@ use super::{Behaviour, BehaviourMatch, Traffic, TrafficOptions, TrafficReport};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::controllers::{ControllerOptions, PodDetail};
-use crate::prometheus::{Prometheus, PrometheusFault};
+use crate::prometheus::{Prometheus, PrometheusFault, WrongAnswer};
 use crate::store::{GroupKind, Store, kinds};
 
 struct World {
@@ -453,6 +453,35 @@ async fn faults_of_the_server() {
     let response = ask().await.unwrap().unwrap();
     assert_eq!(response.headers()["content-type"], "application/json");
     assert!(response.into_body().collect().await.unwrap().to_bytes().ends_with(br#","1"]}]}}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_can_be_wrong_in_every_way() {
+    let world = World::initialised();
+    sleep(seconds(30)).await;
+    let target = "/api/v1/query?query=vector(time())";
+    let right = world.get(target).await.1["data"]["result"][0]["value"][1].clone();
+    let answer = async |wrong| {
+        world.prometheus.set_fault(Some(PrometheusFault::Wrong(wrong)));
+        let (status, body) = world.get(target).await;
+        assert_eq!(status, StatusCode::OK, "{wrong:?}");
+        body
+    };
+    assert!(answer(WrongAnswer::Page).await.as_str().unwrap().starts_with("<!doctype html>"));
+    assert!(answer(WrongAnswer::CutOff).await.as_str().unwrap().starts_with(r#"{"status":"success""#));
+    assert_eq!(answer(WrongAnswer::Error).await["status"], "error");
+    assert_eq!(answer(WrongAnswer::Scalar).await["data"]["resultType"], "scalar");
+    assert_eq!(answer(WrongAnswer::Series).await["data"]["result"][0]["values"][0][1], "1");
+    for (value, text) in [(-1.0, "-1"), (250.5, "250.5"), (f64::NAN, "NaN"), (f64::INFINITY, "+Inf")] {
+        assert_eq!(answer(WrongAnswer::Value(value)).await["data"]["result"][0]["value"][1], text);
+    }
+    let number = |value: &Value| value.as_str().unwrap().parse::<f64>().unwrap();
+    let stale = answer(WrongAnswer::Stale(seconds(20))).await;
+    assert_eq!(number(&stale["data"]["result"][0]["value"][1]), number(&right) - 20.0);
+    // A refusal stays one, and what is not there is not made up.
+    world.prometheus.set_fault(Some(PrometheusFault::Wrong(WrongAnswer::Value(1.0))));
+    assert_eq!(world.get("/api/v1/query?query=x[").await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(world.get("/api/v1/query?query=nothing").await.1["data"]["result"], json!([]));
 }
 
 /// A new image, scaled down and up again, behind one service; what the users and the metrics saw of it.
