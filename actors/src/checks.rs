@@ -190,12 +190,10 @@ pub fn sample(check: &PreparedCheck, answer: Result<f64, MetricError>) -> Sample
         MetricError::MultipleValues
         | MetricError::WrongType(_)
         | MetricError::Status { .. }
-        | MetricError::Invalid(_) => {
-            SampleError::Broken(match check.kind {
-                CheckKind::SuccessRate | CheckKind::Duration => format!("Prometheus query failed: {error}"),
-                CheckKind::Query => format!("Prometheus query failed for {name}: {error}"),
-                CheckKind::Template => format!("Metric query failed for {name}: {error}"),
-            })
-        }
+        | MetricError::Invalid(_) => SampleError::Broken(match check.kind {
+            CheckKind::SuccessRate | CheckKind::Duration => format!("Prometheus query failed: {error}"),
+            CheckKind::Query => format!("Prometheus query failed for {name}: {error}"),
+            CheckKind::Template => format!("Metric query failed for {name}: {error}"),
+        }),
     })
 }

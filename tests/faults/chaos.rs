@@ -18,5 +18,7 @@ fn releases_end_as_they_would_without_faults() {
     let report = run(&options, |_| {}).unwrap();
     assert!(report.failures.is_empty(), "{report}");
     assert!(report.rollouts >= options.rollouts && report.faults > 0 && report.deaths > 0, "{report}");
+    // Fewer may all end as they should in spite of the lies.
+    assert!(report.misjudged > 0 || report.rollouts < ROLLOUTS, "{report}");
     println!("{report}");
 }

@@ -95,7 +95,8 @@ fn an_empty_answer_is_a_failed_check() {
 /// Whoever answers like this is not the metrics server, or not well: no verdict about the canary.
 #[test]
 fn an_answer_that_is_none_of_prometheus_is_waited_for() {
-    for wrong in [WrongAnswer::Page, WrongAnswer::CutOff, WrongAnswer::Error, WrongAnswer::Scalar, WrongAnswer::Series] {
+    for wrong in [WrongAnswer::Page, WrongAnswer::CutOff, WrongAnswer::Error, WrongAnswer::Scalar, WrongAnswer::Series]
+    {
         a_minute_of(PrometheusFault::Wrong(wrong));
     }
 }

@@ -56,6 +56,7 @@ pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> anyhow::Result<R
         rollouts: AtomicU64::new(0),
         faults: AtomicU64::new(0),
         deaths: AtomicU64::new(0),
+        misjudged: AtomicU64::new(0),
         stop: AtomicBool::new(false),
     };
     let failures = thread::scope(|scope| -> anyhow::Result<Vec<Failure>> {
@@ -75,6 +76,7 @@ pub fn run(options: &Options, progress: impl Fn(u64) + Sync) -> anyhow::Result<R
         rollouts: shared.rollouts.load(Ordering::Relaxed),
         faults: shared.faults.load(Ordering::Relaxed),
         deaths: shared.deaths.load(Ordering::Relaxed),
+        misjudged: shared.misjudged.load(Ordering::Relaxed),
         seconds: started.elapsed().as_secs_f64(),
         failures,
     })
@@ -87,6 +89,7 @@ struct Shared {
     rollouts: AtomicU64,
     faults: AtomicU64,
     deaths: AtomicU64,
+    misjudged: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -105,6 +108,7 @@ impl Shared {
                         self.worlds.fetch_add(1, Ordering::Relaxed);
                         self.faults.fetch_add(outcome.faults, Ordering::Relaxed);
                         self.deaths.fetch_add(outcome.deaths, Ordering::Relaxed);
+                        self.misjudged.fetch_add(outcome.misjudged, Ordering::Relaxed);
                         let before = self.rollouts.fetch_add(outcome.rollouts, Ordering::Relaxed);
                         progress(before + outcome.rollouts);
                         outcome.problems
@@ -130,14 +134,6 @@ impl Shared {
     }
 }
 
-/// What came of one world.
-struct Outcome {
-    rollouts: u64,
-    faults: u64,
-    deaths: u64,
-    problems: Vec<String>,
-}
-
 /// The story of some seeds, and how it ends without trouble.
 #[derive(Default)]
 struct Story {
@@ -146,34 +142,36 @@ struct Story {
 
 impl Story {
     /// Plays the world of a seed, and compares its end.
-    fn play(&mut self, seed: u64) -> anyhow::Result<Outcome> {
+    fn play(&mut self, seed: u64) -> anyhow::Result<End> {
         let story = seed / WORLDS;
         if seed % WORLDS == WORLDS - 1 {
-            let End { rollouts, faults, deaths, mut problems, story, .. } = world::play(story, Trouble::Lying(seed))?;
-            if !problems.is_empty() {
-                problems.push(story);
-            }
-            return Ok(Outcome { rollouts, faults, deaths, problems });
+            return Ok(world::play(story, Trouble::Lying(seed))?.explained());
         }
         let calm = match &mut self.calm {
             Some(calm) => calm,
             none => none.insert(world::play(story, Trouble::None)?),
         };
         if !calm.problems.is_empty() {
-            let mut problems = vec!["it goes wrong without any trouble:".to_owned()];
-            problems.extend(calm.problems.clone());
-            problems.push(calm.story.clone());
-            return Ok(Outcome { rollouts: calm.rollouts, faults: 0, deaths: 0, problems });
+            let mut calm = calm.clone().explained();
+            calm.problems.insert(0, "it goes wrong without any trouble:".to_owned());
+            return Ok(calm);
         }
-        let End { rollouts, faults, deaths, mut problems, end, story } = world::play(story, Trouble::Honest(seed))?;
-        let differences = crate::checks::differences(&calm.end, &end);
-        if problems.is_empty() && !differences.is_empty() {
-            problems.push(format!("ended otherwise than without trouble:\n{differences}"));
-            problems.push(format!("without trouble:\n{}\nwith trouble:", calm.story));
+        let mut end = world::play(story, Trouble::Honest(seed))?;
+        let differences = crate::checks::differences(&calm.end, &end.end);
+        if end.problems.is_empty() && !differences.is_empty() {
+            end.problems.push(format!("ended otherwise than without trouble:\n{differences}"));
+            end.problems.push(format!("without trouble:\n{}\nwith trouble:", calm.story));
         }
-        if !problems.is_empty() {
-            problems.push(story);
+        Ok(end.explained())
+    }
+}
+
+impl End {
+    /// Problems are followed by what happened.
+    fn explained(mut self) -> End {
+        if !self.problems.is_empty() {
+            self.problems.push(self.story.clone());
         }
-        Ok(Outcome { rollouts, faults, deaths, problems })
+        self
     }
 }

@@ -17,6 +17,8 @@ pub struct Report {
     pub faults: u64,
     /// Controllers that were killed.
     pub deaths: u64,
+    /// Releases that ended otherwise than they should have, because the metrics lied.
+    pub misjudged: u64,
     /// Real time that it took.
     pub seconds: f64,
     /// Worlds that went wrong: at most one for each thread.
@@ -46,7 +48,7 @@ impl Failure {
 impl fmt::Display for Report {
     #[allow(clippy::cast_precision_loss)]
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { first_seed, worlds, rollouts, faults, deaths, seconds, failures } = self;
+        let Report { first_seed, worlds, rollouts, faults, deaths, misjudged, seconds, failures } = self;
         for failure in failures {
             writeln!(formatter, "seed {} failed:", failure.seed)?;
             for problem in &failure.problems {
@@ -58,7 +60,7 @@ impl fmt::Display for Report {
         writeln!(
             formatter,
             "{rollouts} rollouts in {worlds} worlds from seed {first_seed} on: {faults} requests hit, {deaths} controllers \
-             killed, {} worlds failed; {seconds:.0} s, {rate:.0} rollouts/s",
+             killed, {misjudged} releases misjudged by lying metrics, {} worlds failed; {seconds:.0} s, {rate:.0} rollouts/s",
             failures.len()
         )
     }

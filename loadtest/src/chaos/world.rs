@@ -13,9 +13,9 @@ use aviary_actors::{Controller, ControllerConfig};
 use aviary_sim::cluster::Cluster;
 use tokio::task::LocalSet;
 
+use super::CONTROLLER;
 use super::story::{self, GATES, Quality, Tale};
 use super::troubles::{self, Trouble};
-use super::CONTROLLER;
 use crate::checks::{Watchman, final_state};
 use crate::objects::Name;
 use crate::random::Random;
@@ -30,8 +30,11 @@ const SETTLING: Duration = Duration::from_secs(600);
 const ROUND: Duration = Duration::from_secs(60);
 
 /// How a world ended.
+#[derive(Clone)]
 pub(super) struct End {
     pub(super) rollouts: u64,
+    /// Those of them that ended otherwise than honest metrics would have had it.
+    pub(super) misjudged: u64,
     pub(super) faults: u64,
     pub(super) deaths: u64,
     pub(super) problems: Vec<String>,
@@ -76,10 +79,14 @@ async fn play_here(story: u64, trouble: Trouble) -> anyhow::Result<End> {
     tokio::time::sleep(SETTLING).await;
 
     let mut problems = patrol.violations();
+    let mut misjudged = 0;
     for (tale, acted) in tales.iter().zip(acted) {
         let Name { namespace, name } = &tale.name;
         let found = match acted {
-            Ok(Ok(outcome)) => world.problems(tale, &outcome),
+            Ok(Ok(phases)) => {
+                misjudged += tale.misjudged(&phases);
+                world.problems(tale, &phases)
+            }
             Ok(Err(error)) => vec![format!("{error:#}")],
             Err(_) => vec![format!("did not end within {PATIENCE:?}")],
         };
@@ -88,6 +95,7 @@ async fn play_here(story: u64, trouble: Trouble) -> anyhow::Result<End> {
     problems.extend(operator.end());
     Ok(End {
         rollouts: tales.iter().map(Tale::rollouts).sum(),
+        misjudged,
         faults: world.cluster.faults().injected(),
         deaths: operator.deaths.get(),
         problems,

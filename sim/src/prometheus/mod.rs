@@ -216,12 +216,7 @@ impl Prometheus {
         Scraped { traffic: &self.inner.traffic, since_ms: self.inner.since_ms }
     }
 
-    fn instant(
-        &self,
-        engine: &EngineOptions,
-        parameters: &Parameters,
-        age_ms: i64,
-    ) -> Result<QueryValue, ApiError> {
+    fn instant(&self, engine: &EngineOptions, parameters: &Parameters, age_ms: i64) -> Result<QueryValue, ApiError> {
         let at_ms = match parameters.get("time") {
             Some(text) => parse_time("time", text)?,
             None => self.inner.traffic.now_ms().saturating_sub(age_ms),

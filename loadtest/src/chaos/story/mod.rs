@@ -46,6 +46,13 @@ impl Tale {
         self.releases.iter().any(|release| matches!(release.quality, Quality::Failing | Quality::Broken))
     }
 
+    /// Releases that ended otherwise than they should have, had the metrics told the truth.
+    pub(super) fn misjudged(&self, phases: &[String]) -> u64 {
+        let ends_well =
+            |(release, phase): &(&Release, &String)| release.may_end(phase, false, self.shape.skips_analysis);
+        self.releases.iter().zip(phases).filter(|end| !ends_well(end)).count() as u64
+    }
+
     /// Releases that end, a deletion in the middle of one included.
     pub(super) fn rollouts(&self) -> u64 {
         let deleted = self.farewell.as_ref().is_some_and(|farewell| farewell.during.is_some());
