@@ -215,13 +215,13 @@ fn a_release_of_five_steps_costs_eighteen_writes_and_no_read() {
 }
 
 #[test]
-fn a_rollback_costs_twelve_writes_and_no_read() {
+fn a_rollback_costs_thirteen_writes_and_no_read() {
     let calls = in_virtual_time(calls_of_a_release("podinfo:6.0.2", "Failed"));
     let expected = named(&[
         // Two weights (the first check finds no error yet) and back.
         ("patch virtualservices", 3),
-        // Detected, two weights, three failed checks, failed.
-        ("update canaries/status", 7),
+        // Detected, two weights, three failed checks, failed, scaled down.
+        ("update canaries/status", 8),
         // Target up and down.
         ("patch deployments", 2),
         // Detected, started, two weights, three failed checks, the reason and the end.

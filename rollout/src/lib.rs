@@ -51,5 +51,5 @@ pub use snapshot::{
     Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, Snapshot, Split,
     TargetView,
 };
-pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, State};
+pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, SCALED_DOWN, State};
 pub use strategy::{AbTesting, Advance, BlueGreen, News, Position, Strategy, Weighted, Weights};

@@ -42,14 +42,10 @@ pub(crate) fn decide(context: Context) -> Decision {
     {
         return roll_back(context, &Cause::Deadline(reason.clone()));
     }
-    let primary_is_late = wait_for_primary(context);
-    // Before anything is repaired, too: the weights of a rollback are not those of the state until it is done.
-    if primary_is_late.is_none()
-        && let Some(decision) = on_signal(context)
-    {
+    if let Some(decision) = repair(context) {
         return decision;
     }
-    if let Some(decision) = repair(context).or(primary_is_late) {
+    if let Some(decision) = wait_for_primary(context) {
         return decision;
     }
     if target.scaled_to_zero {
@@ -92,20 +88,16 @@ fn change(context: Context, target: &TargetView) -> Decision {
 /// The target is back at the promoted revision: there is nothing to analyse (Flagger goes on and promotes it, Q15).
 fn withdraw(context: Context, target: &TargetView) -> Decision {
     let Context { plan, state, .. } = context;
-    if let Err(decision) = route_back(context) {
-        return *decision;
-    }
-    if let Some(decision) = context.leave_canary() {
-        return decision;
-    }
-    let mut step = context.step();
-    if !target.scaled_to_zero {
-        step = step.effect(Effect::ScaleTarget(Scale::Zero));
-    }
+    let to_primary = match route_back(context) {
+        Ok(effect) => effect,
+        Err(decision) => return *decision,
+    };
+    let step = context.step().effect_if(to_primary);
     step.emit(Message::RevisionWithdrawn { canary: plan.canary_id(), target: plan.target_id() }).write(
         Phase::Succeeded,
         |next| {
             next.canary_weight = 0;
+            next.scale_down_due = !target.scaled_to_zero;
             next.failed_checks = 0;
             next.iterations = 0;
             next.last_applied.clone_from(&state.last_promoted);
@@ -180,6 +172,9 @@ fn begin(context: Context) -> Decision {
     {
         return context.sleep_until(due);
     }
+    if let Some(decision) = on_signal(context) {
+        return decision;
+    }
     let rollback = WebhookType::Rollback;
     if plan.has_hooks(rollback) && !seen.answers.hooks.contains_key(&rollback) {
         return context.ask(Question::Hooks(rollback));
@@ -210,6 +205,9 @@ fn begin(context: Context) -> Decision {
 /// Under way: one round per interval, and what follows from it.
 fn check(context: Context, last_step: Timestamp) -> Decision {
     let Context { plan, state, seen } = context;
+    if let Some(decision) = on_signal(context) {
+        return decision;
+    }
     // A soak interval starts with the last step; a gate that said no starts another one.
     let closed = context.closed_gate();
     let soak_start = closed.as_ref().map_or(last_step, |(_, _, at)| last_step.max(*at));

@@ -184,6 +184,7 @@ fn finish<'a>(context: Context<'a>, mut step: Step<'a>, target: &TargetView, out
         |next| {
             next.canary_weight = 0;
             next.iterations = 0;
+            next.scale_down_due = false;
             next.last_promoted.clone_from(&state.last_applied);
             next.last_step = None;
             next.metrics_unavailable_since = None;
@@ -219,6 +220,7 @@ fn fail(context: Context, reason: &str) -> Decision {
         .effect(Effect::Count(Outcome::Failed));
     call_post_rollout(context, step).write(Phase::Failed, |next| {
         next.canary_weight = if routed { 100 } else { 0 };
+        next.scale_down_due = false;
         next.iterations = 0;
         next.last_step = None;
     })

@@ -3,11 +3,11 @@
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 
-use crate::effect::{Decision, Effect, Outcome, Question, Scale};
+use crate::effect::{Decision, Effect, Outcome, Question};
 use crate::message::{Message, Notice};
 use crate::promotion::call_post_rollout;
 use crate::repair::{restore_primary, without_target};
-use crate::snapshot::Readiness;
+use crate::snapshot::{Readiness, Split};
 use crate::step::Context;
 
 /// Why a run is rolled back.
@@ -20,7 +20,7 @@ pub(crate) enum Cause {
     Hook(String),
 }
 
-/// Routes everything to the primary, scales the target to zero and ends the run as `Failed`.
+/// Routes everything to the primary and ends the run as `Failed`. The pods of the target go when the mesh has followed.
 ///
 /// Never onto a primary without an available pod, and never from a canary that serves everybody onto the broken primary
 /// of a failed promotion (Q1): then it holds, and says so.
@@ -38,13 +38,11 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     if context.canary_serves_all() && primary_failed {
         return context.hold_until_primary_serves();
     }
-    if let Some(decision) = context.leave_canary() {
-        return decision;
-    }
-    let mut step = context.step();
-    if !target.scaled_to_zero {
-        step = step.effect(Effect::ScaleTarget(Scale::Zero));
-    }
+    let to_primary = match context.route(Split::PRIMARY) {
+        Ok(effect) => effect,
+        Err(decision) => return *decision,
+    };
+    let step = context.step().effect_if(to_primary);
     let canary = plan.canary_id();
     let step = match cause {
         Cause::Checks => step
@@ -61,6 +59,7 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     let step = step.emit(Message::CanaryFailed { canary });
     call_post_rollout(context, step).effect(Effect::Count(Outcome::Failed)).write(Phase::Failed, |next| {
         next.canary_weight = 0;
+        next.scale_down_due = !target.scaled_to_zero;
         next.failed_checks = 0;
         next.iterations = 0;
         // Already so, except for a revision that was refused while it waited for approval.

@@ -51,6 +51,8 @@ pub struct State {
     pub primary_session_cookie: Option<String>,
     /// Session cookie of the run that ended last.
     pub previous_session_cookie: Option<String>,
+    /// Whether the target's pods, from which users were led away, are still to go.
+    pub scale_down_due: bool,
     /// The `Promoted` condition.
     pub promoted: Option<PromotedCondition>,
     /// Whether the stored status carries a complaint of ours (`Accepted`, `Degraded`) that no longer holds: a plan
@@ -62,6 +64,9 @@ pub struct State {
 pub const PROMOTED: &str = "Promoted";
 /// Condition type of Aviary: `False` while the monitoring does not answer, absent otherwise.
 pub const METRICS_AVAILABLE: &str = "MetricsAvailable";
+/// Condition type of Aviary: `False` while the pods of a canary that has failed, or was taken back, are still to go; absent
+/// otherwise. A condition and no field of its own, because Flagger's CRD would prune that.
+pub const SCALED_DOWN: &str = "ScaledDown";
 /// Condition type of Aviary: `False` while the object is not understood, absent otherwise.
 pub const ACCEPTED: &str = "Accepted";
 /// Condition type of Aviary: `True` while the canary's actor is quarantined, absent otherwise.
@@ -90,6 +95,10 @@ impl State {
             session_cookie: non_empty(status.session_affinity_cookie.as_ref()),
             primary_session_cookie: non_empty(status.primary_session_affinity_cookie.as_ref()),
             previous_session_cookie: non_empty(status.previous_session_affinity_cookie.as_ref()),
+            scale_down_due: status
+                .conditions
+                .iter()
+                .any(|condition| condition.condition_type == SCALED_DOWN && condition.status == "False"),
             promoted: promoted.and_then(promoted_from),
             complaint: status
                 .conditions
@@ -123,7 +132,18 @@ impl State {
                 last_transition_time: Some(whole_seconds(since)),
             });
         }
-        let own = [PROMOTED, METRICS_AVAILABLE, ACCEPTED, DEGRADED];
+        if self.scale_down_due {
+            let since = self.last_transition.map(whole_seconds);
+            conditions.push(CanaryCondition {
+                condition_type: SCALED_DOWN.to_owned(),
+                status: "False".to_owned(),
+                reason: "Settling".to_owned(),
+                message: "No user is routed to the canary; its pods go when the mesh has followed.".to_owned(),
+                last_update_time: since,
+                last_transition_time: since,
+            });
+        }
+        let own = [PROMOTED, METRICS_AVAILABLE, SCALED_DOWN, ACCEPTED, DEGRADED];
         let foreign = previous.conditions.iter().filter(|condition| !own.contains(&condition.condition_type.as_str()));
         conditions.extend(foreign.cloned());
         CanaryStatus {
@@ -218,6 +238,7 @@ mod tests {
             last_transition: Some(at(1000)),
             last_step: Some(Timestamp::from_millisecond(1_000_123).unwrap()),
             metrics_unavailable_since: Some(at(900)),
+            scale_down_due: true,
             promoted: Some(PromotedCondition {
                 phase: Phase::Progressing,
                 status: "Unknown".into(),

@@ -5,11 +5,11 @@ use std::time::Duration;
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 
-use crate::effect::{Decision, HoldKind, Question};
+use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
 use crate::message::{Message, Notice};
 use crate::repair::{repair, without_target};
 use crate::rollback::{ask_with_rollback, on_signal};
-use crate::snapshot::{Readiness, TargetView};
+use crate::snapshot::{Readiness, Split, TargetView};
 use crate::step::{Context, Gate, Validity};
 
 /// Phases `Initialized`, `Succeeded` and `Failed`.
@@ -24,6 +24,9 @@ pub(crate) fn decide(context: Context) -> Decision {
     }
     if context.is_new(target) {
         return detect(context, target);
+    }
+    if let Some(decision) = scale_down(context, target) {
+        return decision;
     }
     // Back at what the primary runs: remember it, so that re-applying the failed revision is a change. Only this is
     // adopted; Flagger records any revision seen in Failed and may lose it (Q3).
@@ -47,6 +50,9 @@ pub(crate) fn waiting(context: Context) -> Decision {
     if let Some(decision) = repair(context) {
         return decision;
     }
+    if let Some(decision) = scale_down(context, target) {
+        return decision;
+    }
     if !context.is_new(target) {
         // The change was taken back while it waited; there is nothing left to confirm.
         let unchanged = seen.primary.as_ref().is_some_and(|primary| primary.matches_target);
@@ -65,6 +71,25 @@ pub(crate) fn waiting(context: Context) -> Decision {
         return decision;
     }
     detect(context, target)
+}
+
+/// The end of a run that was rolled back or taken back: its pods go when the mesh has followed. Not while the primary has
+/// none, though nobody is led to either then.
+fn scale_down(context: Context, target: &TargetView) -> Option<Decision> {
+    if !context.state.scale_down_due {
+        return None;
+    }
+    let mut step = context.step();
+    if !target.scaled_to_zero {
+        if !context.primary_serves() || !matches!(context.route(Split::PRIMARY), Ok(None)) {
+            return None;
+        }
+        if let Some(wait) = context.wait_until_settled() {
+            return Some(wait);
+        }
+        step = step.effect(Effect::ScaleTarget(Scale::Zero));
+    }
+    Some(step.write(context.state.phase, |next| next.scale_down_due = false))
 }
 
 /// A new revision (or new configs) was seen: start a run as soon as it is safe and allowed.
@@ -100,6 +125,7 @@ fn detect(context: Context, target: &TargetView) -> Decision {
         .emit(Message::NewRevision { target: plan.target_id() })
         .alert(Notice::info_with_facts("New revision detected, progressing canary analysis."))
         .write(Phase::Progressing, |next| {
+            next.scale_down_due = false;
             next.failed_checks = 0;
             next.iterations = 0;
             next.last_applied.clone_from(&target.revision);

@@ -6,7 +6,7 @@ use aviary_sim::store::kinds;
 use aviary_sim::traffic::Behaviour;
 use serde_json::json;
 
-use super::{SETTLE, assert_after, assert_at_once};
+use super::assert_at_once;
 use crate::support::{World, in_virtual_time};
 
 #[test]
@@ -49,7 +49,7 @@ fn going_back_to_the_promoted_revision_ends_the_analysis() {
         let edited = world.now();
         world.set_image("podinfo", "podinfo:6.0.0");
         world.wait_for_phase("podinfo", "Succeeded").await;
-        assert_after(edited, world.now(), SETTLE, "the end of the analysis");
+        assert_at_once(edited, world.now(), "the end of the analysis");
         world.pass(Duration::from_secs(600)).await;
         assert_eq!(
             world.events("podinfo").last().map(String::as_str),

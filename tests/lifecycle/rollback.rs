@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use aviary_sim::controllers::{PodBehaviour, PodOutcome};
+use aviary_sim::faults::{Action, Rule};
 use aviary_sim::store::kinds;
 use aviary_sim::traffic::Behaviour;
 use jiff::SignedDuration;
 use serde_json::json;
 
 use super::{SETTLE, assert_after, assert_at_once};
-use crate::support::{World, in_virtual_time};
+use crate::support::{AGENT, World, in_virtual_time};
 
 #[test]
 fn too_many_failed_checks_roll_back() {
@@ -53,7 +54,7 @@ fn too_many_failed_checks_roll_back() {
             *alerts.lock().unwrap(),
             ["New revision detected, progressing canary analysis.", "Failed checks threshold reached 3"]
         );
-        let rounds = SignedDuration::from_secs(30) + SETTLE;
+        let rounds = SignedDuration::from_secs(30);
         assert_after(journal.time_of("Progressing", 10), journal.time_of("Failed", 0), rounds, "three rounds");
         let status = world.status("podinfo");
         assert_eq!((&status["canaryWeight"], &status["failedChecks"]), (&json!(0), &json!(0)));
@@ -82,8 +83,34 @@ fn a_lowered_threshold_rolls_back_at_once() {
         world.wait_until("users are led away", || to_canary()["weight"] == 0).await;
         assert_at_once(edited, world.now(), "the way back of the users");
         world.wait_for_phase("podinfo", "Failed").await;
-        assert_after(edited, world.now(), SETTLE, "the rollback");
+        assert_at_once(edited, world.now(), "the rollback");
+        world.wait_until("the pods go", || world.replicas_of("podinfo") == 0).await;
+        assert_after(edited, world.now(), SETTLE, "the end of the pods");
     });
+}
+
+/// A rollback is no repair: a write that is refused for a moment is tried again soon.
+#[test]
+fn a_rollback_whose_route_is_refused_for_a_second_leads_users_away_soon() {
+    for status in [403, 500] {
+        in_virtual_time(async {
+            let mut world = World::new(1);
+            world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
+            world.begin(|canary| canary["spec"]["analysis"]["threshold"] = json!(100)).await;
+            world.set_image("podinfo", "podinfo:6.0.2");
+            world.wait_until("two failed checks", || world.status("podinfo")["failedChecks"] == 2).await;
+            let refusal = Rule::new(Action::error(status)).client(AGENT).writes().resource("virtualservices");
+            let refusal = world.cluster.faults().add(refusal);
+            let edited = world.now();
+            world.patch_canary("podinfo", json!({"analysis": {"threshold": 2}})).await;
+            world.pass(Duration::from_secs(1)).await;
+            world.cluster.faults().remove(refusal);
+            world.wait_for_phase("podinfo", "Failed").await;
+            let took = world.now().duration_since(edited);
+            assert!(took <= SignedDuration::from_secs(4), "{status}: {took:#}");
+            assert_eq!(world.count_events("podinfo", "another writer"), 0, "{}", world.story());
+        });
+    }
 }
 
 /// Flagger is silent about the deadline (Q10).

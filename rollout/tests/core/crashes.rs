@@ -1,9 +1,10 @@
 //! The process is killed after every effect of every scenario; the cluster must end as if it had not been.
 
 use aviary_crds::status::Phase;
-use aviary_rollout::{Effect, Scale, Split};
+use aviary_crds::validated::WebhookType;
+use aviary_rollout::{Effect, Plan, Scale, Split};
 
-use crate::driver::{Event, Run};
+use crate::driver::{Event, Run, plan, with_hooks};
 use crate::scenarios::{self, Scenario, revision};
 use crate::world::Side;
 
@@ -204,6 +205,48 @@ fn events_between_any_two_effects() {
                 if edited && ending.phase == Phase::Succeeded && run.world.target.as_ref().unwrap().revision == "x" {
                     assert_eq!(run.world.primary.as_ref().unwrap().revision, "x", "{name}, after {count}");
                 }
+            }
+        }
+    }
+}
+
+/// Led away from a canary, users never come back to it, whatever becomes of the reason while its pods are kept.
+#[test]
+fn a_rollback_is_decided_for_good() {
+    let forgiving = Plan { threshold: 100, ..with_hooks(plan(), &[]) };
+    let disturbances = [
+        vec![Event::Kill],
+        vec![Event::Plan(Box::new(forgiving))],
+        vec![Event::Suspend(true), Event::Kill, Event::Suspend(false)],
+        vec![Event::Crash(Side::Primary)],
+        vec![Event::Recover(Side::Target)],
+        vec![Event::Refuse(WebhookType::Rollback, true), Event::Kill],
+    ];
+    let scenarios = [
+        scenarios::threshold,
+        scenarios::deadline,
+        scenarios::rollback_hook,
+        scenarios::withdrawn,
+        scenarios::ab_fails,
+    ];
+    for scenario in scenarios {
+        let mut undisturbed = scenario();
+        undisturbed.settle();
+        let is_away = |effect: &Effect| *effect == Effect::ScaleTarget(Scale::Zero);
+        let gone = undisturbed.effects.iter().rposition(is_away).expect("the pods go");
+        let decided = undisturbed.effects[..gone].iter().rposition(|effect| *effect == Effect::WriteStatus).unwrap();
+        for disturbance in &disturbances {
+            for count in decided + 1..=undisturbed.effects.len() {
+                let mut run = scenario();
+                run.interrupt = Some((count, disturbance.clone()));
+                run.settle();
+                run.apply(Event::Recover(Side::Primary));
+                run.settle();
+                let later = &run.effects[count..];
+                let regains = later.iter().any(|effect| matches!(effect, Effect::SetTraffic(to) if to.canary > 0));
+                assert!(!regains, "{disturbance:?} after {count}: {later:?}");
+                assert_eq!(run.ending().phase, undisturbed.ending().phase, "{disturbance:?} after {count}");
+                assert_eq!(run.world.target.as_ref().unwrap().replicas, 0, "{disturbance:?} after {count}");
             }
         }
     }

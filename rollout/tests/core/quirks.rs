@@ -4,7 +4,7 @@ use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{Effect, Plan, Scale, Split, State, Strategy, Weights, decide};
 
-use crate::driver::{Event, Run, SETTLE, plan, with_hooks};
+use crate::driver::{Event, Run, plan, with_hooks};
 use crate::scenarios::{self, release, revision};
 use crate::world::{Metrics, Side, seconds};
 
@@ -153,7 +153,7 @@ fn q15_a_withdrawn_revision_ends_the_run_and_restarts_nothing() {
     before.settle();
     let mut run = scenarios::withdrawn();
     run.settle();
-    assert_eq!(run.seconds_to("podinfo.default is back at the promoted revision"), 25 + SETTLE);
+    assert_eq!(run.seconds_to("podinfo.default is back at the promoted revision"), 25);
     assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
     assert_eq!(run.world.primary, before.world.primary);
     assert_eq!((run.state().last_applied.as_str(), run.state().last_promoted.as_str()), ("a", "a"));
