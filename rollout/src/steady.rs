@@ -25,9 +25,6 @@ pub(crate) fn decide(context: Context) -> Decision {
     if context.is_new(target) {
         return detect(context, target);
     }
-    if let Some(decision) = scale_down(context, target) {
-        return decision;
-    }
     // Back at what the primary runs: remember it, so that re-applying the failed revision is a change. Only this is
     // adopted; Flagger records any revision seen in Failed and may lose it (Q3).
     let unrecorded = state.last_applied != target.revision || context.has_new_configs(target);
@@ -37,7 +34,7 @@ pub(crate) fn decide(context: Context) -> Decision {
             next.tracked_configs.clone_from(&target.configs);
         });
     }
-    context.idle()
+    scale_down(context, target).unwrap_or_else(|| context.idle())
 }
 
 /// Phase `Waiting`: a confirm-rollout gate is closed.

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The port that pods declare and the one of services.
 pub(crate) const POD_PORT: u16 = 9898;
-pub(crate) const SERVICE_PORT: u16 = 8080;
+pub(crate) const SERVICE_PORT: u16 = 18_081;
 
 pub(crate) struct World {
     pub(crate) cluster: Cluster,
