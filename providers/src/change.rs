@@ -22,12 +22,47 @@ pub enum Verb {
     /// Merge-patch it. The patch holds only what Aviary owns and carries the observed `metadata.resourceVersion`, so
     /// that a write on top of somebody else's edit is refused and decided again.
     Patch(Value),
+    /// Set one field of the spec, provided that the spec is the observed one. For objects whose status their controller
+    /// writes all the time: its writes are no reason to decide again.
+    SetInSpec {
+        /// `metadata.generation` as observed.
+        generation: i64,
+        /// `metadata.uid` as observed: another object of this name may have the same generation.
+        uid: String,
+        /// JSON pointer.
+        path: &'static str,
+        /// New value.
+        value: Value,
+    },
+}
+
+impl Verb {
+    /// The operations (RFC 6902) of [`Verb::SetInSpec`]. An API server answers 422 if the tests fail.
+    pub fn operations(generation: i64, uid: &str, path: &str, value: &Value) -> Value {
+        json!([
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "test", "path": "/metadata/generation", "value": generation},
+            {"op": "add", "path": path, "value": value},
+        ])
+    }
 }
 
 impl Change {
     /// Creates an object.
     pub fn create(key: ObjectKey, object: DynamicObject) -> Change {
         Change { key, verb: Verb::Create(Box::new(object)) }
+    }
+
+    /// Sets one field of the spec of `observed`, see [`Verb::SetInSpec`]. Without a generation to compare (no API server has
+    /// such workloads) the whole object is.
+    pub fn set_in_spec(key: ObjectKey, observed: &DynamicObject, path: &'static str, value: Value) -> Option<Change> {
+        let metadata = &observed.metadata;
+        if let (Some(generation), Some(uid)) = (metadata.generation, metadata.uid.clone()) {
+            return Some(Change { key, verb: Verb::SetInSpec { generation, uid, path, value } });
+        }
+        let mut desired = observed.clone();
+        *desired.data.pointer_mut(path)? = value;
+        Change::update(key, observed, &desired)
     }
 
     /// The smallest merge patch that turns `observed` into `desired`, or `None` if they are equal.

@@ -104,6 +104,13 @@ impl World {
                     assert!(!self.objects.contains_key(&key), "{} exists", key.name);
                     self.put(key.kind, &key.name, serde_json::to_value(&*object).unwrap());
                 }
+                Verb::SetInSpec { generation, uid, path, value } => {
+                    let mut object = self.json(key.kind, &key.name);
+                    assert_eq!(object["metadata"]["generation"], generation, "a conditional patch");
+                    assert_eq!(object["metadata"]["uid"], uid.as_str(), "a conditional patch");
+                    *object.pointer_mut(path).expect("a field to set") = value;
+                    self.put(key.kind, &key.name, object);
+                }
                 Verb::Patch(mut patch) => {
                     let mut object = self.json(key.kind, &key.name);
                     let metadata = patch["metadata"].as_object_mut().expect("metadata in the patch");

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use aviary_sim::calls::Verb;
+use aviary_sim::faults::{Action, Rule};
 use aviary_sim::store::kinds;
 use serde_json::{Value, json};
 
 use super::{released_to, undisturbed};
 use crate::support::checks::assert_same_end;
-use crate::support::{World, checks, in_virtual_time};
+use crate::support::{AGENT, World, checks, in_virtual_time};
 
 /// Waits for the good end of the release.
 async fn promoted(world: &World) {
@@ -160,5 +162,47 @@ fn a_namespace_that_is_deleted_goes_with_its_canary() {
         for kind in [&kinds::CANARY, &kinds::DEPLOYMENT, &kinds::POD, &kinds::EVENT] {
             assert_eq!(world.cluster.store().list(kind, Some("test")).len(), 0, "{kind}");
         }
+    });
+}
+
+/// The Deployment controller writes the status whenever it likes; that is no reason to look again.
+#[test]
+fn a_status_write_does_not_hold_up_a_scale_down() {
+    in_virtual_time(async {
+        let world = released_to(50).await;
+        let slow = Rule::new(Action::Delay(Duration::from_secs(1))).client(AGENT).verbs(&[Verb::Patch]);
+        world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
+        let before = world.cluster.calls().snapshot();
+        world.wait_for_phase("podinfo", "Finalising").await;
+        world.pass(Duration::from_millis(500)).await;
+        world.change(&kinds::DEPLOYMENT, "podinfo", |target| target["status"]["collisionCount"] = json!(1));
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        // The primary's promotion and the target's scale-down, once each.
+        assert_eq!((calls.count(Verb::Patch, "deployments"), calls.count(Verb::Get, "deployments")), (2, 0), "{calls}");
+    });
+}
+
+/// An edit of the spec in that moment is: the revision is another one.
+#[test]
+fn a_scale_down_is_not_written_over_an_edit() {
+    in_virtual_time(async {
+        let world = released_to(50).await;
+        let slow = Rule::new(Action::Delay(Duration::from_secs(1))).client(AGENT).verbs(&[Verb::Patch]);
+        world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
+        let before = world.cluster.calls().snapshot();
+        world.wait_for_phase("podinfo", "Finalising").await;
+        world.pass(Duration::from_millis(500)).await;
+        world.set_image("podinfo", "podinfo:6.0.3");
+        world.pass(Duration::from_secs(1)).await;
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        assert_eq!(calls.count(Verb::Get, "deployments"), 1, "{calls}");
+        promoted(&world).await;
+        world
+            .wait_until("the edit is promoted", || {
+                let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("exists");
+                primary["spec"]["template"]["spec"]["containers"][0]["image"] == "podinfo:6.0.3"
+            })
+            .await;
     });
 }

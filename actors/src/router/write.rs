@@ -8,6 +8,7 @@ use dashmap::DashSet;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
+use serde_json::Value;
 
 use crate::cache::{Cache, key_of};
 use crate::messages::{WriteError, WriteOrder};
@@ -60,6 +61,9 @@ async fn limited(what: &str, write: impl Future<Output = Result<(), WriteError>>
 
 async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Result<(), WriteError> {
     let Change { key, verb } = change;
+    if !is_conditional(&verb) {
+        return Err(unconditional(what));
+    }
     let api = api(client, &key);
     let field_manager = Some(FIELD_MANAGER.to_owned());
     tracing::debug!(
@@ -78,8 +82,42 @@ async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Re
             let params = PatchParams { field_manager, ..PatchParams::default() };
             api.patch(&key.name, &params, &Patch::Merge(patch)).await
         }
+        Verb::SetInSpec { generation, uid, path, value } => {
+            let params = PatchParams { field_manager, ..PatchParams::default() };
+            let operations = Verb::operations(*generation, uid, path, value);
+            let operations: json_patch::Patch = serde_json::from_value(operations)
+                .map_err(|error| WriteError::Failed(format!("{what} failed: {error}")))?;
+            let answer = api.patch(&key.name, &params, &Patch::<()>::Json(operations)).await;
+            if is_invalid(&answer) {
+                refresh(&api, cache, &key).await.map_err(|error| failed(what, &error))?;
+                // A test that fails and a value that is refused are answered alike.
+                if !is_of_generation(cache, &key, *generation, uid) {
+                    return Err(WriteError::Conflict);
+                }
+            }
+            answer
+        }
     };
     settle(&api, cache, &key, answer, what).await
+}
+
+/// Whether the write is refused where the object is not the observed one any more. All of them are: whatever is sent late, by
+/// a process that was stopped or past a timeout, must not undo what was done since.
+fn is_conditional(verb: &Verb) -> bool {
+    match verb {
+        Verb::Create(_) => true,
+        Verb::Patch(patch) => is_version(patch.pointer("/metadata/resourceVersion").and_then(Value::as_str)),
+        Verb::SetInSpec { uid, .. } => !uid.is_empty(),
+    }
+}
+
+/// An API server takes an empty version for none.
+fn is_version(version: Option<&str>) -> bool {
+    version.is_some_and(|version| !version.is_empty())
+}
+
+fn unconditional(what: &str) -> WriteError {
+    WriteError::Failed(format!("{what} failed: it does not say which version of the object it was decided on"))
 }
 
 /// Reads a canary of which it is not known what the last write made of it. Whoever wants to write has to decide again.
@@ -95,6 +133,16 @@ async fn clear_up(
     Err(WriteError::Conflict)
 }
 
+fn is_invalid(answer: &kube::Result<DynamicObject>) -> bool {
+    matches!(answer, Err(kube::Error::Api(status)) if status.code == 422)
+}
+
+fn is_of_generation(cache: &Cache, key: &ObjectKey, generation: i64, uid: &str) -> bool {
+    cache.get(key).is_some_and(|object| {
+        object.metadata.generation == Some(generation) && object.metadata.uid.as_deref() == Some(uid)
+    })
+}
+
 async fn write_status(
     client: &Client,
     cache: &Cache,
@@ -103,6 +151,9 @@ async fn write_status(
     object: &DynamicObject,
     what: &str,
 ) -> Result<(), WriteError> {
+    if !is_version(object.metadata.resource_version.as_deref()) {
+        return Err(unconditional(what));
+    }
     let api = api(client, key);
     let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
     // Stays if no answer comes, whatever the reason.
@@ -166,7 +217,7 @@ fn describe(change: &Change) -> String {
     let key = &change.key;
     let verb = match &change.verb {
         Verb::Create(_) => "creating",
-        Verb::Patch(_) => "updating",
+        Verb::Patch(_) | Verb::SetInSpec { .. } => "updating",
     };
     format!("{verb} {} {}.{}", key.kind.kind, key.name, key.namespace)
 }
@@ -175,6 +226,7 @@ fn describe(change: &Change) -> String {
 fn loggable_patch(key: &ObjectKey, verb: &Verb) -> Option<String> {
     match verb {
         Verb::Patch(patch) if *key.kind != kinds::SECRET && *key.kind != kinds::CONFIG_MAP => Some(patch.to_string()),
+        Verb::SetInSpec { path, value, .. } => Some(format!("{path}: {value}")),
         Verb::Patch(_) | Verb::Create(_) => None,
     }
 }
@@ -203,6 +255,8 @@ fn failed(what: &str, error: &kube::Error) -> WriteError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use serde_json::json;
 
@@ -215,5 +269,55 @@ mod tests {
         assert_eq!(logged(&kinds::SECRET), None);
         assert_eq!(logged(&kinds::CONFIG_MAP), None);
         assert_eq!(logged(&kinds::VIRTUAL_SERVICE).as_deref(), Some(r#"{"data":{"password":"x"}}"#));
+    }
+
+    /// How many requests an order leads to, and its end.
+    async fn requests_of(order: WriteOrder) -> (usize, Result<(), WriteError>) {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counter = sent.clone();
+        let server = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let object = json!({"apiVersion": "v1", "kind": "Any", "metadata": {"name": "a", "namespace": "test"}});
+            let answer = http::Response::new(kube::client::Body::from(object.to_string().into_bytes()));
+            async move { Ok::<_, std::convert::Infallible>(answer) }
+        });
+        let canary = key(&kinds::CANARY);
+        let end = execute(Client::new(server, "test"), Arc::default(), Arc::default(), canary, order).await;
+        (sent.load(Ordering::Relaxed), end)
+    }
+
+    fn key(kind: &'static aviary_providers::ObjectKind) -> ObjectKey {
+        ObjectKey { kind, namespace: "test".into(), name: "a".into() }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_names_no_version_is_not_sent() {
+        let change = |verb| WriteOrder::Changes(vec![Change { key: key(&kinds::DEPLOYMENT), verb }]);
+        let patch = |metadata: serde_json::Value| change(Verb::Patch(json!({"metadata": metadata, "spec": {"replicas": 2}})));
+        let scale = |uid: &str| {
+            let uid = uid.to_owned();
+            change(Verb::SetInSpec { generation: 3, uid, path: "/spec/replicas", value: json!(2) })
+        };
+        let status = |metadata: serde_json::Value| {
+            let object = json!({"apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": metadata});
+            WriteOrder::Status(Box::new(serde_json::from_value(object).unwrap()))
+        };
+        for (what, order) in [
+            ("a patch", patch(json!({"labels": {"a": "b"}}))),
+            ("a patch of any version", patch(json!({"resourceVersion": ""}))),
+            ("a scale of no object in particular", scale("")),
+            ("a status", status(json!({"name": "a", "namespace": "test"}))),
+        ] {
+            let (sent, end) = requests_of(order).await;
+            assert_eq!(sent, 0, "{what}");
+            assert!(matches!(&end, Err(WriteError::Failed(text)) if text.contains("which version")), "{what}: {end:?}");
+        }
+        for (what, order) in [
+            ("a patch", patch(json!({"resourceVersion": "7"}))),
+            ("a scale", scale("u")),
+            ("a status", status(json!({"name": "a", "namespace": "test", "resourceVersion": "7"}))),
+        ] {
+            assert_eq!(requests_of(order).await.0, 1, "{what}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::pod_template::{object_at, pod_id, primary_template, rename_spread_sel
 use super::{DiscoveredPort, Selector, Target, TargetError, readiness, revision};
 use crate::Subject;
 use crate::canonical::same;
-use crate::change::{Change, Verb};
+use crate::change::Change;
 use crate::configs::{TrackedConfig, checksums, copy_changes, tracked_configs};
 use crate::object::kinds;
 use crate::ownership::{included_by_prefix, merge_pairs, new_object, without_toolkit};
@@ -118,12 +118,8 @@ impl Target for DeploymentTarget {
         if wanted == present {
             return Ok(Vec::new());
         }
-        let mut patch = json!({"spec": {"replicas": wanted}});
-        if let Some(version) = &target.metadata.resource_version {
-            patch["metadata"] = json!({"resourceVersion": version});
-        }
         let key = subject.key(&kinds::DEPLOYMENT, &subject.canary.target.name);
-        Ok(vec![Change { key, verb: Verb::Patch(patch) }])
+        Ok(Change::set_in_spec(key, &target, "/spec/replicas", json!(wanted)).into_iter().collect())
     }
 
     fn returned(&self, subject: &Subject, now: Timestamp) -> Option<Returned> {
