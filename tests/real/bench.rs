@@ -11,12 +11,18 @@ use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
 
+use super::audit::Audit;
+
 /// Set within a bench: its directory. `DIR/inside` sets it.
 const INSIDE: &str = "AVIARY_BENCH";
 /// With it a missing part fails the test, and parts that are not there are built.
 const REQUIRED: &str = "AVIARY_REQUIRE_REAL";
 /// For a bench to come up, and for a test body to end: several times what they take on a busy machine of two cores.
 const LIMIT: Duration = Duration::from_secs(600);
+/// With it tests do all that they can, and not only a sample.
+const FULL_SET: &str = "AVIARY_REAL_FULL";
+/// For a test body of the full set: several times what the longest takes.
+const FULL_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// One at a time: two on two cores measure each other.
 static TURN: Mutex<()> = Mutex::new(());
@@ -50,6 +56,11 @@ pub fn are_tools_there() -> bool {
     assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");
     eprintln!("SKIPPED: {said}");
     false
+}
+
+/// Whether tests do all that they can, and not only a sample.
+pub fn is_full_set() -> bool {
+    std::env::var_os(FULL_SET).is_some()
 }
 
 impl Bench {
@@ -131,7 +142,7 @@ fn spawn_with_lines(mut command: Command) -> (Child, mpsc::Receiver<String>) {
 pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside) -> Body) {
     if let Some(directory) = std::env::var_os(INSIDE) {
         let inside = Inside { directory: directory.into() };
-        let finished = inside.finished();
+        let (finished, audit) = (inside.finished(), inside.audit());
         let _ = rustls::crypto::ring::default_provider().install_default();
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -139,6 +150,7 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
             .build()
             .unwrap()
             .block_on(body(inside));
+        audit.assert_nothing_was_forbidden();
         std::fs::write(finished, test).unwrap();
         return;
     }
@@ -150,12 +162,13 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
     let mut command = bench.inside(&std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]);
     let (mut process, lines) = spawn_with_lines(command);
-    let deadline = Instant::now() + LIMIT;
+    let limit = if is_full_set() { FULL_LIMIT } else { LIMIT };
+    let deadline = Instant::now() + limit;
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => println!("{line}"),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{test} did not end within {LIMIT:?}"),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{test} did not end within {limit:?}"),
         }
     }
     let status = process.wait().unwrap();
@@ -196,15 +209,25 @@ impl Inside {
         self.path("finished")
     }
 
-    /// Every part has a user of its own: `admin` for people and tests, `operator` for the controller.
+    /// Every part has a user of its own: `admin` for people and tests, and what `grant` was asked for.
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
         self.path(&format!("{user}.kubeconfig"))
     }
 
     pub async fn client(&self, user: &str) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(self.client_config(user).await).unwrap()
+    }
+
+    /// `admin` in the place of another user: with that user's rights, and the API server knows whom it has before it.
+    pub async fn client_as(&self, user: &str) -> Client {
+        let mut config = self.client_config("admin").await;
+        config.auth_info.impersonate = Some(user.to_owned());
         Client::try_from(config).unwrap()
+    }
+
+    async fn client_config(&self, user: &str) -> kube::Config {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig(user)).unwrap();
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
     }
 
     /// Answers for pods and Services, and keeps their names, until it is dropped.
@@ -223,16 +246,32 @@ impl Inside {
         assert!(status.success(), "{action} {arguments:?}: {status}");
     }
 
-    /// The controller under test, against this cluster. It writes to `aviary.log`.
+    /// What the API server was asked, from now on.
+    pub fn audit(&self) -> Audit {
+        Audit::from_now_on(self.path("audit.log"))
+    }
+
+    /// A service account with the rights of `aviary rbac` and these flags, and no others; its kubeconfig has the account's name.
+    pub fn grant(&self, account: &str, rights: &[&str]) {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/grant"));
+        command.arg(&self.directory).arg(account).args(rights).stdin(Stdio::null());
+        let status = command.env("AVIARY", env!("CARGO_BIN_EXE_aviary")).status().unwrap();
+        assert!(status.success(), "grant {account} {rights:?}: {status}");
+    }
+
+    /// The controller under test, against this cluster, under the account `operator` with the rights that it documents. It
+    /// writes to `aviary.log`.
     pub fn start_aviary(&self, arguments: &[&str]) -> Aviary {
+        let is_elected = arguments.contains(&"--enable-leader-election");
+        self.grant("operator", if is_elected { &["--enable-leader-election"] } else { &[] });
+        self.start_aviary_as("operator", arguments)
+    }
+
+    /// The same under an account that was granted its rights before. Two at once need two numbers for `--port`.
+    pub fn start_aviary_as(&self, account: &str, arguments: &[&str]) -> Aviary {
         let log = std::fs::File::options().create(true).append(true).open(self.path("aviary.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_aviary"));
-        command
-            .arg("run")
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig("operator"))
-            .args(["--port", "18090"])
-            .args(arguments);
+        command.arg("run").arg("--kubeconfig").arg(self.kubeconfig(account)).args(["--port", "18090"]).args(arguments);
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Aviary { process: command.spawn().unwrap() }
     }

@@ -3,9 +3,12 @@
 //!
 //! A bench takes a quarter of a minute to come up, so a test has many steps.
 
+mod audit;
 mod bench;
+mod calls;
 mod cluster;
 mod owner;
+mod permissions;
 mod release;
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -38,8 +41,12 @@ async fn fetch(url: &str) -> Value {
 }
 
 async fn set_image(client: &kube::Client, name: &str, image: &str) {
+    set_image_in(client, "test", name, image).await;
+}
+
+async fn set_image_in(client: &kube::Client, namespace: &str, name: &str, image: &str) {
     let containers = serde_json::json!([{"name": "podinfod", "image": image}]);
     let patch = serde_json::json!({"spec": {"template": {"spec": {"containers": containers}}}});
-    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
+    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some(namespace));
     deployments.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
 }

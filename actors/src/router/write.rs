@@ -293,7 +293,8 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_names_no_version_is_not_sent() {
         let change = |verb| WriteOrder::Changes(vec![Change { key: key(&kinds::DEPLOYMENT), verb }]);
-        let patch = |metadata: serde_json::Value| change(Verb::Patch(json!({"metadata": metadata, "spec": {"replicas": 2}})));
+        let patch =
+            |metadata: serde_json::Value| change(Verb::Patch(json!({"metadata": metadata, "spec": {"replicas": 2}})));
         let scale = |uid: &str| {
             let uid = uid.to_owned();
             change(Verb::SetInSpec { generation: 3, uid, path: "/spec/replicas", value: json!(2) })

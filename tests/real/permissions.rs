@@ -1,0 +1,252 @@
+//! Least privilege: what `aviary rbac` grants is enough (no call of any test here may be refused), and nothing of it is idle.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use aviary::rbac::{Feature, PERMISSIONS, Permission};
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::task::AbortHandle;
+
+use super::audit::{Audit, Call};
+use super::{Inside, api, canary, create_through, deployment, eventually, get, in_bench, set_image, set_image_in};
+
+/// Namespace of the Lease.
+const ELECTIONS: &str = "kube-system";
+
+#[test]
+fn the_granted_permissions_are_enough_and_none_is_unused() {
+    in_bench("real::permissions::the_granted_permissions_are_enough_and_none_is_unused", async |bench: Inside| {
+        let client = bench.client("admin").await;
+        let audit = bench.audit();
+        let aviary = bench.start_aviary(&["--mesh-provider", "istio", "--enable-leader-election"]);
+        a_life_with_everything(&client, &audit).await;
+        eventually("the event of the election", async || audit.calls().iter().any(is_election_event)).await;
+        blocking_owner_references(&bench, &client).await;
+        drop(aviary);
+        let unused = unused(&audit.calls());
+        assert!(unused.is_empty(), "aviary rbac grants what no call needed:\n{}", unused.join("\n"));
+
+        some_namespaces(&bench, &client).await;
+    });
+}
+
+fn is_election_event(call: &Call) -> bool {
+    call.namespace == ELECTIONS && call.resource == "events"
+}
+
+/// Each verb that nobody has used. What is granted for the finalizers of canaries is not asked for by a call of its own:
+/// [`blocking_owner_references`].
+fn unused(calls: &[Call]) -> Vec<String> {
+    let is_used = |permission: &Permission, verb: &str| {
+        calls.iter().any(|call| {
+            (permission.feature == Feature::LeaderElection) == (call.namespace == ELECTIONS)
+                && (call.verb.as_str(), call.group.as_str()) == (verb, permission.group)
+                && call.resource == permission.resource
+        })
+    };
+    let asked_for = PERMISSIONS.iter().filter(|permission| permission.resource != "canaries/finalizers");
+    asked_for
+        .flat_map(|permission| permission.verbs.iter().map(move |verb| (permission, verb)))
+        .filter(|(permission, verb)| !is_used(permission, verb))
+        .map(|(permission, verb)| format!("{verb} {} ({:?})", permission.resource, permission.feature))
+        .collect()
+}
+
+/// One canary that has everything, until it is deleted.
+async fn a_life_with_everything(client: &Client, audit: &Audit) {
+    let create = async |object: Value| create_through(client.clone(), object).await;
+    let metadata = |name: &str| json!({"namespace": "test", "name": name});
+    create(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("settings"), "data": {"a": "0"}}))
+        .await;
+    create(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata("passwords"), "stringData": {"a": "0"}}))
+        .await;
+    let mut target = deployment("test", "podinfo", "podinfo:6.0.0");
+    target["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+        json!([{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "passwords"}}]);
+    create(target).await;
+    let cpu = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 99}});
+    create(json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata("podinfo"),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
+            "minReplicas": 2, "maxReplicas": 4, "metrics": [{"type": "Resource", "resource": cpu}],
+        },
+    }))
+    .await;
+    let mut object = canary("test", "podinfo");
+    object["spec"]["revertOnDeletion"] = json!(true);
+    object["spec"]["autoscalerRef"] =
+        json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
+    object["spec"]["service"]["trafficPolicy"] = json!({"tls": {"mode": "DISABLE"}});
+    object["spec"]["analysis"] =
+        json!({"interval": "10s", "threshold": 1, "maxWeight": 50, "stepWeight": 50, "metrics": []});
+    create(object).await;
+    let phase = async |phase: &str| phase_of(client, "test").await == phase;
+    eventually("initialized", async || phase("Initialized").await).await;
+
+    // A single object is read after a conflict and at no other time, so somebody else writes to each, until it was.
+    let others = RefCell::new(OtherWriters::start(client));
+    for release in 1..=5 {
+        // Everything of the primary changes, and every service and rule.
+        change(client, "", "v1", "ConfigMap", "settings", json!({"data": {"a": release.to_string()}})).await;
+        change(client, "", "v1", "Secret", "passwords", json!({"stringData": {"a": release.to_string()}})).await;
+        let scaler = json!({"spec": {"maxReplicas": 4 + release}});
+        change(client, "autoscaling", "v2", "HorizontalPodAutoscaler", "podinfo", scaler).await;
+        let mode = if release % 2 == 1 { "ISTIO_MUTUAL" } else { "DISABLE" };
+        let service = json!({"spec": {"service": {"port": 9898 + release, "trafficPolicy": {"tls": {"mode": mode}}}}});
+        change(client, "flagger.app", "v1beta1", "Canary", "podinfo", service).await;
+        set_image(client, "podinfo", &format!("podinfo:6.1.{release}")).await;
+        for end in ["Progressing", "Succeeded"] {
+            eventually(end, async || {
+                others.borrow_mut().end_where_read(audit);
+                phase(end).await
+            })
+            .await;
+        }
+        if others.borrow().is_empty() {
+            break;
+        }
+    }
+    drop(others);
+
+    // Where nobody asks, this metric has no value, and the release fails. What has been told before is counted in the event.
+    let metric = json!({"name": "request-success-rate", "interval": "1m", "thresholdRange": {"min": 99}});
+    let analysis = json!({"spec": {"analysis": {"metrics": [metric]}}});
+    change(client, "flagger.app", "v1beta1", "Canary", "podinfo", analysis).await;
+    set_image(client, "podinfo", "podinfo:6.2.0").await;
+    eventually("Failed", async || phase("Failed").await).await;
+    let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
+    canaries.delete("podinfo", &DeleteParams::default()).await.unwrap();
+    eventually("the canary is gone", async || get(&canaries, "podinfo").await.is_none()).await;
+}
+
+async fn phase_of(client: &Client, namespace: &str) -> Value {
+    let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some(namespace));
+    get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone()
+}
+
+async fn change(client: &Client, group: &str, version: &str, kind: &str, name: &str, patch: Value) {
+    let api = api(client.clone(), group, version, kind, Some("test"));
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+}
+
+/// Objects that Aviary writes to.
+const WRITTEN: [(&str, &str, &str, &str, &str); 8] = [
+    ("canaries", "flagger.app", "v1beta1", "Canary", "podinfo"),
+    ("deployments", "apps", "v1", "Deployment", "podinfo-primary"),
+    ("services", "", "v1", "Service", "podinfo-primary"),
+    ("configmaps", "", "v1", "ConfigMap", "settings-primary"),
+    ("secrets", "", "v1", "Secret", "passwords-primary"),
+    ("horizontalpodautoscalers", "autoscaling", "v2", "HorizontalPodAutoscaler", "podinfo-primary"),
+    ("virtualservices", "networking.istio.io", "v1beta1", "VirtualService", "podinfo"),
+    ("destinationrules", "networking.istio.io", "v1beta1", "DestinationRule", "podinfo-primary"),
+];
+
+/// Somebody who annotates without end, for each object of [`WRITTEN`]. They end when they are dropped.
+struct OtherWriters(BTreeMap<&'static str, AbortHandle>);
+
+impl OtherWriters {
+    fn start(client: &Client) -> OtherWriters {
+        let writers = WRITTEN.iter().map(|(resource, group, version, kind, name)| {
+            let api = api(client.clone(), group, version, kind, Some("test"));
+            let task = tokio::spawn(async move {
+                for number in 0_u64.. {
+                    let patch = json!({"metadata": {"annotations": {"example.com/number": number.to_string()}}});
+                    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+                }
+            });
+            (*resource, task.abort_handle())
+        });
+        OtherWriters(writers.collect())
+    }
+
+    /// Ends those whose objects Aviary has read.
+    fn end_where_read(&mut self, audit: &Audit) {
+        let read: BTreeSet<_> =
+            audit.calls().into_iter().filter(|call| call.verb == "get").map(|call| call.resource).collect();
+        self.0.retain(|resource, writer| {
+            if read.contains(*resource) {
+                writer.abort();
+            }
+            !read.contains(*resource)
+        });
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for OtherWriters {
+    fn drop(&mut self) {
+        self.0.values().for_each(AbortHandle::abort);
+    }
+}
+
+/// The bench has the admission plugin OwnerReferencesPermissionEnforcement, which wants a permission for owner references like
+/// those of all that Aviary creates.
+async fn blocking_owner_references(bench: &Inside, admin: &Client) {
+    bench.grant("lesser", &[]);
+    let roles = api(admin.clone(), "rbac.authorization.k8s.io", "v1", "ClusterRole", None);
+    let mut role = get(&roles, "lesser").await.unwrap();
+    role["rules"].as_array_mut().unwrap().retain(|rule| rule["resources"] != json!(["canaries/finalizers"]));
+    let lesser = json!({"rules": role["rules"]});
+    roles.patch("lesser", &PatchParams::default(), &Patch::Merge(lesser)).await.unwrap();
+    // The plugin asks who may, and not whether the owner is there.
+    let owned: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"namespace": "test", "name": "owned", "ownerReferences": [{
+            "apiVersion": "flagger.app/v1beta1", "kind": "Canary", "name": "podinfo", "uid": "u",
+            "controller": true, "blockOwnerDeletion": true,
+        }]},
+    }))
+    .unwrap();
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    let created_by = async |account: &str| {
+        let client = bench.client_as(&format!("system:serviceaccount:aviary-system:{account}")).await;
+        let configs: Api<DynamicObject> = api(client, "", "v1", "ConfigMap", Some("test"));
+        configs.create(&dry_run, &owned).await
+    };
+    created_by("operator").await.unwrap();
+    eventually(
+        "without the permission it is refused",
+        async || matches!(created_by("lesser").await, Err(kube::Error::Api(status)) if status.code == 403),
+    )
+    .await;
+}
+
+/// With rights in two namespaces and nowhere else.
+async fn some_namespaces(bench: &Inside, client: &Client) {
+    let namespaces = ["team-a", "team-b"];
+    for namespace in namespaces {
+        create_through(
+            client.clone(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        )
+        .await;
+    }
+    bench.grant("limited", &["--namespace=team-a,team-b", "--enable-leader-election"]);
+    let audit = bench.audit();
+    let _aviary = bench.start_aviary_as("limited", &["-namespace", "team-a,team-b", "-enable-leader-election"]);
+    // Nobody looks at this one.
+    for namespace in ["test", "team-a", "team-b"] {
+        create_through(client.clone(), deployment(namespace, "podinfo", "podinfo:6.0.0")).await;
+        let mut object = canary(namespace, "podinfo");
+        object["spec"]["skipAnalysis"] = json!(true);
+        create_through(client.clone(), object).await;
+    }
+    for namespace in namespaces {
+        eventually(namespace, async || phase_of(client, namespace).await == "Initialized").await;
+    }
+    for namespace in namespaces {
+        set_image_in(client, namespace, "podinfo", "podinfo:6.0.1").await;
+    }
+    for namespace in namespaces {
+        eventually(namespace, async || phase_of(client, namespace).await == "Succeeded").await;
+    }
+    assert_eq!(phase_of(client, "test").await, Value::Null);
+    let elsewhere = |call: &Call| !namespaces.contains(&call.namespace.as_str());
+    assert_eq!(audit.count(elsewhere), BTreeMap::from([("get /version".to_owned(), 1)]));
+}
