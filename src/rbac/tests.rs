@@ -122,7 +122,7 @@ fn the_checked_in_page_of_permissions_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/permissions.md");
     let mut page = String::from(
         "<!-- Generated: UPDATE_GENERATED=1 cargo test -p aviary -->\n# Permissions\n\nWhat the operator asks for, and why. \
-         `aviary rbac` writes it as manifests. Tests fail on a call that the table lacks.\n\n\
+         `aviary rbac` writes it as manifests. Tests fail on a call that the table lacks, and on a permission that no call needs.\n\n\
          | group | resource | verbs | needed by | why |\n|---|---|---|---|---|\n",
     );
     for Permission { group, resource, verbs, name, feature, why } in PERMISSIONS {

@@ -174,7 +174,8 @@ fn a_status_write_does_not_hold_up_a_scale_down() {
         world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
         let before = world.cluster.calls().snapshot();
         world.wait_for_phase("podinfo", "Finalising").await;
-        world.pass(Duration::from_millis(500)).await;
+        // Three seconds for the mesh to follow, and half of the delay.
+        world.pass(Duration::from_millis(3500)).await;
         world.change(&kinds::DEPLOYMENT, "podinfo", |target| target["status"]["collisionCount"] = json!(1));
         world.wait_for_phase("podinfo", "Succeeded").await;
         let calls = world.cluster.calls().since(&before).of_client(AGENT);
@@ -192,7 +193,8 @@ fn a_scale_down_is_not_written_over_an_edit() {
         world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
         let before = world.cluster.calls().snapshot();
         world.wait_for_phase("podinfo", "Finalising").await;
-        world.pass(Duration::from_millis(500)).await;
+        // Three seconds for the mesh to follow, and half of the delay.
+        world.pass(Duration::from_millis(3500)).await;
         world.set_image("podinfo", "podinfo:6.0.3");
         world.pass(Duration::from_secs(1)).await;
         let calls = world.cluster.calls().since(&before).of_client(AGENT);

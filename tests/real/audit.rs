@@ -1,6 +1,6 @@
 //! What the API server was asked, by its own account.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -99,9 +99,61 @@ impl Audit {
         counts
     }
 
+    /// No call was refused for want of a permission. An API server that has just started refuses what it permits a moment
+    /// later, when it has read the roles; so what was permitted at another time is no want.
     pub fn assert_nothing_was_forbidden(&self) {
-        let forbidden: Vec<_> = self.calls().into_iter().filter(|call| call.code == 403).collect();
-        let lines: Vec<_> = forbidden.iter().map(Call::to_string).collect();
+        let calls = self.calls();
+        let asked = |call: &Call| {
+            [&call.account, &call.verb, &call.group, &call.resource, &call.namespace].map(String::as_str).join(" ")
+        };
+        let is_forbidden = |call: &Call| call.code == 403;
+        let permitted: BTreeSet<_> = calls.iter().filter(|call| !is_forbidden(call)).map(asked).collect();
+        let wanting = calls.iter().filter(|call| is_forbidden(call) && !permitted.contains(&asked(call)));
+        let lines: Vec<_> = wanting.map(Call::to_string).collect();
         assert!(lines.is_empty(), "the API server refused what aviary rbac does not grant:\n{}", lines.join("\n"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn log(entries: &[(&str, &str, &str, u64)]) -> (tempfile::NamedTempFile, Audit) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let audit = Audit::from_now_on(file.path().to_owned());
+        let lines = entries.iter().map(|(verb, stage, resource, code)| {
+            let entry = json!({
+                "verb": verb, "stage": stage, "user": {"username": format!("{ACCOUNTS}operator")}, "requestURI": "/x",
+                "objectRef": {"resource": resource, "namespace": "test"}, "responseStatus": {"code": code},
+            });
+            format!("{entry}\n")
+        });
+        std::fs::write(file.path(), lines.collect::<String>() + "{\"not\": \"complete").unwrap();
+        (file, audit)
+    }
+
+    #[test]
+    fn a_watch_is_one_call_from_its_beginning() {
+        let (_file, audit) = log(&[
+            ("watch", "ResponseStarted", "secrets", 200),
+            ("list", "ResponseComplete", "secrets", 200),
+            ("watch", "ResponseComplete", "secrets", 200),
+            ("watch", "ResponseComplete", "services", 403),
+        ]);
+        let expected = ["list secrets", "watch secrets", "watch services"].map(|call| (call.to_owned(), 1));
+        assert_eq!(audit.count(|_| true), BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn what_is_refused_for_a_moment_is_no_missing_permission() {
+        let refused = ("patch", "ResponseComplete", "services", 403);
+        let (_file, audit) = log(&[refused, ("patch", "ResponseComplete", "services", 409)]);
+        audit.assert_nothing_was_forbidden();
+        let (_file, audit) = log(&[refused, ("get", "ResponseComplete", "services", 200)]);
+        let failure = std::panic::catch_unwind(|| audit.assert_nothing_was_forbidden()).unwrap_err();
+        let text = failure.downcast_ref::<String>().unwrap();
+        assert!(text.contains("operator patch services"), "{text}");
     }
 }
