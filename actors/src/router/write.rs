@@ -255,6 +255,8 @@ fn failed(what: &str, error: &kube::Error) -> WriteError {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
