@@ -68,7 +68,7 @@ async fn applying_the_same_again_writes_nothing() {
     let world = world().await;
     let deployments = world.deployments();
     let first = apply(&deployments, "kubectl", &with_replicas(Some(2), "podinfo:1")).await;
-    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    world.pass_seconds(60).await;
     let second = apply(&deployments, "kubectl", &with_replicas(Some(2), "podinfo:1")).await;
     assert_eq!(first, second);
     let shared = apply(&deployments, "other", &with_replicas(Some(2), "podinfo:1")).await;
@@ -142,7 +142,7 @@ async fn times_tell_the_last_change_of_each_owner() {
     maps.create(&PostParams::default(), &config_map("m")).await.unwrap();
     let time = |object: &DynamicObject| value(object)["metadata"]["managedFields"][0]["time"].clone();
     let created = maps.get("m").await.unwrap();
-    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    world.pass_seconds(60).await;
     let same = maps.patch("m", &PatchParams::default(), &Patch::Merge(json!({"data": {"key": "1"}}))).await.unwrap();
     assert_eq!(same, created, "no change, no write");
     let changed = maps.patch("m", &PatchParams::default(), &Patch::Merge(json!({"data": {"key": "2"}}))).await.unwrap();

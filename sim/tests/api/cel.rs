@@ -19,9 +19,10 @@ fn definition(spec: &Value) -> Value {
 }
 
 async fn gauges(world: &World, spec: &Value) -> Api<DynamicObject> {
-    let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    definitions.create(&PostParams::default(), &object(definition(spec))).await.unwrap();
-    Api::namespaced_with(world.client.clone(), &world.namespace, &resource("example.com", "v1", "Gauge"))
+    world.define(definition(spec)).await;
+    let gauges = Api::namespaced_with(world.client.clone(), &world.namespace, &resource("example.com", "v1", "Gauge"));
+    world.until_served(&gauges).await;
+    gauges
 }
 
 fn gauge(spec: &Value) -> DynamicObject {

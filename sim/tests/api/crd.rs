@@ -136,12 +136,9 @@ fn car_definition(fields: &[&str]) -> DynamicObject {
 #[tokio::test(start_paused = true)]
 async fn declared_fields_select_custom_resources() {
     let world = world().await;
-    let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    definitions.create(&PostParams::default(), &car_definition(&[".spec.colour", ".spec.doors"])).await.unwrap();
+    world.define(value(&car_definition(&[".spec.colour", ".spec.doors"]))).await;
     let cars = world.api("example.com", "v1", "Car");
-    while cars.list(&ListParams::default()).await.is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    world.until_served(&cars).await;
     for (name, spec) in [("a", json!({"colour": "blue", "doors": 3})), ("b", json!({"colour": "red"}))] {
         let car = json!({"apiVersion": "example.com/v1", "kind": "Car", "metadata": {"name": name}, "spec": spec});
         cars.create(&PostParams::default(), &object(car)).await.unwrap();

@@ -1,7 +1,10 @@
-//! How the API server behaves, seen through a `kube::Client` and nothing else, so that the same tests can run against a real
-//! kube-apiserver.
+//! How the API server behaves, seen through a `kube::Client` and nothing else. The same tests run against a real kube-apiserver,
+//! see `real.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../bench/mod.rs"]
+mod bench;
 
 mod apply;
 mod builtin;
@@ -16,6 +19,7 @@ mod openapi;
 mod patches;
 mod people;
 mod ratcheting;
+mod real;
 mod recorded;
 mod status;
 mod strategic;

@@ -1,17 +1,24 @@
 //! A client, a namespace of its own for each test, and short forms.
 
+use std::time::Duration;
+
 use aviary_sim::{Cluster, ClusterOptions};
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
+
+use crate::{bench, real};
 
 pub(crate) struct World {
     pub(crate) client: kube::Client,
     pub(crate) namespace: String,
 }
 
-/// A cluster without workload controllers, and a namespace in it.
+/// A cluster without workload controllers, and an empty namespace in it.
 pub(crate) async fn world() -> World {
+    if let Some(directory) = bench::inside() {
+        return real::world(&directory).await;
+    }
     let cluster = Cluster::new(ClusterOptions { controllers: None, ..ClusterOptions::default() });
     let client = cluster.client("api-tests");
     let namespace = "test".to_owned();
@@ -45,16 +52,42 @@ impl World {
 
     /// Installs the custom resource of these tests and returns its API.
     pub(crate) async fn widgets(&self) -> Api<DynamicObject> {
-        self.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
-            .create(&PostParams::default(), &object(widget_definition()))
-            .await
-            .unwrap();
+        self.define(widget_definition()).await;
         let widgets = self.api("example.com", "v1", "Widget");
-        // A real server serves a new definition a moment after its creation.
-        while widgets.list(&kube::api::ListParams::default()).await.is_err() {
+        self.until_served(&widgets).await;
+        widgets
+    }
+
+    /// Installs a definition. In a real cluster another test's of the same name may be there: to delete one takes ten seconds.
+    pub(crate) async fn define(&self, definition: Value) {
+        let definitions = self.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+        let mut definition = object(definition);
+        let Some(present) = definitions.get_opt(&name).await.unwrap().filter(|_| bench::inside().is_some()) else {
+            definitions.create(&PostParams::default(), &definition).await.unwrap();
+            return;
+        };
+        definition.metadata.resource_version = present.metadata.resource_version.clone();
+        let replaced = definitions.replace(&name, &PostParams::default(), &definition).await.unwrap();
+        if replaced.metadata.resource_version != present.metadata.resource_version {
+            // Nothing tells when the new schema is the one that objects are judged by.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+    }
+
+    /// A real server serves a new definition a moment after its creation.
+    pub(crate) async fn until_served(&self, api: &Api<DynamicObject>) {
+        while api.list(&kube::api::ListParams::default()).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        widgets
+    }
+
+    /// Lets time pass on the clock of the objects' times, which count whole seconds. A real server takes the time that it takes.
+    pub(crate) async fn pass_seconds(&self, seconds: u64) {
+        match bench::inside() {
+            None => tokio::time::advance(Duration::from_secs(seconds)).await,
+            Some(_) => tokio::time::sleep(Duration::from_millis(1100)).await,
+        }
     }
 
     pub(crate) async fn request(

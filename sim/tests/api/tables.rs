@@ -19,7 +19,7 @@ fn names(table: &Value) -> Vec<&str> {
 async fn lists_and_objects_come_as_tables_when_asked_for() {
     let world = world().await;
     world.deployments().create(&PostParams::default(), &deployment("web", "podinfo:1")).await.unwrap();
-    tokio::time::advance(std::time::Duration::from_secs(130)).await;
+    world.pass_seconds(130).await;
     let table = get(&world, "/apis/apps/v1/namespaces/test/deployments", TABLE).await;
     assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
     let expected = ["Name", "Ready", "Up-to-date", "Available", "Age", "Containers", "Images", "Selector"];

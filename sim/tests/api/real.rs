@@ -1,0 +1,83 @@
+//! The same suite against a real kube-apiserver: what a test says of the embedded one has to be true of that, too.
+
+use std::path::Path;
+
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::discovery::{Discovery, Scope, verbs};
+use serde_json::json;
+
+use crate::bench::{self, Bench};
+use crate::support::{World, object};
+
+/// Tests that say something of the embedded cluster alone, and why. A prefix stands for all that begin with it.
+const EMBEDDED_ONLY: &[(&str, &str)] = &[
+];
+
+#[test]
+fn the_suite_holds_for_a_real_api_server() {
+    if bench::inside().is_some() {
+        return;
+    }
+    let Some(bench) = Bench::up() else { return };
+    // One at a time: definitions and the namespace are everybody's.
+    let mut arguments = vec!["--test-threads=1"];
+    for (name, _) in EMBEDDED_ONLY {
+        arguments.extend(["--skip", *name]);
+    }
+    bench.run_tests(&arguments);
+}
+
+/// The real server as a test finds it: nothing in the namespace `test`.
+pub(crate) async fn world(directory: &Path) -> World {
+    // Tests that need no real server pause time, and with it all that waits for an answer.
+    tokio::time::resume();
+    let client = bench::client(directory, "api-tests").await;
+    let world = World { client, namespace: "test".to_owned() };
+    let namespaces = world.cluster_api("", "v1", "Namespace");
+    empty(&world).await;
+    if namespaces.get_opt("test").await.unwrap().is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+        until_gone(&namespaces, "test").await;
+    }
+    if namespaces.get_opt("test").await.unwrap().is_none() {
+        let namespace = object(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test"}}));
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    }
+    world
+}
+
+/// Deletes what other tests left in the namespace.
+async fn empty(world: &World) {
+    let discovery = Discovery::new(world.client.clone()).run_aggregated().await.unwrap();
+    for group in discovery.groups() {
+        for (resource, capabilities) in group.recommended_resources() {
+            if capabilities.scope != Scope::Namespaced || !capabilities.supports_operation(verbs::DELETE) {
+                continue;
+            }
+            if capabilities.supports_operation(verbs::LIST) && !resource.group.starts_with("events") {
+                delete_all(&Api::namespaced_with(world.client.clone(), &world.namespace, &resource)).await;
+            }
+        }
+    }
+}
+
+async fn delete_all(api: &Api<DynamicObject>) {
+    // What is gone by now is as good as deleted.
+    let Ok(found) = api.list(&ListParams::default()).await else { return };
+    for item in found.items {
+        let name = item.metadata.name.unwrap_or_default();
+        let _ = api.delete(&name, &DeleteParams::background()).await;
+        if item.metadata.finalizers.is_some() {
+            let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            let _ = api.patch(&name, &PatchParams::default(), &release).await;
+        }
+        until_gone(api, &name).await;
+    }
+}
+
+async fn until_gone(api: &Api<DynamicObject>, name: &str) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    while let Ok(Some(_)) = api.get_opt(name).await {
+        assert!(tokio::time::Instant::now() < deadline, "{name} is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,217 @@
+//! The same random sequences of operations, sent to the embedded API server and to a real one: answers and objects have to be the
+//! same.
+//!
+//! `AVIARY_SEQUENCES` says how many (default 300), `AVIARY_SEED` which come first (default 1). A failure tells the seed and the
+//! shortest part of its sequence that still shows it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../bench/mod.rs"]
+mod bench;
+mod generate;
+mod kinds;
+mod server;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use aviary_sim::{Cluster, ClusterOptions};
+use kube::Client;
+use serde_json::{Value, json};
+
+use bench::Bench;
+use generate::{Operation, Random};
+use server::{Answer, Server};
+
+const TEST: &str = "random_sequences_have_the_answers_of_a_real_server";
+/// What CI runs: within a minute.
+const SEQUENCES: u64 = 300;
+
+#[test]
+fn random_sequences_have_the_answers_of_a_real_server() {
+    let Some(directory) = bench::inside() else {
+        if let Some(bench) = Bench::up() {
+            bench.run_tests(&["--exact", TEST, "--nocapture"]);
+        }
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let real = bench::client(&directory, "sequences").await;
+        compare(real).await;
+    });
+}
+
+fn definitions() -> Vec<Value> {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/yaml/canaries.flagger.app.yaml")).unwrap();
+    vec![serde_saphyr::from_str(&text).unwrap(), kinds::gadget_definition()]
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+async fn compare(real: Client) {
+    let cluster = Cluster::new(ClusterOptions {
+        controllers: None,
+        crds: definitions(),
+        base_time: jiff::Timestamp::now(),
+        ..ClusterOptions::default()
+    });
+    let mut both = Both { real, here: cluster.client("sequences"), runs: 0, prefix: format!("r{}", std::process::id()) };
+    both.prepare().await;
+    let (first, count) = (number("AVIARY_SEED", 1), number("AVIARY_SEQUENCES", SEQUENCES));
+    let mut found: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for seed in first..first + count {
+        let (kind, mut operations) = generate::sequence(&mut Random(seed));
+        let Some(mut difference) = both.difference(kind.collection, &operations).await else { continue };
+        let signature = difference.signature(kind.collection);
+        if let Some((times, _)) = found.get_mut(&signature) {
+            *times += 1;
+            continue;
+        }
+        operations.truncate(difference.position + 1);
+        for position in (0..difference.position).rev() {
+            let mut shorter = operations.clone();
+            shorter.remove(position);
+            if let Some(still) = both.difference(kind.collection, &shorter).await.filter(|still| still.signature(kind.collection) == signature) {
+                shorter.truncate(still.position + 1);
+                operations = shorter;
+                difference = still;
+            }
+        }
+        found.insert(signature, (1, difference.tell(seed, &operations)));
+    }
+    let mut report = String::new();
+    for (signature, (times, text)) in &found {
+        writeln!(report, "\n== {times} times: {signature}\n{text}").unwrap();
+    }
+    assert!(found.is_empty(), "{} kinds of differences in {count} sequences\n{report}", found.len());
+    println!("{count} sequences from seed {first}: no difference");
+}
+
+struct Both {
+    real: Client,
+    here: Client,
+    runs: u64,
+    /// Of the names of namespaces, so that a bench can be used again.
+    prefix: String,
+}
+
+struct Difference {
+    position: usize,
+    real: Answer,
+    here: Answer,
+    paths: Vec<String>,
+}
+
+impl Both {
+    /// Installs the definitions in the real cluster, and waits until all of its parts know them.
+    async fn prepare(&mut self) {
+        for definition in definitions() {
+            let request = http::Request::post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")
+                .header("Content-Type", "application/json")
+                .body(definition.to_string().into_bytes())
+                .unwrap();
+            match self.real.request::<Value>(request).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let mut server = Server::new(self.real.clone(), &format!("{}-probe", self.prefix)).await;
+        for kind in kinds::KINDS {
+            let body = (kind.base)().to_string();
+            let create = Operation { method: "POST", path: kind.collection.to_owned(), content_type: "application/json", body };
+            for _ in 0..100 {
+                let answer = server.send(&create).await;
+                if answer.code == 201 {
+                    break;
+                }
+                assert_ne!(answer.code, 422, "{}", answer.body);
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+            // The garbage collector learns of new kinds every half minute.
+            let path = format!("{}/a", kind.collection);
+            let body = json!({"propagationPolicy": "Foreground"}).to_string();
+            server.send(&Operation { method: "DELETE", path: path.clone(), content_type: "application/json", body }).await;
+            for _ in 0..6 {
+                let settled = tokio::time::timeout(std::time::Duration::from_secs(9), server.settle(&path)).await;
+                if settled.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The first answer that differs.
+    async fn difference(&mut self, collection: &str, operations: &[Operation]) -> Option<Difference> {
+        self.runs += 1;
+        let namespace = format!("{}-{}", self.prefix, self.runs);
+        let mut real = Server::new(self.real.clone(), &namespace).await;
+        let mut here = Server::new(self.here.clone(), &namespace).await;
+        let object_path = format!("{collection}/a");
+        let read = Operation { method: "GET", path: object_path.clone(), content_type: "application/json", body: String::new() };
+        for (position, operation) in operations.iter().enumerate() {
+            let mut answers = (real.send(operation).await, here.send(operation).await);
+            if answers.0 == answers.1 && operation.method != "GET" {
+                real.settle(&object_path).await;
+                answers = (real.send(&read).await, here.send(&read).await);
+            }
+            let (real, here) = answers;
+            if real != here {
+                let mut paths = Vec::new();
+                differing("", &real.body, &here.body, &mut paths);
+                return Some(Difference { position, real, here, paths });
+            }
+        }
+        None
+    }
+}
+
+/// The paths at which two values differ.
+fn differing(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(fields), Value::Object(others)) => {
+            let mut names: Vec<&String> = fields.keys().chain(others.keys()).collect();
+            names.sort();
+            names.dedup();
+            for name in names {
+                differing(&format!("{path}/{name}"), &one[name], &other[name], found);
+            }
+        }
+        (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+            for (index, (item, other)) in items.iter().zip(others).enumerate() {
+                differing(&format!("{path}/{index}"), item, other, found);
+            }
+        }
+        _ if one != other => found.push(format!("{path}\n      real: {one}\n      here: {other}")),
+        _ => {}
+    }
+}
+
+impl Difference {
+    /// What makes it the same as another one: much the same words about the same kind.
+    fn signature(&self, collection: &str) -> String {
+        let kind = collection.rsplit('/').next().unwrap_or_default();
+        let first = self.paths.first().map_or("warnings", |path| path.lines().next().unwrap_or_default());
+        let said = |answer: &Answer| {
+            let message = answer.body["message"].as_str().unwrap_or_default();
+            message.chars().filter(|character| !character.is_ascii_digit()).take(100).collect::<String>()
+        };
+        format!("{kind} {} {} {first} | {} | {}", self.real.code, self.here.code, said(&self.real), said(&self.here))
+    }
+
+    fn tell(&self, seed: u64, operations: &[Operation]) -> String {
+        let mut text = format!("AVIARY_SEED={seed} AVIARY_SEQUENCES=1\n");
+        for Operation { method, path, content_type, body } in operations {
+            let kind = content_type.trim_start_matches("application/");
+            writeln!(text, "  {method} {path} ({kind})\n    {body}").unwrap();
+        }
+        writeln!(text, "  real: {} {:?}\n  here: {} {:?}", self.real.code, self.real.warnings, self.here.code, self.here.warnings).unwrap();
+        for path in self.paths.iter().take(12) {
+            writeln!(text, "    {path}").unwrap();
+        }
+        text
+    }
+}

@@ -1,0 +1,151 @@
+//! One of the two servers: sends operations, and tells what came back in a form that can be compared.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use crate::generate::Operation;
+
+/// What a server said: the code, warnings, and the body without what each server chooses for itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) body: Value,
+}
+
+/// A namespace of a server, and what it calls things in there.
+pub(crate) struct Server {
+    client: Client,
+    namespace: String,
+    /// In the order in which they were seen, so that both servers' are called alike.
+    versions: Vec<String>,
+    uids: Vec<String>,
+}
+
+impl Server {
+    pub(crate) async fn new(client: Client, namespace: &str) -> Self {
+        let server = Self { client, namespace: namespace.to_owned(), versions: Vec::new(), uids: Vec::new() };
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        let (code, _, body) = server.call("POST", "/api/v1/namespaces", "application/json", &namespace.to_string()).await;
+        assert_eq!(code, 201, "{body}");
+        server
+    }
+
+    async fn call(&self, method: &str, path: &str, content_type: &str, body: &str) -> (u16, Vec<String>, Value) {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Content-Type", content_type)
+            .header("Accept", "application/json")
+            .body(Body::from(body.as_bytes().to_vec()))
+            .unwrap();
+        let response = self.client.send(request).await.unwrap();
+        let code = response.status().as_u16();
+        let warnings = response.headers().get_all("Warning").iter();
+        let warnings = warnings.map(|warning| warning.to_str().unwrap().to_owned()).collect();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
+        (code, warnings, body)
+    }
+
+    pub(crate) async fn send(&mut self, operation: &Operation) -> Answer {
+        let path = operation.path.replace("@namespace", &self.namespace);
+        let text = |value: Option<&String>, without: &str| value.map_or(without, String::as_str).to_owned();
+        let body = operation
+            .body
+            .replace("@namespace", &self.namespace)
+            .replace("@rv0", &text(self.versions.first(), "1"))
+            .replace("@rv", &text(self.versions.last(), "1"))
+            .replace("@uid", &text(self.uids.last(), "11111111-2222-4333-8444-555555555555"));
+        let (code, warnings, mut body) = self.call(operation.method, &path, operation.content_type, &body).await;
+        let is_list = body["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+        if is_list {
+            body["metadata"]["resourceVersion"] = json!("@list");
+        }
+        // A rehearsed creation has a uid that nothing else will have.
+        self.normalise(&mut body);
+        Answer { code, warnings, body }
+    }
+
+    /// Waits until the garbage collector is done with an object that is being deleted. The embedded cluster's is at once.
+    pub(crate) async fn settle(&self, object_path: &str) {
+        let path = object_path.replace("@namespace", &self.namespace);
+        for _ in 0..1000 {
+            let (_, _, object) = self.call("GET", &path, "application/json", "").await;
+            let metadata = &object["metadata"];
+            let finalizers = metadata["finalizers"].as_array().map_or(&[][..], Vec::as_slice);
+            let is_collectors = |finalizer: &Value| finalizer == "foregroundDeletion" || finalizer == "orphan";
+            if metadata["deletionTimestamp"].is_null() || !finalizers.iter().any(is_collectors) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{path}: the garbage collector does nothing");
+    }
+
+    fn normalise(&mut self, value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| self.normalise(item)),
+            Value::Object(fields) => {
+                if let Some(Value::Array(entries)) = fields.get_mut("managedFields") {
+                    // Ordered by time first, which counts seconds.
+                    entries.sort_by_key(|entry| format!("{} {} {}", entry["operation"], entry["manager"], entry["subresource"]));
+                }
+                for (name, value) in fields {
+                    self.normalise_field(name, value);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn normalise_field(&mut self, name: &str, value: &mut Value) {
+        match (name, &value) {
+            ("resourceVersion", Value::String(text)) if !text.is_empty() && !text.starts_with('@') => {
+                *value = json!(format!("@version{}", position(&mut self.versions, text)));
+            }
+            ("uid", Value::String(text)) => *value = json!(format!("@uid{}", position(&mut self.uids, text))),
+            ("nodePort" | "healthCheckNodePort", Value::Number(number)) if number.as_u64() >= Some(30000) => {
+                *value = json!("@port");
+            }
+            ("clusterIP", Value::String(text)) if text.starts_with("10.") => *value = json!("@address"),
+            ("clusterIPs", Value::Array(addresses)) if addresses.iter().any(|text| text != "None") => {
+                *value = json!(["@address"]);
+            }
+            ("message", Value::String(text)) => *value = json!(self.name_all(text)),
+            (_, Value::String(text)) if is_present_time(text) => *value = json!("@time"),
+            _ => self.normalise(value),
+        }
+    }
+
+    /// Names of this server's own within a message.
+    fn name_all(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (index, uid) in self.uids.iter().enumerate() {
+            text = text.replace(uid, &format!("@uid{index}"));
+        }
+        if text.contains("precondition") {
+            for (index, version) in self.versions.iter().enumerate() {
+                text = text.replace(&format!("({version})"), &format!("(@version{index})"));
+                text = text.replace(&format!(": {version}"), &format!(": @version{index}"));
+            }
+        }
+        text
+    }
+}
+
+fn position(known: &mut Vec<String>, text: &str) -> usize {
+    known.iter().position(|known| known == text).unwrap_or_else(|| {
+        known.push(text.to_owned());
+        known.len() - 1
+    })
+}
+
+/// Not one that a generated body says.
+fn is_present_time(text: &str) -> bool {
+    text.len() >= 20 && text.parse::<jiff::Timestamp>().is_ok() && !text.starts_with("2026-01-01T00:00:00")
+}
