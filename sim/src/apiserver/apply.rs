@@ -124,7 +124,8 @@ impl ApiServer {
             }
             return self.apply_to_nothing(request, strategy, options.dry_run, manager, &config);
         }
-        let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: true };
+        let lock = metadata::Lock { unconditional: target.resource.unconditional_update, by_uid: false };
+        let replacement = Replacement { strategy, dry_run: options.dry_run, lock };
         self.replace(request, replacement, |strategy, present| {
             if target.subresource == "scale" {
                 return apply_scale(strategy, target, name, manager, &config, is_forced, present);

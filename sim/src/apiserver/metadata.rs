@@ -49,7 +49,9 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
     };
     let given_name = metadata["name"].as_str().unwrap_or_default();
     if given_name.is_empty() {
-        return Err(StatusError::bad_request("name must be provided"));
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if given_name != name {
         return Err(StatusError::bad_request(format!(
@@ -181,20 +183,20 @@ pub(super) fn normalise(value: &mut Value) {
     }
 }
 
+/// What a client may leave out of an update, and must not change. The server itself gives times to what is being deleted.
+const SERVER_FIELDS: [&str; 3] = ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"];
+
 /// Takes over what an update cannot change (`rest.BeforeUpdate`).
 pub(super) fn keep_server_fields(value: &mut Value, present: &Value) {
     let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;
     };
-    for field in [
-        "uid",
-        "namespace",
-        "creationTimestamp",
-        "generation",
-        "generateName",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
+    // The rest of what is not the client's is left to `update_problems`, if it was given at all.
+    let is_given = |field: &str| metadata.contains_key(field);
+    let is_deleting = !present["metadata"]["deletionTimestamp"].is_null();
+    let mut kept = vec!["namespace", "creationTimestamp", "generation"];
+    kept.extend(SERVER_FIELDS.into_iter().filter(|field| !is_given(field) || (is_deleting && *field != "uid")));
+    for field in kept {
         match present["metadata"].get(field) {
             Some(kept) if metadata.get(field) == Some(kept) => None,
             Some(kept) => metadata.insert(field.to_owned(), kept.clone()),
@@ -203,17 +205,26 @@ pub(super) fn keep_server_fields(value: &mut Value, present: &Value) {
     }
 }
 
+/// What a write is guarded by.
+#[derive(Clone, Copy)]
+pub(super) struct Lock {
+    /// A candidate that names no version replaces any.
+    pub(super) unconditional: bool,
+    /// A candidate with another uid is meant for another object. A patch with one is a wrong patch.
+    pub(super) by_uid: bool,
+}
+
 /// The optimistic lock and the uid precondition of a write.
 pub(super) fn check_preconditions(
     target: &Target,
     name: &str,
     candidate: &Value,
     present: &Record,
-    unconditional: bool,
+    lock: Lock,
 ) -> Result<(), StatusError> {
     let metadata = &candidate["metadata"];
     let uid = metadata["uid"].as_str().unwrap_or_default();
-    if !uid.is_empty() && uid != present.uid() {
+    if lock.by_uid && !uid.is_empty() && uid != present.uid() {
         let registry_key = if target.namespace.is_empty() {
             format!("/registry/{}/{name}", target.resource.plural)
         } else {
@@ -231,12 +242,13 @@ pub(super) fn check_preconditions(
     }
     let version = metadata["resourceVersion"].as_str().unwrap_or_default();
     if version.is_empty() || version == "0" {
-        if unconditional {
+        if lock.unconditional {
             return Ok(());
         }
         let problem =
             FieldError::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
-        return Err(invalid(target, name, &[problem]));
+        // The registry calls a kind by its resource.
+        return Err(StatusError::invalid(&target.resource.group, &target.resource.plural, name, &[problem]));
     }
     match version.parse::<u64>() {
         Ok(version) if version == present.resource_version => Ok(()),
@@ -439,6 +451,25 @@ fn owner_problems(owners: &Value, problems: &mut Vec<FieldError>) {
 
 /// Rules for changes only: no new finalizers while the object is being deleted, creation time fixed.
 pub(super) fn update_problems(value: &Value, present: &Record) -> Vec<FieldError> {
+    let mut problems = changed_server_fields(value, present);
+    problems.extend(new_finalizers(value, present));
+    problems
+}
+
+/// `ValidateObjectMetaUpdate`.
+fn changed_server_fields(value: &Value, present: &Record) -> Vec<FieldError> {
+    let before = present.value();
+    let is_changed = |field: &str| {
+        let given = &value["metadata"][field];
+        !given.is_null() && *given != before["metadata"][field]
+    };
+    let changed = SERVER_FIELDS.into_iter().filter(|field| is_changed(field));
+    changed
+        .map(|field| FieldError::invalid(format!("metadata.{field}"), &value["metadata"][field], "field is immutable"))
+        .collect()
+}
+
+fn new_finalizers(value: &Value, present: &Record) -> Vec<FieldError> {
     if !present.is_deleting() {
         return Vec::new();
     }

@@ -68,6 +68,7 @@ impl ApiServer {
                 metadata["remainingItemCount"] = json!(rest);
             }
         }
+        say_that_nothing_follows(target, encoder, &mut metadata);
         Ok(Answer::json(200, list_body(target, encoder, &metadata, &selected)))
     }
 
@@ -284,7 +285,16 @@ fn list_body(target: &Target, encoder: &Encoder, metadata: &Value, records: &[Ar
 }
 
 /// The body of a list that is not read from the store, e.g. what a collection delete removed.
+/// Lists of custom resources have an empty token where the others have none (`UnstructuredList.SetContinue`).
+fn say_that_nothing_follows(target: &Target, encoder: &Encoder, metadata: &mut Value) {
+    let is_own_kind = !encoder.metadata_only && encoder.table.is_none();
+    if target.resource.custom && is_own_kind && metadata.get("continue").is_none() {
+        metadata["continue"] = json!("");
+    }
+}
+
 pub(super) fn answer_list(target: &Target, encoder: &Encoder, records: &[Arc<Record>]) -> Answer {
-    let metadata = json!({"resourceVersion": ""});
+    let mut metadata = json!({"resourceVersion": ""});
+    say_that_nothing_follows(target, encoder, &mut metadata);
     Answer::json(200, list_body(target, encoder, &metadata, records))
 }

@@ -28,10 +28,12 @@ pub(super) fn read(paths: &ScalePaths, object: &Value) -> Value {
     if let Some(selector) = selector {
         status["selector"] = json!(selector);
     }
-    json!({
-        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": kept,
-        "spec": {"replicas": number_at(object, &paths.spec_replicas)}, "status": status,
-    })
+    // Of these two zeros the type leaves one out.
+    let spec = match number_at(object, &paths.spec_replicas) {
+        0 => json!({}),
+        replicas => json!({"replicas": replicas}),
+    };
+    json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": kept, "spec": spec, "status": status})
 }
 
 /// The object with the replicas that a `Scale` asks for.

@@ -206,6 +206,10 @@ impl<'a> Strategy<'a> {
 
     pub(super) fn prepare_create(&mut self, state: &mut State, value: &mut Value) -> Result<(), StatusError> {
         self.set_type(value);
+        if let Some(metadata) = value["metadata"].as_object_mut() {
+            metadata.remove("deletionTimestamp");
+            metadata.remove("deletionGracePeriodSeconds");
+        }
         let given = fields::take_text(value);
         if self.isolates_status()
             && let Some(fields) = value.as_object_mut()
@@ -296,11 +300,11 @@ impl<'a> Strategy<'a> {
         self.target.served_version().is_some_and(|version| version.status)
     }
 
-    /// What a write to `/status` changes: of custom resources the status alone, of built-in ones also annotations, finalizers
-    /// and (outside apps) labels.
+    /// What a write to `/status` changes: of custom resources the status alone, of built-in ones also metadata, but for labels
+    /// in apps.
     fn with_new_status(&self, present: &Value, mut candidate: Value) -> Value {
         let resource = &self.target.resource;
-        let mut metadata = std::mem::take(&mut candidate["metadata"]);
+        let metadata = std::mem::take(&mut candidate["metadata"]);
         if let Some(fields) = candidate.as_object_mut() {
             fields.retain(|name, _| name == "status" || present.get(name).is_some());
         }
@@ -314,12 +318,13 @@ impl<'a> Strategy<'a> {
             candidate["metadata"] = metadata;
             return candidate;
         }
-        candidate["metadata"] = present["metadata"].clone();
-        if !resource.custom {
-            let labels = (resource.group != "apps").then_some("labels");
-            for field in ["annotations", "finalizers"].into_iter().chain(labels) {
-                move_field(&mut candidate["metadata"], &mut metadata, field);
-            }
+        if resource.custom {
+            candidate["metadata"] = present["metadata"].clone();
+            return candidate;
+        }
+        candidate["metadata"] = metadata;
+        if resource.group == "apps" {
+            copy_field(&mut candidate["metadata"], &present["metadata"], "labels");
         }
         candidate
     }
@@ -458,14 +463,4 @@ fn copy_field(value: &mut Value, from: &Value, field: &str) {
             fields.remove(field);
         }
     }
-}
-
-fn move_field(value: &mut Value, from: &mut Value, field: &str) {
-    let (Some(fields), Some(source)) = (value.as_object_mut(), from.as_object_mut()) else {
-        return;
-    };
-    match source.remove(field) {
-        Some(moved) => fields.insert(field.to_owned(), moved),
-        None => fields.remove(field),
-    };
 }

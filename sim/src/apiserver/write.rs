@@ -45,8 +45,7 @@ pub(super) struct Replacement<'a> {
     pub(super) strategy: Strategy<'a>,
     /// Nothing is stored.
     pub(super) dry_run: bool,
-    /// Whether a candidate that names no version replaces any.
-    pub(super) unconditional: bool,
+    pub(super) lock: metadata::Lock,
 }
 
 /// Namespaces that the admission plugin NamespaceLifecycle keeps.
@@ -85,10 +84,6 @@ impl ApiServer {
         metadata::check_identity(target, None, &value)?;
         let mut value = to_stored(target, value);
         metadata::normalise(&mut value);
-        if value["metadata"]["resourceVersion"].is_string() {
-            // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
-            return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
-        }
         let mut rehearsal = dry_run::Rehearsal::new(dry_run);
         let outcome = self.store.insert(&target.resource, &target.namespace, value, dry_run, |state, value| {
             if target.resource.namespaced {
@@ -97,6 +92,10 @@ impl ApiServer {
             }
             rehearsal.begin(state);
             strategy.prepare_create(state, value)?;
+            if value["metadata"]["resourceVersion"].is_string() {
+                // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
+                return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
+            }
             rehearsal.end_create(target, self.store.clock(), state, value)
         });
         let record = rehearsal.outcome(outcome)?;
@@ -125,7 +124,8 @@ impl ApiServer {
         }
         if target.subresource == "scale" {
             strategy.decode(&mut value, patch::Origin::Body)?;
-            let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: false };
+            let lock = metadata::Lock { unconditional: false, by_uid: true };
+            let replacement = Replacement { strategy, dry_run: options.dry_run, lock };
             return self.replace(request, replacement, |_, present| {
                 check_scale_version(target, name, &value, present)?;
                 scale::write(target, &value, present)
@@ -139,10 +139,14 @@ impl ApiServer {
             && target.subresource.is_empty()
             && self.store.record(kind, &target.namespace, name).is_none();
         if creates {
+            // Of the one that was replaced in the client's mind (`Store.Update`).
+            if let Some(metadata) = value["metadata"].as_object_mut() {
+                metadata.remove("resourceVersion");
+            }
             return self.create_object(request, strategy, options.dry_run, value);
         }
-        let unconditional = target.resource.unconditional_update;
-        let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional };
+        let lock = metadata::Lock { unconditional: target.resource.unconditional_update, by_uid: true };
+        let replacement = Replacement { strategy, dry_run: options.dry_run, lock };
         self.replace(request, replacement, |_, _| Ok(to_stored(target, value)))
     }
 
@@ -151,6 +155,7 @@ impl ApiServer {
         if body.content_type == apply::CONTENT_TYPE {
             return self.apply(request);
         }
+        patch::check_type(target, body.content_type)?;
         let options = WriteOptions::parse(query, "PatchOptions")?;
         apply::refuse_force(query)?;
         let manager = apply::manager(query, body.client, "PatchOptions")?;
@@ -162,7 +167,9 @@ impl ApiServer {
         let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
         strategy.ownership = Ownership::Update(manager);
         strategy.look_for_repeats(&request.body);
-        let replacement = Replacement { strategy, dry_run: options.dry_run, unconditional: true };
+        // A patch that leaves the version alone has the present one.
+        let lock = metadata::Lock { unconditional: target.resource.unconditional_update, by_uid: false };
+        let replacement = Replacement { strategy, dry_run: options.dry_run, lock };
         self.replace(request, replacement, |strategy, present| {
             if target.subresource == "scale" {
                 let current = scale::read(scale::paths(target)?, present);
@@ -196,12 +203,12 @@ impl ApiServer {
         candidate: impl FnOnce(&mut Strategy<'_>, &Value) -> Result<Value, StatusError>,
     ) -> Result<Answer, StatusError> {
         let WriteRequest { target, name, encoder, .. } = request;
-        let Replacement { mut strategy, dry_run, unconditional } = replacement;
+        let Replacement { mut strategy, dry_run, lock } = replacement;
         let mut rehearsal = dry_run::Rehearsal::new(dry_run);
         let outcome = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
             let mut value = candidate(&mut strategy, &present.value())?;
             metadata::normalise(&mut value);
-            metadata::check_preconditions(target, name, &value, present, unconditional)?;
+            metadata::check_preconditions(target, name, &value, present, lock)?;
             rehearsal.begin(state);
             let value = strategy.prepare_update(state, present, value)?;
             rehearsal.end_update(state, present, value)
@@ -279,7 +286,9 @@ impl ApiServer {
                     Ok(options.delete(self, state, key, present))
                 });
             match outcome {
-                Ok(Deletion::Removed(record) | Deletion::Marked(record)) => deleted.push(record),
+                // The list is of what was there; only what stays is told with its mark.
+                Ok(Deletion::Removed(_)) => deleted.push(record),
+                Ok(Deletion::Marked(record)) => deleted.push(record),
                 // Its owner went first, and it with it.
                 Err(error) if error.code() == 404 => {}
                 Err(error) => return Err(error),
@@ -345,7 +354,7 @@ impl DeleteOptions {
         if let Some(uid) = &self.uid
             && uid != present.uid()
         {
-            return Err(StatusError::conflict(
+            return Err(StatusError::conflict_of_kind(
                 &target.resource,
                 name,
                 &format!(
@@ -358,7 +367,7 @@ impl DeleteOptions {
         if let Some(version) = &self.resource_version
             && *version != present.resource_version.to_string()
         {
-            return Err(StatusError::conflict(
+            return Err(StatusError::conflict_of_kind(
                 &target.resource,
                 name,
                 &format!(

@@ -14,6 +14,7 @@ use super::remains::Remains;
 use super::state::{ObjectKey, State};
 
 const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
+const ORPHAN_FINALIZER: &str = "orphan";
 /// Holds a CustomResourceDefinition until the last of its objects is gone.
 const INSTANCES_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
@@ -44,15 +45,22 @@ impl State {
             self.mark(shared, key, &record, Some(INSTANCES_FINALIZER), None);
             return self.outcome(key, &record);
         }
-        if propagation == Propagation::Orphan {
-            self.release_dependents(shared, record.uid());
-        }
-        let foreground = propagation == Propagation::Foreground
-            && self.dependents.get(record.uid()).is_some_and(|dependents| !dependents.is_empty());
-        if foreground {
-            self.mark(shared, key, &record, Some(FOREGROUND_FINALIZER), None);
-            self.delete_dependents(shared, record.uid());
-            return self.outcome(key, &record);
+        // The answer shows the object as the garbage collector finds it.
+        match propagation {
+            Propagation::Background => {}
+            Propagation::Orphan => {
+                self.mark(shared, key, &record, Some(ORPHAN_FINALIZER), None);
+                let marked = Arc::clone(self.record_of(key)?);
+                self.release_dependents(shared, record.uid());
+                self.drop_finalizer(shared, key, &marked, ORPHAN_FINALIZER);
+                return Some(Deletion::Marked(marked));
+            }
+            Propagation::Foreground => {
+                self.mark(shared, key, &record, Some(FOREGROUND_FINALIZER), None);
+                let marked = Arc::clone(self.record_of(key)?);
+                self.delete_dependents(shared, record.uid());
+                return Some(Deletion::Marked(marked));
+            }
         }
         if record.finalizers().is_empty() {
             return self.remove(shared, key).map(Deletion::Removed);
@@ -198,7 +206,9 @@ impl State {
             if other_owner {
                 self.retain_owners(shared, &key, &record, |owner| owner != uid);
             } else {
-                self.collect(shared, &key, &record, Propagation::Foreground);
+                let is_owner = !self.dependents_of(record.uid()).is_empty();
+                let propagation = if is_owner { Propagation::Foreground } else { Propagation::Background };
+                self.collect(shared, &key, &record, propagation);
             }
         }
         self.finish_foreground(shared, uid);
@@ -222,15 +232,19 @@ impl State {
         if blocked {
             return;
         }
-        let remaining: Vec<&str> =
-            owner.finalizers().into_iter().filter(|name| *name != FOREGROUND_FINALIZER).collect();
+        self.drop_finalizer(shared, &key, &owner, FOREGROUND_FINALIZER);
+    }
+
+    /// Ends what a finalizer held an object for that is being deleted; it goes with its last one.
+    fn drop_finalizer(&mut self, shared: &Shared, key: &ObjectKey, record: &Record, finalizer: &str) {
+        let remaining: Vec<&str> = record.finalizers().into_iter().filter(|name| *name != finalizer).collect();
         if remaining.is_empty() {
-            self.remove(shared, &key);
+            self.remove(shared, key);
             return;
         }
-        let mut value = owner.to_value();
+        let mut value = record.to_value();
         value["metadata"]["finalizers"] = json!(remaining);
-        self.put(shared, &key, value);
+        self.put(shared, key, value);
     }
 
     fn delete_namespace(&mut self, shared: &Shared, key: &ObjectKey, record: &Arc<Record>) -> Option<Deletion> {

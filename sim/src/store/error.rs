@@ -107,6 +107,16 @@ impl StatusError {
             .with_details(&resource.group, &resource.plural, name)
     }
 
+    /// 409 `Conflict` of a deletion, where the API server names the kind in the place of the resource (`rest.BeforeDelete`).
+    pub(crate) fn conflict_of_kind(resource: &ResourceType, name: &str, cause: &str) -> Self {
+        let kind = resource.group_kind.to_string();
+        Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {kind} \"{name}\": {cause}")).with_details(
+            &resource.group,
+            &resource.kind,
+            name,
+        )
+    }
+
     /// 409 `Conflict` with any cause.
     #[must_use]
     pub fn conflict(resource: &ResourceType, name: &str, cause: &str) -> Self {

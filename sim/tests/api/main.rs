@@ -14,6 +14,7 @@ mod deletion;
 mod discovery;
 mod dry_run;
 mod errors;
+mod found;
 mod lists;
 mod openapi;
 mod patches;

@@ -11,6 +11,26 @@ use crate::support::{World, object};
 
 /// Tests that say something of the embedded cluster alone, and why. A prefix stands for all that begin with it.
 const EMBEDDED_ONLY: &[(&str, &str)] = &[
+    ("people::", "who may do what, and pods that run"),
+    ("openapi::", "it looks for documents that the embedded server has"),
+    ("discovery::", "the embedded server has fewer kinds"),
+    ("errors::unknown_kinds_are_plain_404s", "a real server serves ServiceCIDRs"),
+    ("lists::a_version_of_the_future_is_too_large", "the client repeats such a request until the version is there"),
+    (
+        "cel::a_rule_that_would_take_too_long_is_not_run",
+        "rules have estimated costs there, and are refused with the definition",
+    ),
+    ("cel::rules_have_the_functions_that_definitions_use", "rules of this cost are refused with the definition"),
+    ("cel::rules_that_do_not_compile_refuse_the_definition", "the compilers have words of their own"),
+    (
+        "deletion::a_definition_waits_for_the_finalizers_of_its_objects",
+        "Flagger's definitions come with the embedded cluster",
+    ),
+    (
+        "dry_run::a_name_is_generated_and_an_address_is_not_used_up",
+        "addresses of Services are not drawn in order there",
+    ),
+    ("watches::bookmarks_come_once_a_minute", "a minute of virtual time"),
 ];
 
 #[test]
@@ -35,7 +55,12 @@ pub(crate) async fn world(directory: &Path) -> World {
     let world = World { client, namespace: "test".to_owned() };
     let namespaces = world.cluster_api("", "v1", "Namespace");
     empty(&world).await;
-    if namespaces.get_opt("test").await.unwrap().is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+    if namespaces
+        .get_opt("test")
+        .await
+        .unwrap()
+        .is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    {
         until_gone(&namespaces, "test").await;
     }
     if namespaces.get_opt("test").await.unwrap().is_none() {

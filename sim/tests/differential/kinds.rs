@@ -79,7 +79,10 @@ fn metadata() -> Vec<Field> {
         field("/metadata/labels/x", json!(["1", "2", null, "not valid"])),
         field("/metadata/annotations/n", json!(["1", "2", null, ""])),
         field("/metadata/annotations", json!([{"n": "1", "m": "2"}, null, {}])),
-        field("/metadata/finalizers", json!([["example.com/hold"], ["example.com/hold", "example.com/more"], [], null])),
+        field(
+            "/metadata/finalizers",
+            json!([["example.com/hold"], ["example.com/hold", "example.com/more"], [], null]),
+        ),
         field("/metadata/finalizers/-", json!(["example.com/hold"])),
         field("/metadata/resourceVersion", json!(["@rv0", "@rv", "@rv", "", "99x", null])),
         field("/metadata/uid", json!(["@uid", "other", null])),
@@ -98,7 +101,8 @@ fn metadata() -> Vec<Field> {
 
 fn and_metadata(mut fields: Vec<Field>) -> Vec<Field> {
     // Twice: the kind's own are as likely as those of all kinds.
-    let own = fields.iter().map(|field| Field { pointer: field.pointer, values: field.values.clone() }).collect::<Vec<_>>();
+    let own =
+        fields.iter().map(|field| Field { pointer: field.pointer, values: field.values.clone() }).collect::<Vec<_>>();
     fields.extend(own);
     fields.extend(metadata());
     fields
@@ -136,47 +140,71 @@ fn deployment() -> Vec<Field> {
         field("/spec/paused", json!([true, false, null])),
         field("/spec/minReadySeconds", json!([5, 0, -1, 700])),
         field("/spec/revisionHistoryLimit", json!([3, null, -1])),
-        field("/spec/strategy", json!([
-            {"type": "Recreate"}, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, {"rollingUpdate": null, "type": "Recreate"},
-            {"$retainKeys": ["type"], "type": "Recreate"}, null, {"type": "Other"}, {"rollingUpdate": {"maxUnavailable": "0%", "maxSurge": 0}},
-        ])),
+        field(
+            "/spec/strategy",
+            json!([
+                {"type": "Recreate"}, {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1}}, {"rollingUpdate": null, "type": "Recreate"},
+                {"$retainKeys": ["type"], "type": "Recreate"}, null, {"type": "Other"}, {"rollingUpdate": {"maxUnavailable": "0%", "maxSurge": 0}},
+            ]),
+        ),
         field("/spec/strategy/rollingUpdate/maxSurge", json!(["50%", 2, "x%", null])),
-        field(template, json!([
-            [{"name": "app", "image": "app:2"}], [{"name": "side", "image": "side:1"}],
-            [{"name": "app", "image": "app:1"}, {"name": "side", "image": "side:1"}],
-            [{"name": "app", "$patch": "delete"}], [{"name": "side", "$patch": "delete"}], [{"$patch": "replace"}, {"name": "new", "image": "new:1"}],
-            [], null, [{"name": "app", "env": [{"name": "A", "value": "1"}]}], [{"name": "app", "image": "app:1", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}]}],
-            [{"name": "app", "image": "app:1", "ports": [{"containerPort": 9898}, {"containerPort": 9898, "protocol": "UDP"}]}],
-            [{"name": "app", "image": "app:1"}, {"name": "app", "image": "app:2"}], [{"image": "nameless:1"}],
-            [{"name": "app", "resources": {"limits": {"cpu": "1000m", "memory": "1Gi"}, "requests": {"cpu": "0.5"}}}],
-            [{"$setElementOrder/containers": []}],
-        ])),
+        field(
+            template,
+            json!([
+                [{"name": "app", "image": "app:2"}], [{"name": "side", "image": "side:1"}],
+                [{"name": "app", "image": "app:1"}, {"name": "side", "image": "side:1"}],
+                [{"name": "app", "$patch": "delete"}], [{"name": "side", "$patch": "delete"}], [{"$patch": "replace"}, {"name": "new", "image": "new:1"}],
+                [], null, [{"name": "app", "env": [{"name": "A", "value": "1"}]}], [{"name": "app", "image": "app:1", "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "3"}]}],
+                [{"name": "app", "image": "app:1", "ports": [{"containerPort": 9898}, {"containerPort": 9898, "protocol": "UDP"}]}],
+                [{"name": "app", "image": "app:1"}, {"name": "app", "image": "app:2"}], [{"image": "nameless:1"}],
+                [{"name": "app", "resources": {"limits": {"cpu": "1000m", "memory": "1Gi"}, "requests": {"cpu": "0.5"}}}],
+                [{"$setElementOrder/containers": []}],
+            ]),
+        ),
         field("/spec/template/spec/containers/0/image", json!(["app:3", "", null])),
-        field("/spec/template/spec/containers/0/env", json!([[{"name": "A", "value": "1"}], [{"name": "A"}, {"name": "A", "value": "2"}]])),
+        field(
+            "/spec/template/spec/containers/0/env",
+            json!([[{"name": "A", "value": "1"}], [{"name": "A"}, {"name": "A", "value": "2"}]]),
+        ),
         field("/spec/template/metadata/labels", json!([{"app": "a", "v": "2"}, {"app": "b"}, null])),
         field("/spec/template/metadata/annotations/at", json!(["now", null])),
-        field("/spec/template/spec/volumes", json!([[{"name": "v", "emptyDir": {}}], [{"name": "v", "configMap": {"name": "c"}}], [{"name": "v", "$patch": "delete"}], null])),
+        field(
+            "/spec/template/spec/volumes",
+            json!([[{"name": "v", "emptyDir": {}}], [{"name": "v", "configMap": {"name": "c"}}], [{"name": "v", "$patch": "delete"}], null]),
+        ),
         field("/spec/template/spec/nodeSelector/disk", json!(["ssd", null])),
-        field("/spec/template/spec/tolerations", json!([[{"key": "k", "operator": "Exists"}], [{"operator": "Exists"}], null])),
+        field(
+            "/spec/template/spec/tolerations",
+            json!([[{"key": "k", "operator": "Exists"}], [{"operator": "Exists"}], null]),
+        ),
         field("/spec/template/spec/terminationGracePeriodSeconds", json!([10, 0, -1])),
         field("/spec/template/spec/serviceAccountName", json!(["robot", null])),
         field("/spec/template/spec/restartPolicy", json!(["Always", "Never"])),
         field("/spec/selector", json!([{"matchLabels": {"app": "a"}}, {"matchLabels": {"app": "b"}}, null])),
-        field("/status", json!([{"replicas": 3, "readyReplicas": 2}, {"replicas": -1}, null, {"observedGeneration": 1}])),
-        field("/status/conditions", json!([
-            [{"type": "Available", "status": "True", "reason": "R", "message": "m"}],
-            [{"type": "Progressing", "status": "False"}, {"type": "Available", "status": "Unknown"}],
-        ])),
+        field(
+            "/status",
+            json!([{"replicas": 3, "readyReplicas": 2}, {"replicas": -1}, null, {"observedGeneration": 1}]),
+        ),
+        field(
+            "/status/conditions",
+            json!([
+                [{"type": "Available", "status": "True", "reason": "R", "message": "m", "lastUpdateTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+                [{"type": "Progressing", "status": "False", "lastUpdateTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            ]),
+        ),
     ])
 }
 
 fn service() -> Vec<Field> {
     and_metadata(vec![
-        field("/spec/ports", json!([
-            [{"port": 80}], [{"name": "http", "port": 80, "targetPort": "http"}], [{"name": "http", "port": 80}, {"name": "grpc", "port": 90}],
-            [{"port": 80, "protocol": "UDP"}], [{"port": 80, "$patch": "delete"}], [{"port": 0}], [{"port": 80}, {"port": 81}], [], null,
-            [{"name": "http", "port": 81, "nodePort": 99}], [{"name": "http", "port": 80, "appProtocol": "http"}],
-        ])),
+        field(
+            "/spec/ports",
+            json!([
+                [{"port": 80}], [{"name": "http", "port": 80, "targetPort": "http"}], [{"name": "http", "port": 80}, {"name": "grpc", "port": 90}],
+                [{"port": 80, "protocol": "UDP"}], [{"port": 80, "$patch": "delete"}], [{"port": 0}], [{"port": 80}, {"port": 81}], [], null,
+                [{"name": "http", "port": 81, "nodePort": 99}], [{"name": "http", "port": 80, "appProtocol": "http"}],
+            ]),
+        ),
         field("/spec/ports/0/port", json!([81, 0, null])),
         field("/spec/ports/0/targetPort", json!([9090, "web", "not valid!"])),
         field("/spec/type", json!(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName", "Other", null])),
@@ -201,10 +229,13 @@ fn canary() -> Vec<Field> {
         field("/spec/analysis/interval", json!(["30s", "x", 5, null])),
         field("/spec/analysis/stepWeight", json!([10, "x", 1.5, null])),
         field("/spec/analysis/threshold", json!([3, 5.0, null])),
-        field("/spec/analysis/metrics", json!([
-            [{"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "1m"}],
-            [{"name": "request-duration", "thresholdRange": {"max": 500.5}}], [{}], null,
-        ])),
+        field(
+            "/spec/analysis/metrics",
+            json!([
+                [{"name": "request-success-rate", "thresholdRange": {"min": 99}, "interval": "1m"}],
+                [{"name": "request-duration", "thresholdRange": {"max": 500.5}}], [{}], null,
+            ]),
+        ),
         field("/spec/analysis", json!([{}, null, {"iterations": 3}])),
         field("/spec/skipAnalysis", json!([true, false, "yes"])),
         field("/spec/provider", json!(["istio", "unheard-of", null])),
@@ -226,9 +257,12 @@ fn gadget() -> Vec<Field> {
         field("/spec/free", json!([{"a": {"b": 1}}, {"a": {"c": [1, 2]}}, null, "text"])),
         field("/spec/free/a", json!([{"d": null}, 1, null])),
         field("/spec/labels/p", json!(["q", "r", null, 1])),
-        field("/spec/items", json!([
-            [{"id": "1", "value": "a"}], [{"id": "2"}], [{"id": "1", "value": "b"}, {"id": "2", "value": "c"}], [{"id": "1"}, {"id": "1"}], [{"value": "x"}], [], null,
-        ])),
+        field(
+            "/spec/items",
+            json!([
+                [{"id": "1", "value": "a"}], [{"id": "2"}], [{"id": "1", "value": "b"}, {"id": "2", "value": "c"}], [{"id": "1"}, {"id": "1"}], [{"value": "x"}], [], null,
+            ]),
+        ),
         field("/spec/items/0/value", json!(["z", null])),
         field("/spec/tags", json!([["a"], ["b"], ["a", "b"], ["a", "a"], [], null, [1]])),
         field("/spec/tags/-", json!(["c"])),
@@ -270,7 +304,8 @@ pub(crate) fn gadget_definition() -> Value {
             "when": {"type": "string", "format": "date-time"},
         },
     });
-    let status = json!({"type": "object", "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}}});
+    let status =
+        json!({"type": "object", "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}}});
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "gadgets.example.com"},
         "spec": {

@@ -207,7 +207,8 @@ async fn parts_written_in_every_way_are_what_the_general_way_makes_of_them() {
         ("PATCH", "", "kubectl", json!({"spec": {"unknown": 1}}), 200, false),
         ("PATCH", "", "kubectl", json!({"spec": {"skipAnalysis": null}}), 200, true),
         ("PATCH", "", "kubectl", replace("/spec/analysis/threshold", 8), 200, true),
-        ("PATCH", "", "kubectl", replace("/spec/analysis/nothing", 8), 422, false),
+        // What is missing is added, and pruned.
+        ("PATCH", "", "kubectl", replace("/spec/analysis/nothing", 8), 200, false),
         ("PATCH", "", "kubectl", replace("/status/canaryWeight", 8), 422, false),
         ("PATCH", "/status", "flagger", json!([{"op": "add", "path": "/status/canaryWeight", "value": 8}]), 200, true),
         (

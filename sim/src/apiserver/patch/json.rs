@@ -1,5 +1,7 @@
 //! JSON patch, and the reading of patch documents.
 
+use json_patch::jsonptr::Pointer;
+use json_patch::{AddOperation, PatchOperation, ReplaceOperation};
 use serde_json::Value;
 
 use crate::store::StatusError;
@@ -38,15 +40,35 @@ pub(super) fn apply(patch: &[u8], mut object: Value) -> Result<Value, StatusErro
             ),
         ));
     }
-    json_patch::patch(&mut object, &operations).map_err(|error| {
+    for operation in operations.0 {
+        apply_one(operation, &mut object)?;
+    }
+    Ok(object)
+}
+
+/// As the library of the API server does it (evanphx/json-patch 4), not as RFC 6902 says: what is missing in an object can be
+/// replaced, and is null to a test.
+fn apply_one(operation: PatchOperation, object: &mut Value) -> Result<(), StatusError> {
+    let is_missing = |path: &Pointer| {
+        let holder = path.parent().and_then(|parent| parent.resolve(object).ok());
+        holder.is_some_and(Value::is_object) && path.resolve(object).is_err()
+    };
+    let operation = match operation {
+        PatchOperation::Replace(ReplaceOperation { path, value }) if is_missing(&path) => {
+            PatchOperation::Add(AddOperation { path, value })
+        }
+        PatchOperation::Test(test) if test.value.is_null() && is_missing(&test.path) => return Ok(()),
+        operation => operation,
+    };
+    json_patch::patch(object, &[operation]).map_err(|error| {
         tracing::debug!(%error, "failed to apply a JSON patch");
         rejected()
-    })?;
-    Ok(object)
+    })
 }
 
 fn rejected() -> StatusError {
     StatusError::new(422, "Invalid", "the server rejected our request due to an error in our request")
+        .with_causes(Vec::new())
 }
 
 fn syntax_error(error: &serde_json::Error) -> String {

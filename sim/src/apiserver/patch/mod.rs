@@ -42,18 +42,30 @@ pub(super) fn apply(
             let merged = strategic::merge(fields, changes, schema).map_err(StatusError::from)?;
             Ok((Value::Object(merged), Origin::StrategicPatch(patch)))
         }
-        _ => {
-            let mut accepted =
-                vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
-            if !target.resource.custom {
-                accepted.push("application/strategic-merge-patch+json");
-            }
-            Err(unsupported(&format!(
-                "the body of the request was in an unknown format - accepted media types include: {}",
-                accepted.join(", ")
-            )))
-        }
+        _ => Err(unknown_format(&accepted_types(target))),
     }
+}
+
+/// Refuses a patch of a type that the kind does not take; whether there is an object to patch does not matter then.
+pub(super) fn check_type(target: &Target, content_type: &str) -> Result<(), StatusError> {
+    let accepted = accepted_types(target);
+    if accepted.contains(&content_type) { Ok(()) } else { Err(unknown_format(&accepted)) }
+}
+
+fn accepted_types(target: &Target) -> Vec<&'static str> {
+    let mut accepted =
+        vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+    if !target.resource.custom {
+        accepted.push("application/strategic-merge-patch+json");
+    }
+    accepted
+}
+
+fn unknown_format(accepted: &[&str]) -> StatusError {
+    unsupported(&format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    ))
 }
 
 pub(super) fn unsupported(message: &str) -> StatusError {

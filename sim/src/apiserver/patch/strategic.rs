@@ -42,6 +42,7 @@ impl From<MergeError> for StatusError {
             MergeError::RetainKeys | MergeError::ElementOrder => Self::bad_request(message),
             MergeError::ListOfLists => {
                 Self::new(422, "Invalid", "the server rejected our request due to an error in our request")
+                    .with_causes(Vec::new())
             }
             _ => Self::new(500, "", message),
         }

@@ -1,0 +1,118 @@
+//! Differences that are there and are known: a sequence ends where it meets one. `sim/README.md` lists them, too.
+
+use serde_json::Value;
+
+use crate::generate::Operation;
+use crate::server::Answer;
+
+/// An answer to an operation by the real server and by the embedded one.
+pub(crate) struct Met<'a> {
+    pub(crate) operation: &'a Operation,
+    pub(crate) real: &'a Answer,
+    pub(crate) here: &'a Answer,
+}
+
+impl Met<'_> {
+    fn said(&self, server: &Answer) -> String {
+        server.body["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn is_apply(&self) -> bool {
+        self.operation.content_type == "application/apply-patch+yaml"
+    }
+
+    fn says(&self, text: &str) -> bool {
+        self.operation.body.contains(text)
+    }
+
+    fn is_custom(&self) -> bool {
+        self.operation.path.contains("/canaries") || self.operation.path.contains("/gadgets")
+    }
+}
+
+type Known = (&'static str, fn(&Met<'_>) -> bool);
+
+const KNOWN: &[Known] = &[
+    ("a refused write has no warnings here", |met| {
+        met.real.code >= 400 && met.real.code == met.here.code && met.real.body == met.here.body
+    }),
+    ("not every warning is given here", |met| {
+        met.here.warnings.is_empty() && met.real.code == met.here.code && met.real.body == met.here.body
+    }),
+    ("an applied configuration that cannot be read is refused by other words, and later", |met| {
+        met.is_apply() && met.real.code == 500 && matches!(met.here.code, 400 | 404 | 500)
+    }),
+    ("unknown fields of a custom resource are found after what else is wrong with a write", |met| {
+        met.is_custom() && met.real.code == 400 && met.said(met.real).contains("strict decoding error")
+    }),
+    ("a custom resource whose apiVersion is null is refused by other words", |met| {
+        met.real.code == 400 && met.here.code == 400 && met.said(met.real).contains("accessor error")
+    }),
+    ("nulls within a strategic merge patch are shown here in the text that refuses it", |met| {
+        met.said(met.real).contains("cannot restore slice from map") && met.real.code == met.here.code
+    }),
+    ("managed fields of an object that does not fit its schema are forgotten by the real one", |met| {
+        met.real.body["metadata"]["managedFields"].is_null() && met.here.body["metadata"]["managedFields"].is_array()
+    }),
+    ("objects without generation keep none that they are given", |met| {
+        let generation = |answer: &Answer| answer.body["metadata"]["generation"].clone();
+        generation(met.real) == 7 && generation(met.here) == Value::Null
+    }),
+    ("a rehearsed deletion is answered as one in the background", |met| {
+        met.operation.method == "DELETE" && met.says("dryRun") && met.real.code == 200 && met.here.code == 200
+    }),
+    ("the status of a Service that is not there creates the Service", |met| {
+        met.operation.path.contains("/services/a/status") && met.here.code == 404
+    }),
+    ("a patch of a built-in object's type is refused here in the words for bodies, or at all", |met| {
+        met.operation.method == "PATCH"
+            && (met.says("\"kind\"") || met.says("/kind") || met.says("piVersion"))
+            && met.said(met.here).contains("is registered for version")
+    }),
+    ("a JSON patch that empties managed fields and changes more", |met| {
+        met.says("managedFields") && met.real.code == met.here.code
+    }),
+    (
+        "managed fields given with an apply are refused by whether they are null, and before the object is looked for",
+        |met| met.is_apply() && met.says("managedFields"),
+    ),
+    ("what a Scale owns at zero replicas; the words for negative ones of custom resources", |met| {
+        met.operation.path.contains("/scale") && met.real.code == met.here.code
+    }),
+    ("a deletion time that is applied to nothing is kept by the real one", |met| {
+        met.is_apply() && met.says("deletionTimestamp") && met.real.code == 201
+    }),
+    ("a copy or move of nothing is null to the real one", |met| met.says("\"copy\"") || met.says("\"move\"")),
+    ("a name that was generated and is taken is told by other words", |met| {
+        met.says("generateName") && met.real.code == 409 && met.here.code == 409
+    }),
+    ("whole numbers with a fraction of zero in custom resources are stored with it here", |met| {
+        met.is_custom() && met.says(".0") && met.real.code == met.here.code
+    }),
+    ("numbers with a fraction in the place of whole ones are refused by other words", |met| {
+        met.is_custom() && met.says(".5") && met.real.code == 422 && met.here.code == 422
+    }),
+    ("the deprecated name of serviceAccountName keeps the value that an apply lets go", |met| {
+        met.is_apply()
+            && met.operation.path.contains("/deployments")
+            && met.here.body["spec"]["template"]["spec"]["serviceAccountName"].is_null()
+            && met.real.body["spec"]["template"]["spec"]["serviceAccountName"] == "robot"
+    }),
+    ("which of two sources of a volume is the one too many", |met| {
+        met.said(met.real).contains("more than 1 volume type")
+    }),
+    ("a strategy that does not exist is shown with its defaults", |met| {
+        met.said(met.real).contains("spec.strategy: Unsupported value") && met.real.code == met.here.code
+    }),
+    ("a Service with a wrong address, or without a name, is refused by other words", |met| {
+        met.operation.path.contains("/services")
+            && met.real.code == 422
+            && met.here.code == 422
+            && format!("{}", met.real.body).contains("spec.clusterIPs")
+    }),
+];
+
+/// What is known about a difference.
+pub(crate) fn reason(met: &Met<'_>) -> Option<&'static str> {
+    KNOWN.iter().find(|(_, is_met)| is_met(met)).map(|(reason, _)| *reason)
+}
