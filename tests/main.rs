@@ -15,6 +15,7 @@ mod process;
 mod propagation;
 mod real;
 mod sandbox;
+mod scenarios;
 mod simulate;
 mod simulate_input;
 mod supervision;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::process::{Operator, Process, eventually};
 use crate::support::{api, canary, create_through, deployment};
 
-struct Sandbox {
+pub struct Sandbox {
     process: Process,
     /// What it printed when it was ready.
     ready: Value,
@@ -21,7 +21,7 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn start(arguments: &[&str]) -> Sandbox {
+    pub fn start(arguments: &[&str]) -> Sandbox {
         Sandbox::start_with_input(arguments, Stdio::null())
     }
 
@@ -40,21 +40,21 @@ impl Sandbox {
         self.directory.path().join("sandbox.yaml")
     }
 
-    fn server(&self) -> &str {
+    pub fn server(&self) -> &str {
         self.ready["server"].as_str().unwrap()
     }
 
-    fn prometheus(&self) -> &str {
+    pub fn prometheus(&self) -> &str {
         self.ready["prometheus"].as_str().unwrap()
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
         let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
         Client::try_from(config).unwrap()
     }
 
-    fn operator(&self, arguments: &[&str]) -> Operator {
+    pub fn operator(&self, arguments: &[&str]) -> Operator {
         let kubeconfig = format!("-kubeconfig={}", self.kubeconfig().display());
         Operator::start(&[&[kubeconfig.as_str()], arguments].concat())
     }

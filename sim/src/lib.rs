@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod controllers;
 pub mod faults;
 pub mod http;
+pub mod image_tag;
 pub mod prometheus;
 pub mod services;
 pub mod store;

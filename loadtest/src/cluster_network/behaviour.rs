@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aviary_crds::duration::{DurationError, parse_go_duration};
+use aviary_sim::image_tag::ImageTag;
+pub(super) use aviary_sim::image_tag::tag;
 use serde::Deserialize;
 
 /// Annotation of a pod that overrides what its image's tag says: `{"errorRatio": 0.1, "latency": "300ms"}`. A field that is
@@ -47,17 +49,12 @@ impl Behaviour {
     /// `unready` and `crash` never listen. Everything else, and `start5`, which is the node's business, says nothing.
     #[must_use]
     pub fn of_tag(tag: &str) -> Behaviour {
-        let mut behaviour = Behaviour::default();
-        for part in tag.split('-').skip(1) {
-            if let Some(percent) = number(part, "err") {
-                behaviour.error_ratio = f64::from(percent.min(100)) / 100.0;
-            } else if let Some(milliseconds) = number(part, "slow") {
-                behaviour.latency = Duration::from_millis(milliseconds.into());
-            } else if part == "unready" || part == "crash" {
-                behaviour.is_broken = true;
-            }
+        let read = ImageTag::of_tag(tag);
+        Behaviour {
+            error_ratio: read.error_ratio.unwrap_or(0.0),
+            latency: read.latency.unwrap_or_default(),
+            is_broken: read.is_unready || read.crashes,
         }
-        behaviour
     }
 
     /// This behaviour with what the annotation says.
@@ -76,17 +73,6 @@ impl Behaviour {
             ..self
         })
     }
-}
-
-fn number(part: &str, prefix: &str) -> Option<u32> {
-    part.strip_prefix(prefix)?.parse().ok()
-}
-
-/// The tag of an image reference; empty where it has none. A colon before the last slash belongs to the registry's port.
-pub(super) fn tag(image: &str) -> &str {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    let name = name.split('@').next().unwrap_or(name);
-    name.split_once(':').map_or("", |(_, tag)| tag)
 }
 
 /// Decides which requests fail: evenly spread, so that few requests show the ratio too, and without a period that clients

@@ -6,6 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::image_tag::{ImageTag, tag};
+
 /// What becomes of a container once it was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PodOutcome {
@@ -41,8 +43,9 @@ impl PodBehaviour {
 /// A shared table of behaviours, which may be changed while the cluster runs: pods that exist follow a change at once, in both
 /// directions.
 ///
-/// Without a matching rule, an image whose tag contains `crash` crashes, one whose tag contains `noready` never becomes ready,
-/// and every other one becomes ready. A table belongs to one cluster.
+/// Without a matching rule, an image whose tag contains `crash` crashes, one whose tag contains `noready` or has the part
+/// `unready` never becomes ready, and every other one becomes ready, with the part `start5` after five seconds
+/// ([`ImageTag`]). A table belongs to one cluster.
 #[derive(Debug, Clone, Default)]
 pub struct PodBehaviours {
     inner: Arc<Inner>,
@@ -81,13 +84,15 @@ impl PodBehaviours {
             return *behaviour;
         }
         let tag = tag(image);
-        PodBehaviour::new(if tag.contains("crash") {
+        let ImageTag { start_delay, is_unready, .. } = ImageTag::of_tag(tag);
+        let outcome = if tag.contains("crash") {
             PodOutcome::CrashLoop
-        } else if tag.contains("noready") {
+        } else if is_unready || tag.contains("noready") {
             PodOutcome::NeverReady
         } else {
             PodOutcome::Ready
-        })
+        };
+        PodBehaviour { start_delay, outcome }
     }
 
     /// The behaviour of a pod: its worst container decides, its slowest one gives the delay.
@@ -106,13 +111,6 @@ impl PodBehaviours {
     }
 }
 
-/// The tag of an image reference; empty where it has none. A colon before the last slash belongs to the registry's port.
-fn tag(image: &str) -> &str {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    let name = name.split('@').next().unwrap_or(name);
-    name.split_once(':').map_or("", |(_, tag)| tag)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +123,8 @@ mod tests {
         assert_eq!(outcome("reg:5000/app:2.0-crash"), PodOutcome::CrashLoop);
         assert_eq!(outcome("app:noready"), PodOutcome::NeverReady);
         assert_eq!(outcome("noready"), PodOutcome::Ready);
+        assert_eq!(outcome("app:1-unready"), PodOutcome::NeverReady);
+        assert_eq!(behaviours.of_image("app:1-start5").start_delay, Some(Duration::from_secs(5)));
         behaviours.set("app", PodBehaviour::new(PodOutcome::ImagePullError));
         behaviours.set("app:2", PodBehaviour::new(PodOutcome::Ready));
         assert_eq!(outcome("reg:5000/app:2.0-crash"), PodOutcome::Ready);

@@ -1,5 +1,7 @@
 //! How versions of a workload behave: how many requests they fail and how long they take.
 
+use crate::image_tag::ImageTag;
+
 /// The finite bucket bounds of Istio's `istio_request_duration_milliseconds`, in milliseconds; `+Inf` follows.
 pub(crate) const BUCKET_BOUNDS_MS: [f64; 19] = [
     0.5,
@@ -170,7 +172,7 @@ impl From<&str> for BehaviourMatch {
     }
 }
 
-/// The rules in force; the latest one that admits a pod wins.
+/// The rules in force; the latest one that admits a pod wins. Without one the tags of the images decide.
 #[derive(Debug, Default)]
 pub(crate) struct Behaviours {
     rules: Vec<(BehaviourMatch, Behaviour)>,
@@ -191,9 +193,22 @@ impl Behaviours {
             .iter()
             .rev()
             .find(|(pods, _)| pods.admits(namespace, workload, images))
-            .map(|(_, behaviour)| *behaviour)
-            .unwrap_or_default()
+            .map_or_else(|| of_tags(images), |(_, behaviour)| *behaviour)
     }
+}
+
+/// What the tags of images, separated by spaces, say ([`ImageTag`]): the worst container decides. One that is slow takes the
+/// same time for every request, as a program that sleeps does.
+fn of_tags(images: &str) -> Behaviour {
+    let mut behaviour = Behaviour::default();
+    for ImageTag { error_ratio, latency, .. } in images.split(' ').map(ImageTag::of_image) {
+        behaviour.error_ratio = behaviour.error_ratio.max(error_ratio.unwrap_or(0.0));
+        let milliseconds = latency.map_or(0.0, |latency| latency.as_secs_f64() * 1000.0);
+        if milliseconds > behaviour.latency.p99_ms {
+            behaviour.latency = Latency { p50_ms: milliseconds, p99_ms: milliseconds };
+        }
+    }
+    behaviour
 }
 
 #[cfg(test)]
@@ -226,6 +241,17 @@ mod tests {
             assert!(shares.is_sorted(), "{p99_ms}: {shares:?}");
             assert!(shares.last().is_some_and(|share| (*share - 1.0).abs() < 1e-12));
         }
+    }
+
+    #[test]
+    fn without_a_rule_the_tag_decides() {
+        let mut behaviours = Behaviours::default();
+        let of = |behaviours: &Behaviours| behaviours.of("test", "podinfo", "proxy:1 podinfo:6.1-err10-slow800");
+        let found = of(&behaviours);
+        assert_eq!((found.error_ratio, found.latency), (0.1, Latency { p50_ms: 800.0, p99_ms: 800.0 }));
+        assert_eq!(behaviours.of("test", "podinfo", "proxy:1 podinfo:6.1"), Behaviour::default());
+        behaviours.set("podinfo:6.1".into(), Behaviour::failing(0.5));
+        assert_eq!(of(&behaviours), Behaviour::failing(0.5));
     }
 
     #[test]

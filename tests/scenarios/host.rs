@@ -1,0 +1,32 @@
+//! What a scenario asks of the cluster that it runs on, beyond its API.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use kube::Client;
+
+/// Headers of requests.
+pub type Headers = BTreeMap<String, String>;
+
+/// A cluster with a running operator.
+pub trait Host {
+    /// A name for messages, and for [`DIFFERENCES`](super::ending::DIFFERENCES).
+    fn name(&self) -> &'static str;
+
+    /// The API server, as a person uses it.
+    fn client(&self) -> Client;
+
+    /// For how long, by tokio's clock, something may not happen before it is a failure.
+    fn patience(&self) -> Duration;
+
+    /// Lets time of the cluster's clock pass.
+    fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()>;
+
+    /// Sends requests of users with these headers to `HOST.NAMESPACE.example.com`, through the gateway, until the host is
+    /// dropped. Where users come by themselves to every host, those without headers need not be sent.
+    fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()>;
+
+    /// The workloads that answer users of `podinfo` who send these headers.
+    fn answers_to(&self, namespace: &str, headers: &Headers) -> LocalBoxFuture<'_, BTreeSet<String>>;
+}

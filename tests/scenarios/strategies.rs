@@ -1,0 +1,89 @@
+//! A/B tests, session affinity, mirroring and blue/green.
+
+use serde_json::{Value, json};
+
+use super::scene::{Scene, VIRTUAL_SERVICE};
+
+fn iterations(canary: &mut Value, count: u32) {
+    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
+    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
+    analysis.insert("iterations".to_owned(), json!(count));
+}
+
+/// Those whom the condition admits see the canary, and nobody else.
+pub async fn ab_test(scene: &Scene<'_>, condition: Value, insider: (&str, &str), image: &str, end: &str) {
+    scene
+        .begin(|canary| {
+            iterations(canary, 3);
+            canary["spec"]["analysis"]["match"] = json!([{"headers": condition}]);
+        })
+        .await;
+    scene.admit_users().await;
+    scene.admit_users_with(&[insider]).await;
+    scene.set_image(image).await;
+    scene.wait_for_weight(100).await;
+    assert_eq!(scene.answers_to(&[insider]).await, ["podinfo"]);
+    assert_eq!(scene.answers_to(&[]).await, ["podinfo-primary"]);
+    scene.wait_for_phase(end).await;
+    assert_eq!(scene.answers_to(&[insider]).await, ["podinfo-primary"]);
+}
+
+pub async fn session_affinity(scene: &Scene<'_>) {
+    scene
+        .begin(|canary| {
+            canary["spec"]["analysis"]["sessionAffinity"] =
+                json!({"cookieName": "canary-ck", "primaryCookieName": "primary-ck"});
+        })
+        .await;
+    scene.admit_users().await;
+    scene.set_image("podinfo:6.0.1").await;
+    scene.wait_for_weight(25).await;
+    let cookie = |field: &str| scene.status()[field].as_str().unwrap_or_default().to_owned();
+    let (canary, primary) = (cookie("sessionAffinityCookie"), cookie("primarySessionAffinityCookie"));
+    assert_eq!(scene.answers_to(&[("cookie", &canary)]).await, ["podinfo"]);
+    assert_eq!(scene.answers_to(&[("cookie", &primary)]).await, ["podinfo-primary"]);
+    scene.wait_for_phase("Succeeded").await;
+    assert_eq!(scene.answers_to(&[("cookie", &canary)]).await, ["podinfo-primary"]);
+}
+
+/// Before the first user meets the canary it gets copies of some requests.
+pub async fn mirrored(scene: &Scene<'_>) {
+    scene
+        .begin(|canary| {
+            let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
+            analysis.insert("mirror".to_owned(), json!(true));
+            analysis.insert("mirrorWeight".to_owned(), json!(50));
+        })
+        .await;
+    scene.admit_users().await;
+    scene.set_image("podinfo:6.0.1").await;
+    scene
+        .eventually("copies are sent", async || {
+            let routes = scene.get(VIRTUAL_SERVICE, "podinfo").await.unwrap();
+            routes["spec"]["http"][0]["mirror"]["host"] == "podinfo-canary"
+        })
+        .await;
+    assert_eq!(scene.answers_to(&[]).await, ["podinfo-primary"]);
+    scene.wait_for_phase("Succeeded").await;
+}
+
+pub async fn blue_green(scene: &Scene<'_>, image: &str, end: &str) {
+    scene.begin(|canary| iterations(canary, 2)).await;
+    scene.admit_users().await;
+    scene.load_canary().await;
+    scene.set_image(image).await;
+    scene.wait_for(end, |status| status["phase"] == end).await;
+}
+
+/// Nobody loads the canary: it is judged by copies.
+pub async fn mirrored_blue_green(scene: &Scene<'_>, image: &str, end: &str) {
+    scene
+        .begin(|canary| {
+            iterations(canary, 2);
+            canary["spec"]["analysis"]["mirror"] = json!(true);
+        })
+        .await;
+    scene.admit_users().await;
+    scene.set_image(image).await;
+    scene.wait_for_phase(end).await;
+}
