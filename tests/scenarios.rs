@@ -9,6 +9,7 @@ mod deletions;
 mod embedded;
 mod ending;
 mod host;
+mod real;
 mod releases;
 mod sandbox;
 mod scene;

@@ -14,6 +14,10 @@ use crate::message::{Message, Notice};
 use crate::snapshot::{PrimaryView, Readiness, Split};
 use crate::step::Context;
 
+/// How long a target may be missing before it is told. Each kind has a watch of its own, and nothing orders them: a target
+/// that was created just before its canary may be seen just after it, some milliseconds as a rule, more on a busy machine.
+const TARGET_UNSEEN: Duration = Duration::from_secs(1);
+
 /// Says whether the metric providers answered (asked once, while bootstrapping).
 pub fn providers_message(answer: &Result<(), String>) -> Message {
     match answer {
@@ -30,7 +34,10 @@ pub(crate) fn decide(context: Context) -> Decision {
     let Context { plan, seen, .. } = context;
     let target = match &seen.target {
         Ok(target) => target,
-        Err(text) => return context.obstacle(HoldKind::Target, text),
+        Err(text) => {
+            let message = Message::Obstacle(text.clone());
+            return context.hold(HoldKind::Target, message, TARGET_UNSEEN, None);
+        }
     };
     if !plan.skip_analysis && seen.answers.providers.is_none() {
         return context.ask(Question::Providers);

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::scene::Scene;
+use super::scene::{DEPLOYMENT, Scene};
 use crate::support::deployment;
 
 /// Deleted as soon as it is in this phase. With `revert` there are a Service and routes of the user's, and the canary gives
@@ -36,17 +36,23 @@ pub async fn in_phase(scene: &Scene<'_>, phase: &str, revert: bool) {
         "Initializing" | "Initialized" => None,
         "Failed" => Some("podinfo:6.0.1-err50"),
         // The primary's pods take their time to start.
-        "Promoting" => Some("podinfo:6.0.1-start5"),
+        "Promoting" => Some("podinfo:6.0.1-start3"),
         _ => Some("podinfo:6.0.1"),
     };
     if let Some(image) = image {
-        scene.wait_for_phase("Initialized").await;
+        scene.wait_until_initialized().await;
         if phase == "Failed" {
             scene.admit_users().await;
         }
         scene.set_image(image).await;
     }
     match phase {
+        "Initializing" => {
+            // Its pods take their time to start.
+            scene
+                .eventually("the primary is made", async || scene.get(DEPLOYMENT, "podinfo-primary").await.is_some())
+                .await;
+        }
         "Progressing" => scene.wait_for_weight(25).await,
         _ => scene.wait_for_phase(phase).await,
     }

@@ -115,7 +115,7 @@ pub async fn config_changed(scene: &Scene<'_>) {
     target["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
     scene.create(target).await;
     scene.create(scene.canary_object(|_| {})).await;
-    scene.wait_for_phase("Initialized").await;
+    scene.wait_until_initialized().await;
     scene.admit_users().await;
 
     scene.merge(CONFIG_MAP, "settings", settings("new")).await;

@@ -65,7 +65,17 @@ impl<'a> Scene<'a> {
     pub async fn begin(&self, change: impl FnOnce(&mut Value)) {
         self.create(deployment(&self.namespace, "podinfo", "podinfo:6.0.0")).await;
         self.create(self.canary_object(change)).await;
+        self.wait_until_initialized().await;
+    }
+
+    /// Waits until the primary serves and the last pod of the target is gone, as it is before most releases.
+    pub async fn wait_until_initialized(&self) {
         self.wait_for_phase("Initialized").await;
+        self.eventually("the target has no pods", async || {
+            let target = self.get(DEPLOYMENT, "podinfo").await.unwrap();
+            target["spec"]["replicas"] == 0 && target["status"]["replicas"].as_u64().unwrap_or(0) == 0
+        })
+        .await;
     }
 
     /// Canary `podinfo` with two steps of 25 %, changed.
@@ -204,9 +214,17 @@ impl<'a> Scene<'a> {
         self.host.admit_users(&self.namespace, "load", &Headers::new()).await;
     }
 
-    pub async fn answers_to(&self, headers: &[(&str, &str)]) -> Vec<String> {
-        let answered: BTreeSet<String> = self.host.answers_to(&self.namespace, &to_headers(headers)).await;
-        answered.into_iter().collect()
+    /// Users with these headers are led to this workload, and to no other. A mesh needs a moment to follow its routes.
+    pub async fn assert_led_to(&self, headers: &[(&str, &str)], workload: &str) {
+        let headers_sent = to_headers(headers);
+        let mut answered = BTreeSet::new();
+        for _ in 0..3 {
+            answered = self.host.answers_to(&self.namespace, &headers_sent).await;
+            if answered.len() == 1 && answered.contains(workload) {
+                return;
+            }
+        }
+        panic!("{headers:?} are led to {answered:?} and not to {workload}\n{}", super::ending::story(self).await);
     }
 }
 
