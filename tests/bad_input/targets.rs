@@ -50,6 +50,21 @@ fn a_missing_target() {
     });
 }
 
+/// The watches of two kinds are not ordered: what was created first may be seen last, and nobody need be told.
+#[test]
+fn a_target_that_is_seen_just_after_its_canary() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.start();
+        world.create(canary("test", "podinfo")).await;
+        world.pass(Duration::from_millis(500)).await;
+        assert_eq!(world.phase("podinfo"), "Initializing");
+        world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        world.wait_for_phase("podinfo", "Initialized").await;
+        assert_eq!(world.count_events("podinfo", "not found"), 0, "{}", world.story());
+    });
+}
+
 /// The target goes in the middle of a release, and comes back.
 #[test]
 fn a_target_that_goes_and_comes_back() {

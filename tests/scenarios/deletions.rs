@@ -7,12 +7,14 @@ use super::scene::{DEPLOYMENT, Scene};
 use crate::support::deployment;
 
 /// Deleted as soon as it is in this phase. With `revert` there are a Service and routes of the user's, and the canary gives
-/// back what it took; without, it takes along what it made.
+/// back what it took, unnoticed by users who were there before it; without, it takes along what it made.
 pub async fn in_phase(scene: &Scene<'_>, phase: &str, revert: bool) {
     let first = if phase == "Initializing" { "podinfo:6.0.0-start5" } else { "podinfo:6.0.0" };
     scene.create(deployment(&scene.namespace, "podinfo", first)).await;
     if revert {
         create_users_objects(scene).await;
+        scene.wait_until_available("podinfo").await;
+        scene.admit_users().await;
     }
     let object = scene.canary_object(|canary| {
         let spec = &mut canary["spec"];
@@ -41,7 +43,7 @@ pub async fn in_phase(scene: &Scene<'_>, phase: &str, revert: bool) {
     };
     if let Some(image) = image {
         scene.wait_until_initialized().await;
-        if phase == "Failed" {
+        if phase == "Failed" && !revert {
             scene.admit_users().await;
         }
         scene.set_image(image).await;

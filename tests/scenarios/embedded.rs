@@ -60,6 +60,10 @@ impl Host for Embedded<'_> {
         std::future::ready(()).boxed_local()
     }
 
+    fn has_lost_requests(&self, namespace: &str) -> Option<bool> {
+        Some(self.0.traffic.report(namespace, "podinfo").failures() > 0.0)
+    }
+
     fn answers_to(&self, namespace: &str, headers: &Headers) -> LocalBoxFuture<'_, BTreeSet<String>> {
         let (namespace, mut headers) = (namespace.to_owned(), headers.clone());
         // Users with exactly the same headers may be there already, and stay.

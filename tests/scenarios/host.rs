@@ -27,6 +27,9 @@ pub trait Host {
     /// dropped. Where users come by themselves to every host, those without headers need not be sent.
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()>;
 
+    /// Whether a request that users sent to `podinfo` failed; `None` where nobody counts them.
+    fn has_lost_requests(&self, namespace: &str) -> Option<bool>;
+
     /// The workloads that answer users of `podinfo` who send these headers.
     fn answers_to(&self, namespace: &str, headers: &Headers) -> LocalBoxFuture<'_, BTreeSet<String>>;
 }

@@ -35,8 +35,8 @@ fn on_real_components() {
 
 struct Real {
     client: Client,
-    /// They ask until they are dropped.
-    users: RefCell<Vec<Users>>,
+    /// By the host that they ask; they do until they are dropped.
+    users: RefCell<Vec<(String, Users)>>,
 }
 
 fn host_name(namespace: &str, host: &str) -> String {
@@ -69,9 +69,19 @@ impl Host for Real {
 
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()> {
         let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap();
-        let options = options.host(host_name(namespace, host)).headers(header_map(headers));
-        self.users.borrow_mut().push(Users::start(options).unwrap());
+        let host = host_name(namespace, host);
+        let users = Users::start(options.host(&host).headers(header_map(headers))).unwrap();
+        self.users.borrow_mut().push((host, users));
         std::future::ready(()).boxed_local()
+    }
+
+    fn has_lost_requests(&self, namespace: &str) -> Option<bool> {
+        let host = host_name(namespace, "podinfo");
+        let users = self.users.borrow();
+        let lost = users.iter().filter(|(asked, _)| *asked == host).map(|(_, users)| users.snapshot());
+        let lost: Vec<_> = lost.filter(|report| report.failures() > 0).collect();
+        lost.iter().for_each(|report| println!("{namespace}: {report}"));
+        Some(!lost.is_empty())
     }
 
     fn answers_to(&self, namespace: &str, headers: &Headers) -> LocalBoxFuture<'_, BTreeSet<String>> {

@@ -93,6 +93,11 @@ impl Host for OverHttp<'_> {
         .boxed_local()
     }
 
+    /// The metrics count copies as well.
+    fn has_lost_requests(&self, _: &str) -> Option<bool> {
+        None
+    }
+
     fn answers_to(&self, namespace: &str, headers: &Headers) -> LocalBoxFuture<'_, BTreeSet<String>> {
         let (namespace, mut headers) = (namespace.to_owned(), headers.clone());
         headers.insert("x-watched".to_owned(), "yes".to_owned());

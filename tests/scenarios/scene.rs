@@ -1,5 +1,6 @@
 //! A scenario's own namespace, with a Deployment `podinfo` and a Canary of it, and words to tell its story.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub struct Scene<'a> {
     /// The Canary as it is; `None` where there is none.
     canary: watch::Receiver<Option<Value>>,
     steps: Arc<Mutex<Vec<String>>>,
+    has_users: Cell<bool>,
     following: JoinHandle<()>,
 }
 
@@ -55,7 +57,8 @@ impl<'a> Scene<'a> {
         let canaries = api(client.clone(), group, version, kind, Some(name));
         let (listed, is_listed) = tokio::sync::oneshot::channel();
         let following = tokio::spawn(follow(canaries, sender, steps.clone(), listed));
-        let scene = Scene { host, namespace: name.to_owned(), client, canary, steps, following };
+        let scene =
+            Scene { host, namespace: name.to_owned(), client, canary, steps, has_users: Cell::new(false), following };
         // Nothing is missed after this.
         is_listed.await.expect("canaries can be watched");
         scene
@@ -66,6 +69,18 @@ impl<'a> Scene<'a> {
         self.create(deployment(&self.namespace, "podinfo", "podinfo:6.0.0")).await;
         self.create(self.canary_object(change)).await;
         self.wait_until_initialized().await;
+    }
+
+    /// Waits until all pods of a Deployment are available.
+    pub async fn wait_until_available(&self, name: &str) {
+        self.eventually(&format!("{name} is available"), async || {
+            let Some(object) = self.get(DEPLOYMENT, name).await else { return false };
+            let (spec, status) = (&object["spec"], &object["status"]);
+            status["observedGeneration"] == object["metadata"]["generation"]
+                && status["updatedReplicas"] == spec["replicas"]
+                && status["availableReplicas"] == spec["replicas"]
+        })
+        .await;
     }
 
     /// Waits until the primary serves and the last pod of the target is gone, as it is before most releases.
@@ -197,7 +212,13 @@ impl<'a> Scene<'a> {
     }
 
     pub async fn admit_users_with(&self, headers: &[(&str, &str)]) {
+        self.has_users.set(true);
         self.host.admit_users(&self.namespace, "podinfo", &to_headers(headers)).await;
+    }
+
+    /// Whether a request of these users failed; `None` where there are none, or nobody counts.
+    pub fn has_lost_requests(&self) -> Option<bool> {
+        self.host.has_lost_requests(&self.namespace).filter(|_| self.has_users.get())
     }
 
     /// Requests to the canary itself, as load testers send them. A route of the gateway leads there, so that the proxy counts

@@ -72,9 +72,12 @@ pub async fn mirrored(scene: &Scene<'_>) {
 pub async fn blue_green(scene: &Scene<'_>, image: &str, end: &str) {
     scene.begin(|canary| iterations(canary, 2)).await;
     scene.admit_users().await;
-    scene.load_canary().await;
     scene.set_image(image).await;
-    scene.wait_for(end, |status| status["phase"] == end).await;
+    scene.wait_for_phase("Progressing").await;
+    // Load testers are called when the canary is there. What is sent to it before fails, and counts.
+    scene.wait_until_available("podinfo").await;
+    scene.load_canary().await;
+    scene.wait_for_phase(end).await;
 }
 
 /// Nobody loads the canary: it is judged by copies.
