@@ -15,8 +15,9 @@ mod sandbox;
 mod scene;
 mod strategies;
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::{LocalBoxFuture, join_all};
@@ -95,13 +96,52 @@ fn all() -> Vec<Scenario> {
     all
 }
 
+/// The operator is killed again and again; what is left of the events then is left out of the comparison.
+#[derive(Clone, Copy, Default)]
+struct Kills;
+
+/// From one kill to the next, by the cluster's clock: long enough that a scenario of steps of 10 s gets on, short enough
+/// that each meets some.
+const KILLED_AFTER: std::ops::Range<u64> = 3_000..12_000;
+
+/// Kills the operator for ever, at moments that look random and are the same in each run.
+async fn kill_again_and_again(host: &dyn Host, seed: u64) -> Infallible {
+    let mut random = seed;
+    loop {
+        // A linear congruential generator; its upper bits are good enough to spread some dozens of moments.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let milliseconds = KILLED_AFTER.start + (random >> 33) % (KILLED_AFTER.end - KILLED_AFTER.start);
+        host.pass(Duration::from_millis(milliseconds)).await;
+        host.kill_and_start_operator().await;
+    }
+}
+
+/// What becomes of the future while the operator is killed, or not.
+async fn among<T>(kills: Option<Kills>, host: &dyn Host, seed: u64, future: impl Future<Output = T>) -> T {
+    match kills {
+        None => future.await,
+        Some(Kills) => tokio::select! {
+            outcome = future => outcome,
+            never = kill_again_and_again(host, seed) => match never {},
+        },
+    }
+}
+
 /// Why a scenario failed, if it did.
-async fn run_one(host: &dyn Host, scenario: &Scenario) -> Option<String> {
+async fn run_one(host: &dyn Host, scenario: &Scenario, kills: Option<Kills>) -> Option<String> {
+    let seed = scenario.name.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    among(kills, host, seed, tell(host, scenario, kills)).await
+}
+
+async fn tell(host: &dyn Host, scenario: &Scenario, kills: Option<Kills>) -> Option<String> {
     let started = Instant::now();
     let story = async {
         let scene = Scene::open(host, &scenario.name).await;
         (scenario.run)(&scene).await;
-        ending::assert_expected(&scene, &scenario.name).await;
+        match kills {
+            None => ending::assert_expected(&scene, &scenario.name).await,
+            Some(Kills) => ending::assert_expected_but_events(&scene, &scenario.name).await,
+        }
     };
     let failure = AssertUnwindSafe(story).catch_unwind().await.err();
     let outcome = if failure.is_some() { "FAILED" } else { "ok" };
@@ -112,10 +152,24 @@ async fn run_one(host: &dyn Host, scenario: &Scenario) -> Option<String> {
     Some(format!("{}: {}", scenario.name, text.unwrap_or_default()))
 }
 
-/// Runs all side by side.
+/// Runs all side by side, with one operator.
 async fn run_all(host: &dyn Host) {
+    run_side_by_side(host, None).await;
+}
+
+/// The same while the operator is killed and started again and again.
+async fn run_all_with_kills(host: &dyn Host) {
+    run_side_by_side(host, Some(Kills)).await;
+}
+
+async fn run_side_by_side(host: &dyn Host, kills: Option<Kills>) {
     let scenarios = all();
-    let failures = join_all(scenarios.iter().map(|scenario| run_one(host, scenario))).await;
+    let stories = scenarios.iter().zip(0..).map(async |(scenario, number)| {
+        tokio::time::sleep(host.starts_apart() * number).await;
+        tell(host, scenario, kills).await
+    });
+    let stories = join_all(stories);
+    let failures = among(kills, host, 1, stories).await;
     report(host.name(), scenarios.len(), failures.into_iter().flatten().collect());
 }
 

@@ -14,7 +14,7 @@ mod release;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;
 
-pub use self::bench::{Inside, in_bench};
+pub use self::bench::{Aviary, Inside, in_bench};
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
 

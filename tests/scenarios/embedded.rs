@@ -1,5 +1,6 @@
 //! The embedded cluster in this process, in virtual time; each scenario has one of its own.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use futures::future::LocalBoxFuture;
 use kube::Client;
 
 use super::host::{Headers, Host};
-use super::{all, report, run_one};
+use super::{Kills, all, report, run_one};
 use crate::support::{World, in_virtual_time};
 
 /// Requests per second to every host. Many, so that the first check of each weight has values to judge by.
@@ -20,33 +21,50 @@ pub(super) const WATCHED_USERS: f64 = 100_000.0;
 
 #[test]
 fn on_the_embedded_cluster() {
+    run_each(None);
+}
+
+#[test]
+fn on_the_embedded_cluster_with_kills() {
+    run_each(Some(Kills::default()));
+}
+
+fn run_each(kills: Option<Kills>) {
     let scenarios = all();
     let failures = scenarios.iter().filter_map(|scenario| {
         in_virtual_time(async {
             let traffic = TrafficOptions { default_load: USERS, ..TrafficOptions::default() };
             let mut world = World::with_traffic(1, PodDetail::Objects, traffic);
             world.start();
-            let failure = run_one(&Embedded(&world), scenario).await;
-            world.stop().await;
+            let host = Embedded(RefCell::new(world));
+            let failure = run_one(&host, scenario, kills).await;
+            host.0.into_inner().stop().await;
             failure
         })
     });
     report("embedded", scenarios.len(), failures.collect());
 }
 
-struct Embedded<'a>(&'a World);
+struct Embedded(RefCell<World>);
 
-impl Host for Embedded<'_> {
+impl Host for Embedded {
     fn name(&self) -> &'static str {
         "embedded"
     }
 
     fn client(&self) -> Client {
-        self.0.cluster.client("kubectl")
+        self.0.borrow().cluster.client("kubectl")
     }
 
     fn patience(&self) -> Duration {
         Duration::from_secs(600)
+    }
+
+    fn kill_and_start_operator(&self) -> LocalBoxFuture<'_, ()> {
+        let mut world = self.0.borrow_mut();
+        world.kill();
+        world.start();
+        std::future::ready(()).boxed_local()
     }
 
     fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
@@ -55,13 +73,13 @@ impl Host for Embedded<'_> {
 
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()> {
         if !headers.is_empty() {
-            self.0.traffic.set_audience_load(namespace, host, headers, USERS);
+            self.0.borrow().traffic.set_audience_load(namespace, host, headers, USERS);
         }
         std::future::ready(()).boxed_local()
     }
 
     fn has_lost_requests(&self, namespace: &str) -> Option<bool> {
-        Some(self.0.traffic.report(namespace, "podinfo").failures() > 0.0)
+        Some(self.0.borrow().traffic.report(namespace, "podinfo").failures() > 0.0)
     }
 
     fn answers_to(&self, namespace: &str, headers: &Headers) -> LocalBoxFuture<'_, BTreeSet<String>> {
@@ -69,7 +87,7 @@ impl Host for Embedded<'_> {
         // Users with exactly the same headers may be there already, and stay.
         headers.insert("x-watched".to_owned(), "yes".to_owned());
         async move {
-            let traffic = &self.0.traffic;
+            let traffic = self.0.borrow().traffic.clone();
             let before = traffic.report(&namespace, "podinfo");
             traffic.set_audience_load(&namespace, "podinfo", &headers, WATCHED_USERS);
             self.pass(Duration::from_secs(1)).await;

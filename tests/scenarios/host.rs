@@ -20,6 +20,14 @@ pub trait Host {
     /// For how long, by tokio's clock, something may not happen before it is a failure.
     fn patience(&self) -> Duration;
 
+    /// Ends the operator as `kill -9` does, and starts another one at once.
+    fn kill_and_start_operator(&self) -> LocalBoxFuture<'_, ()>;
+
+    /// From the start of a scenario to that of the next one, by tokio's clock, where all at once would be too much.
+    fn starts_apart(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Lets time of the cluster's clock pass.
     fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()>;
 

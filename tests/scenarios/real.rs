@@ -12,14 +12,20 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use kube::Client;
 
 use super::host::{Headers, Host};
-use super::run_all;
-use crate::real::{Inside, in_bench};
+use super::{run_all, run_all_with_kills};
+use crate::real::{Aviary, Inside, in_bench};
 
 /// Port 80 of the Gateway `istio-system/public-gateway`.
 const GATEWAY: &str = "http://10.99.0.1:18080/";
-/// Requests per second of a scenario's users: five of them for a canary with 25 %, of which some fall into every scrape of a
-/// second, and not more than a small machine bears from twenty scenarios.
-const RATE: f64 = 20.0;
+const ARGUMENTS: &[&str] = &["--mesh-provider", "istio"];
+/// Requests per second of a scenario's users: two or three of them for a canary with 25 %, twenty-five in a round, and not more
+/// than a small machine bears from thirty scenarios.
+const RATE: f64 = 10.0;
+/// A machine that is busy with something else stands still for seconds; a request that is lost is never answered.
+const USERS_PATIENCE: Duration = Duration::from_secs(10);
+/// All that can be under way in this time. More connections of all scenarios together than Envoy may have files open would
+/// turn a short stall into one that does not end.
+const USERS_CONNECTIONS: usize = 100;
 /// Requests whose answers tell where users are led.
 const WATCHED: usize = 30;
 
@@ -27,16 +33,31 @@ const WATCHED: usize = 30;
 fn on_real_components() {
     in_bench("scenarios::real::on_real_components", async |bench: Inside| {
         let _network = bench.network().await;
-        let _aviary = bench.start_aviary(&["--mesh-provider", "istio"]);
-        let client = bench.client("admin").await;
-        run_all(&Real { client, users: RefCell::default() }).await;
+        run_all(&Real::new(&bench).await).await;
     });
 }
 
-struct Real {
+#[test]
+fn on_real_components_with_kills() {
+    in_bench("scenarios::real::on_real_components_with_kills", async |bench: Inside| {
+        let _network = bench.network().await;
+        run_all_with_kills(&Real::new(&bench).await).await;
+    });
+}
+
+struct Real<'a> {
+    bench: &'a Inside,
     client: Client,
+    operator: RefCell<Aviary>,
     /// By the host that they ask; they do until they are dropped.
     users: RefCell<Vec<(String, Users)>>,
+}
+
+impl Real<'_> {
+    async fn new(bench: &Inside) -> Real<'_> {
+        let operator = RefCell::new(bench.start_aviary(ARGUMENTS));
+        Real { bench, client: bench.client("admin").await, operator, users: RefCell::default() }
+    }
 }
 
 fn host_name(namespace: &str, host: &str) -> String {
@@ -50,7 +71,7 @@ fn header_map(headers: &Headers) -> HeaderMap {
     headers.iter().map(header).collect()
 }
 
-impl Host for Real {
+impl Host for Real<'_> {
     fn name(&self) -> &'static str {
         "real"
     }
@@ -63,12 +84,26 @@ impl Host for Real {
         Duration::from_secs(120)
     }
 
+    fn kill_and_start_operator(&self) -> LocalBoxFuture<'_, ()> {
+        let mut operator = self.operator.borrow_mut();
+        operator.process.kill().unwrap();
+        operator.process.wait().unwrap();
+        *operator = self.bench.start_aviary(ARGUMENTS);
+        std::future::ready(()).boxed_local()
+    }
+
+    fn starts_apart(&self) -> Duration {
+        // Two cores for the control plane, the mesh and everything else.
+        Duration::from_millis(500)
+    }
+
     fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
         tokio::time::sleep(time).boxed_local()
     }
 
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()> {
-        let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap();
+        let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().timeout(USERS_PATIENCE);
+        let options = options.max_connections(USERS_CONNECTIONS);
         let host = host_name(namespace, host);
         let users = Users::start(options.host(&host).headers(header_map(headers))).unwrap();
         self.users.borrow_mut().push((host, users));

@@ -1,5 +1,6 @@
 //! `aviary sandbox` and `aviary run` as processes, faster than real time; all scenarios side by side.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,30 +11,42 @@ use serde_json::{Value, json};
 
 use super::embedded::{USERS, WATCHED_USERS};
 use super::host::{Headers, Host};
-use super::run_all;
+use super::{run_all, run_all_with_kills};
 use crate::sandbox::Sandbox;
-use crate::support::process::PATIENCE;
+use crate::support::process::{Operator, PATIENCE};
 
 /// An interval of 10 s takes 2.5 s, and the longest scenario half a minute. Debug builds of both processes on a busy machine of
 /// two cores answer within that; with 20 they do not.
 const SPEED: u32 = 4;
 
+/// Nobody reads what the operator says before it ends, and a pipe holds little.
+const ARGUMENTS: &[&str] = &["-log-level=error", "-kubeconfig-qps=0"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_the_embedded_cluster_over_http() {
-    let sandbox = Sandbox::start(&[&format!("--speed={SPEED}"), &format!("--load={USERS}")]);
-    let client = sandbox.client().await;
-    // Nobody reads what it says before it ends, and a pipe holds little.
-    let operator = sandbox.operator(&["-log-level=error", "-kubeconfig-qps=0"]);
-    operator.wait_ready().await;
-    run_all(&OverHttp { sandbox: &sandbox, client }).await;
+    run_all(&OverHttp::start().await).await;
 }
 
-struct OverHttp<'a> {
-    sandbox: &'a Sandbox,
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_embedded_cluster_over_http_with_kills() {
+    run_all_with_kills(&OverHttp::start().await).await;
+}
+
+struct OverHttp {
     client: Client,
+    operator: RefCell<Operator>,
+    sandbox: Sandbox,
 }
 
-impl OverHttp<'_> {
+impl OverHttp {
+    async fn start() -> OverHttp {
+        let sandbox = Sandbox::start(&[&format!("--speed={SPEED}"), &format!("--load={USERS}")]);
+        let client = sandbox.client().await;
+        let operator = sandbox.operator(ARGUMENTS);
+        operator.wait_ready().await;
+        OverHttp { client, operator: RefCell::new(operator), sandbox }
+    }
+
     /// Asks the load tester, which in a sandbox sends users' requests, for some.
     async fn send(&self, namespace: &str, host: &str, headers: &Headers, rate: f64, time: Duration) {
         let headers: String = headers.iter().map(|(name, value)| format!("-H '{name}: {value}' ")).collect();
@@ -66,7 +79,7 @@ impl OverHttp<'_> {
     }
 }
 
-impl Host for OverHttp<'_> {
+impl Host for OverHttp {
     fn name(&self) -> &'static str {
         "over HTTP"
     }
@@ -77,6 +90,12 @@ impl Host for OverHttp<'_> {
 
     fn patience(&self) -> Duration {
         PATIENCE
+    }
+
+    fn kill_and_start_operator(&self) -> LocalBoxFuture<'_, ()> {
+        // The one before is killed when it is dropped.
+        drop(self.operator.replace(self.sandbox.operator(ARGUMENTS)));
+        std::future::ready(()).boxed_local()
     }
 
     fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
