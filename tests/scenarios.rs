@@ -19,8 +19,8 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
-use futures::future::{LocalBoxFuture, join_all};
+use futures::future::LocalBoxFuture;
+use futures::{FutureExt as _, StreamExt as _, stream};
 use serde_json::json;
 
 use host::Host;
@@ -152,7 +152,7 @@ async fn tell(host: &dyn Host, scenario: &Scenario, kills: Option<Kills>) -> Opt
     Some(format!("{}: {}", scenario.name, text.unwrap_or_default()))
 }
 
-/// Runs all side by side, with one operator.
+/// Runs all side by side, or as many as the host bears, with one operator.
 async fn run_all(host: &dyn Host) {
     run_side_by_side(host, None).await;
 }
@@ -164,11 +164,8 @@ async fn run_all_with_kills(host: &dyn Host) {
 
 async fn run_side_by_side(host: &dyn Host, kills: Option<Kills>) {
     let scenarios = all();
-    let stories = scenarios.iter().zip(0..).map(async |(scenario, number)| {
-        tokio::time::sleep(host.starts_apart() * number).await;
-        tell(host, scenario, kills).await
-    });
-    let stories = join_all(stories);
+    let stories = stream::iter(&scenarios).map(|scenario| tell(host, scenario, kills));
+    let stories = stories.buffer_unordered(host.at_once().min(scenarios.len())).collect::<Vec<_>>();
     let failures = among(kills, host, 1, stories).await;
     report(host.name(), scenarios.len(), failures.into_iter().flatten().collect());
 }

@@ -23,9 +23,9 @@ pub trait Host {
     /// Ends the operator as `kill -9` does, and starts another one at once.
     fn kill_and_start_operator(&self) -> LocalBoxFuture<'_, ()>;
 
-    /// From the start of a scenario to that of the next one, by tokio's clock, where all at once would be too much.
-    fn starts_apart(&self) -> Duration {
-        Duration::ZERO
+    /// How many scenarios may be under way.
+    fn at_once(&self) -> usize {
+        usize::MAX
     }
 
     /// Lets time of the cluster's clock pass.
