@@ -56,6 +56,10 @@ pub async fn in_phase(scene: &Scene<'_>, phase: &str, revert: bool) {
                 .await;
         }
         "Progressing" => scene.wait_for_weight(25).await,
+        "Failed" => {
+            scene.wait_for_phase("Failed").await;
+            scene.wait_until_scaled_down().await;
+        }
         _ => scene.wait_for_phase(phase).await,
     }
     scene.delete_canary().await;

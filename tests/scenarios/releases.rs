@@ -44,6 +44,7 @@ pub async fn withdrawn_during_analysis(scene: &Scene<'_>) {
 /// Going back is no release, and the same revision once more is one.
 pub async fn failed_and_tried_again(scene: &Scene<'_>) {
     bad(scene, "err50").await;
+    scene.wait_until_scaled_down().await;
     scene.set_image("podinfo:6.0.0").await;
     scene.pass(Duration::from_secs(5)).await;
     assert_eq!(scene.status()["phase"], "Failed");

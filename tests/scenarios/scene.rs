@@ -86,6 +86,11 @@ impl<'a> Scene<'a> {
     /// Waits until the primary serves and the last pod of the target is gone, as it is before most releases.
     pub async fn wait_until_initialized(&self) {
         self.wait_for_phase("Initialized").await;
+        self.wait_until_scaled_down().await;
+    }
+
+    /// Waits until the last pod of the target is gone. Users are led away from it some time before.
+    pub async fn wait_until_scaled_down(&self) {
         self.eventually("the target has no pods", async || {
             let target = self.get(DEPLOYMENT, "podinfo").await.unwrap();
             target["spec"]["replicas"] == 0 && target["status"]["replicas"].as_u64().unwrap_or(0) == 0
