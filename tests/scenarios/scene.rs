@@ -103,7 +103,7 @@ impl<'a> Scene<'a> {
         let mut object = canary(&self.namespace, "podinfo");
         let spec = &mut object["spec"];
         // Long enough for pods that start, and not longer than a test needs.
-        spec["progressDeadlineSeconds"] = json!(30);
+        spec["progressDeadlineSeconds"] = json!(60);
         spec["service"] = json!({
             "port": 80, "targetPort": 9898, "gateways": ["istio-system/public-gateway"],
             "hosts": [format!("podinfo.{}.example.com", self.namespace)],
