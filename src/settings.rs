@@ -27,6 +27,7 @@ pub fn controller_config(args: &RunArgs) -> ControllerConfig {
             MetricsErrors::Fail => OutagePolicy::Fail,
         },
         traffic_settle_time: args.traffic_settle_time,
+        endpoints_settle_time: args.endpoints_settle_time,
         cluster_name: non_empty(&args.cluster_name),
         notifier: notifier(args),
         scope: if namespaces.is_empty() { Scope::Cluster } else { Scope::Namespaces(namespaces) },

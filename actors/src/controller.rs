@@ -37,6 +37,8 @@ pub struct ControllerConfig {
     pub outage: OutagePolicy,
     /// How long a mesh may take to follow a change of routes.
     pub traffic_settle_time: Duration,
+    /// How long a mesh may take to hear of pods that became available.
+    pub endpoints_settle_time: Duration,
     /// `--cluster-name`.
     pub cluster_name: Option<String>,
     /// Where alerts of canaries go that list none.
@@ -58,6 +60,10 @@ pub(crate) const DEFAULT_OUTAGE_LIMIT: Duration = Duration::from_secs(600);
 /// release nothing: all it waits with are pods that nobody needs.
 pub(crate) const DEFAULT_TRAFFIC_SETTLE_TIME: Duration = Duration::from_secs(3);
 
+/// Large clusters gather changes of EndpointSlices for half a second, and the mesh follows 100 ms later. Every release waits
+/// for it once, so it is no longer than that needs.
+pub(crate) const DEFAULT_ENDPOINTS_SETTLE_TIME: Duration = Duration::from_secs(1);
+
 impl Default for ControllerConfig {
     fn default() -> Self {
         ControllerConfig {
@@ -65,6 +71,7 @@ impl Default for ControllerConfig {
             validation: ValidationOptions::default(),
             outage: OutagePolicy::Hold { limit: DEFAULT_OUTAGE_LIMIT },
             traffic_settle_time: DEFAULT_TRAFFIC_SETTLE_TIME,
+            endpoints_settle_time: DEFAULT_ENDPOINTS_SETTLE_TIME,
             cluster_name: None,
             notifier: None,
             scope: Scope::default(),
@@ -82,6 +89,7 @@ impl ControllerConfig {
             validation: self.validation,
             outage: self.outage,
             traffic_settle_time: self.traffic_settle_time,
+            endpoints_settle_time: self.endpoints_settle_time,
             cluster_name: self.cluster_name.clone(),
             notifier: self.notifier.clone(),
         }

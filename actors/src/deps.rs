@@ -29,6 +29,8 @@ pub(crate) struct CanarySettings {
     pub outage: OutagePolicy,
     /// How long a mesh may take to follow a change of routes.
     pub traffic_settle_time: Duration,
+    /// How long a mesh may take to hear of pods that became available.
+    pub endpoints_settle_time: Duration,
     /// `--cluster-name`.
     pub cluster_name: Option<String>,
     /// Where alerts go by default.

@@ -6,7 +6,7 @@ use aviary_providers::targets::{Target, TargetError};
 use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Change, ObjectKind, Subject, finalizer, kinds, scalers, services, takeover};
 use aviary_rollout::{
-    Answers, Component, Effect, Pending, Plan, Reverted, Reverting, Snapshot, Split, State, TargetView,
+    Answers, Component, Effect, Pending, Plan, Reverted, Reverting, ServingSince, Snapshot, Split, State, TargetView,
 };
 use jiff::Timestamp;
 
@@ -77,6 +77,18 @@ impl Routing {
     }
 }
 
+/// Since when the sides have had available pods, from what was seen before; nothing was when the process began.
+pub(crate) fn serving_since(seen: &Snapshot, previous: Option<ServingSince>) -> ServingSince {
+    let since = |available: Option<u32>, before: fn(ServingSince) -> Option<Timestamp>| {
+        let is_serving = available.is_some_and(|available| available > 0);
+        is_serving.then(|| previous.map_or(Timestamp::MIN, |previous| before(previous).unwrap_or(seen.now)))
+    };
+    ServingSince {
+        primary: since(seen.primary.as_ref().map(|primary| primary.available), |since| since.primary),
+        canary: since(seen.target.as_ref().ok().map(|target| target.available), |since| since.canary),
+    }
+}
+
 /// Looks at everything around a canary.
 pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
     // Also where the target cannot be used: its users have to go somewhere.
@@ -106,6 +118,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         pending,
         repairs_paused: around.repairs_paused,
         routed_since: around.now,
+        serving_since: ServingSince::default(),
         traffic: Some(traffic),
         answers: around.answers.clone(),
     }

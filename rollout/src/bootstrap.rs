@@ -66,6 +66,13 @@ pub(crate) fn decide(context: Context) -> Decision {
     if seen.pending.scaler {
         return apply(context, Component::Scaler);
     }
+    let leads_users = seen.pending.apex || seen.pending.routes;
+    if leads_users
+        && target.available > 0
+        && let Some(wait) = context.wait_since_served(seen.serving_since.primary)
+    {
+        return wait;
+    }
     if seen.pending.apex {
         return apply(context, Component::Apex);
     }

@@ -44,6 +44,14 @@ fn deleting(context: Context) -> Decision {
     {
         return decision;
     }
+    let leads_users = reverting.apex || reverting.routes;
+    if leads_users
+        && reverting.target.is_some()
+        && context.primary_serves()
+        && let Some(wait) = context.wait_since_served(seen.serving_since.canary)
+    {
+        return wait;
+    }
     if reverting.apex {
         return context.step().effect(Effect::Revert(Reverted::Apex)).done();
     }

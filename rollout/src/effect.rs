@@ -145,7 +145,7 @@ pub enum HoldKind {
     RollbackBlocked,
     /// The canary is being deleted, and its users cannot go back yet.
     Reverting,
-    /// The routes have just changed, and the mesh may not have followed yet.
+    /// Routes or pods have just changed, and the mesh may not have followed yet.
     Settling,
     /// The promotion is broken and the canary has no available pod either.
     NowhereToGo,

@@ -48,8 +48,8 @@ pub use phase::is_legal;
 pub use plan::{AlertFacts, Capabilities, Hook, OutagePolicy, Plan, Settings, Unsupported};
 pub use session::{Cookie, Cookies, Sessions};
 pub use snapshot::{
-    Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, Snapshot, Split,
-    TargetView,
+    Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, ServingSince,
+    Snapshot, Split, TargetView,
 };
 pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, SCALED_DOWN, State};
 pub use strategy::{AbTesting, Advance, BlueGreen, News, Position, Strategy, Weighted, Weights};

@@ -124,6 +124,8 @@ pub enum Message {
     CanaryUnavailable { canary: String },
     /// Pods are kept until the mesh has followed a change of routes. Shown as the reason for waiting, never an event.
     Settling { canary: String },
+    /// New pods get no users until the mesh has heard of them. Shown as the reason for waiting, never an event.
+    Introducing { canary: String },
     /// The weights are not those of the status; they were put right.
     WeightsRepaired { canary: String, found: u32, weight: u32 },
     /// Requests were copied to the canary, or not, against the status; it was put right.
@@ -165,6 +167,7 @@ impl Message {
         match self {
             Suspended
             | Settling { .. }
+            | Introducing { .. }
             | ProvidersAvailable
             | Initialized { .. }
             | NewRevision { .. }
@@ -215,6 +218,9 @@ impl fmt::Display for Message {
         use Message::*;
         match self {
             Settling { canary } => write!(f, "{canary} keeps its pods until the mesh has followed the new routes"),
+            Introducing { canary } => {
+                write!(f, "{canary} leads nobody to its new pods until the mesh has heard of them")
+            }
             Suspended => write!(f, "skipping canary run as object is suspended"),
             Obstacle(text) | CheckFailed { text, .. } => write!(f, "{text}"),
             ProvidersAvailable => write!(f, "all the metrics providers are available!"),

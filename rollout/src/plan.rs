@@ -45,6 +45,8 @@ pub struct Settings {
     pub cluster_name: Option<String>,
     /// How long the mesh may take to follow a change of routes (`--traffic-settle-time`).
     pub traffic_settle_time: Duration,
+    /// How long a mesh may take to hear of pods that became available: so long, they get no users.
+    pub endpoints_settle_time: Duration,
 }
 
 /// What a traffic provider can do for one canary.
@@ -119,6 +121,8 @@ pub struct Plan {
     pub outage: OutagePolicy,
     /// How long the mesh may take to follow a change of routes; no pods are taken away before.
     pub traffic_settle_time: Duration,
+    /// How long a mesh may take to hear of pods that became available: so long, they get no users.
+    pub endpoints_settle_time: Duration,
     /// Raw analysis figures for alerts.
     pub alert_facts: AlertFacts,
 }
@@ -151,6 +155,7 @@ impl Plan {
                 .collect(),
             outage: settings.outage,
             traffic_settle_time: settings.traffic_settle_time,
+            endpoints_settle_time: settings.endpoints_settle_time,
             alert_facts: alert_facts(canary, settings),
         })
     }

@@ -97,6 +97,9 @@ pub(crate) fn repair_weights(context: Context) -> Option<Decision> {
     if found == expected || is_half_done_step(context, found) || !context.is_served(found, expected) {
         return None;
     }
+    if let Some(wait) = context.wait_until_reached(found, expected) {
+        return Some(wait);
+    }
     let protects_users = expected.canary != state.canary_weight;
     if seen.repairs_paused && !protects_users {
         return None;

@@ -161,6 +161,16 @@ pub struct Reverting {
     pub routes: bool,
 }
 
+/// Since when each side has had available pods without a break, as far as this process knows; `None` while it has none. What it
+/// found at its start has had them for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServingSince {
+    /// The primary.
+    pub primary: Option<Timestamp>,
+    /// The target.
+    pub canary: Option<Timestamp>,
+}
+
 /// Everything observed about one canary at one instant.
 ///
 /// Never older than the effects executed before: whoever builds it waits until the caches have seen its own writes.
@@ -187,6 +197,8 @@ pub struct Snapshot {
     /// Since when routes and the services behind them have been what they are, as far as this process knows: no earlier
     /// than its start.
     pub routed_since: Timestamp,
+    /// Since when the sides have had available pods.
+    pub serving_since: ServingSince,
     /// The split in force, or the text that says why it cannot be read. `None` where the provider routes nothing.
     pub traffic: Option<Result<Split, String>>,
     /// Answers to questions asked under the present state.

@@ -87,7 +87,10 @@ impl<'a> Context<'a> {
         match &self.seen.traffic {
             None => Ok(None),
             Some(Ok(found)) if *found == split => Ok(None),
-            Some(Ok(found)) if self.is_served(*found, split) => Ok(Some(Effect::SetTraffic(split))),
+            Some(Ok(found)) if self.is_served(*found, split) => match self.wait_until_reached(*found, split) {
+                Some(wait) => Err(Box::new(wait)),
+                None => Ok(Some(Effect::SetTraffic(split))),
+            },
             Some(Ok(found)) if split.primary > found.primary => Err(Box::new(self.hold_until_primary_serves())),
             Some(Ok(_)) => Err(Box::new(self.hold_until_canary_serves())),
             Some(Err(_)) if self.seen.pending.routes => Ok(Some(Effect::Apply(Component::Routes(split)))),
@@ -130,9 +133,32 @@ impl<'a> Context<'a> {
         if self.seen.now >= settled {
             return None;
         }
-        let message = Message::Settling { canary: self.plan.canary_id() };
+        Some(self.settling_until(settled, Message::Settling { canary: self.plan.canary_id() }))
+    }
+
+    fn settling_until(self, at: Timestamp, message: Message) -> Decision {
         let hold = Hold { kind: HoldKind::Settling, message, announce_after: Duration::MAX, alert: None };
-        Some(Decision { wake: Wake::At(settled), hold: Some(hold), ..self.idle() })
+        Decision { wake: Wake::At(at), hold: Some(hold), ..self.idle() }
+    }
+
+    /// The wait before a side that gains traffic between the two splits may have it, see [`Context::wait_since_served`].
+    pub(crate) fn wait_until_reached(self, found: Split, split: Split) -> Option<Decision> {
+        let since = self.seen.serving_since;
+        let target_serves = self.seen.target.as_ref().is_ok_and(|target| target.available > 0);
+        // Where nobody serves those who are led away, nothing is gained by waiting.
+        let gains_primary = (split.primary > found.primary && target_serves).then_some(since.primary);
+        let gains_canary = split.canary > found.canary || (split.mirrored && !found.mirrored);
+        let gains_canary = (gains_canary && self.primary_serves()).then_some(since.canary);
+        [gains_primary, gains_canary].into_iter().flatten().find_map(|since| self.wait_since_served(since))
+    }
+
+    /// The wait before users of pods that serve them are led to others that have served only since then: a mesh hears of pods
+    /// a while after they became available, possibly later than of routes to them, and meanwhile fails what is sent to them.
+    pub(crate) fn wait_since_served(self, since: Option<Timestamp>) -> Option<Decision> {
+        let wait = SignedDuration::try_from(self.plan.endpoints_settle_time).unwrap_or(SignedDuration::MAX);
+        let reached = since.unwrap_or(self.seen.now).checked_add(wait).unwrap_or(Timestamp::MAX);
+        let message = Message::Introducing { canary: self.plan.canary_id() };
+        (self.seen.now < reached).then(|| self.settling_until(reached, message))
     }
 
     /// What has to be done before the canary's pods may go: users are routed away from them, and the mesh has followed.

@@ -80,6 +80,9 @@ pub struct RunArgs {
     /// How long the mesh may take to follow a change of routes: pods that users were routed away from are kept this long.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = go_duration, help_heading = RELEASES)]
     pub traffic_settle_time: Duration,
+    /// How long the mesh may take to hear of pods that became available: they get no users before.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = go_duration, help_heading = RELEASES)]
+    pub endpoints_settle_time: Duration,
     /// Prefix of the annotations of NGINX ingresses. Not served yet.
     #[arg(long, value_name = "PREFIX", default_value = INGRESS_PREFIX, help_heading = RELEASES)]
     pub ingress_annotations_prefix: String,

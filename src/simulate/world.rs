@@ -500,6 +500,7 @@ fn inline_queries(setup: &Setup) -> BTreeMap<String, String> {
             provider,
             cluster_name: None,
             traffic_settle_time: setup.config.traffic_settle_time,
+            endpoints_settle_time: setup.config.endpoints_settle_time,
         };
         let Ok(plan) = Plan::new(canary, &settings) else { continue };
         for check in checks::prepare(&plan, &seen, traffic) {

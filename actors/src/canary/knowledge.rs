@@ -150,6 +150,7 @@ fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Under
             provider,
             cluster_name: settings.cluster_name.clone(),
             traffic_settle_time: settings.traffic_settle_time,
+            endpoints_settle_time: settings.endpoints_settle_time,
         };
         Plan::new(&canary, &settings).map_err(|error| error.to_string())
     };

@@ -20,7 +20,9 @@ use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Spaw
 use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_providers::{ObjectKey, Subject, finalizer, kinds};
-use aviary_rollout::{Answers, Decision, Effect, Hold, HoldKind, Message as Note, Wake, decide, invariants};
+use aviary_rollout::{
+    Answers, Decision, Effect, Hold, HoldKind, Message as Note, ServingSince, Wake, decide, invariants,
+};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 
@@ -32,7 +34,7 @@ use crate::messages::{
     Nudge, Observed, Record, Retire, SendEvent,
 };
 use crate::retry::Retry;
-use crate::snapshot::{Circumstances, Routing, look};
+use crate::snapshot::{Circumstances, Routing, look, serving_since};
 use ask::Asking;
 use knowledge::Knowledge;
 use run::{Run, is_upkeep};
@@ -84,6 +86,8 @@ pub(crate) struct CanaryActor {
     asking: Option<Asking>,
     upkeep: Upkeep,
     routing: Option<Routing>,
+    /// Since when the sides have had available pods, as seen last.
+    serving_since: Option<ServingSince>,
     timer: Option<SpawnHandle>,
     next_wake: Option<Timestamp>,
     hold: Option<HoldEpisode>,
@@ -114,6 +118,7 @@ impl CanaryActor {
             asking: None,
             upkeep: Upkeep::default(),
             routing: None,
+            serving_since: None,
             timer: None,
             next_wake: None,
             hold: None,
@@ -196,6 +201,8 @@ impl CanaryActor {
                 let routing = Routing::of(&seen, self.routing.as_ref());
                 seen.routed_since = routing.since();
                 self.routing = Some(routing);
+                seen.serving_since = serving_since(&seen, self.serving_since);
+                self.serving_since = Some(seen.serving_since);
                 let decision = decide(&understood.plan, state, &seen);
                 for violation in invariants::violations(state, &seen, &decision) {
                     deps.metrics.violations.with_label_values(&[violation.name()]).inc();

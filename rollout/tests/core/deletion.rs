@@ -4,7 +4,7 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{Effect, Plan, Reverted, Scale};
 
-use crate::driver::{Event, Run, SETTLE, plan};
+use crate::driver::{Event, REACH, Run, SETTLE, plan};
 use crate::scenarios;
 use crate::world::{Side, World, seconds};
 
@@ -55,7 +55,7 @@ fn what_was_taken_is_given_back_in_order() {
     assert_eq!(writes, expected);
     assert_eq!(run.phases, [(Phase::Terminating, 0)]);
     // 5 s until the pods of the target are ready, and those of the primary go when the mesh has followed.
-    assert_eq!(run.seconds_to("Terminated"), 5 + SETTLE);
+    assert_eq!(run.seconds_to("Terminated"), 5 + REACH + SETTLE);
 }
 
 /// Deleted after any effect of any scenario, and killed after any effect from then on.

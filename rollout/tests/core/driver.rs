@@ -19,6 +19,8 @@ const MAX_DECISIONS_AT_ONCE: usize = 60;
 
 /// Seconds for which pods are kept after users were routed away from them.
 pub(crate) const SETTLE: i64 = 2;
+/// How long a mesh may take to hear of pods, in seconds.
+pub(crate) const REACH: i64 = 1;
 
 /// Something that happens to the world.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +76,7 @@ pub(crate) fn plan() -> Plan {
         hooks: Vec::new(),
         outage: OutagePolicy::Hold { limit: Duration::from_secs(60) },
         traffic_settle_time: Duration::from_secs(SETTLE.unsigned_abs()),
+        endpoints_settle_time: Duration::from_secs(REACH.unsigned_abs()),
         alert_facts: AlertFacts { fields: Vec::new() },
     }
 }

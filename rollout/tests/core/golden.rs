@@ -4,7 +4,7 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{Effect, Scale, Split, Wake, decide};
 
-use crate::driver::{Run, SETTLE};
+use crate::driver::{REACH, Run, SETTLE};
 use crate::scenarios;
 use crate::world::seconds;
 
@@ -73,12 +73,12 @@ fn a_release_in_five_steps() {
 fn only_checks_wait_an_interval() {
     let run = settled(scenarios::weighted);
     assert_eq!(run.seconds_to("New revision"), 1);
-    assert_eq!(run.seconds_to("Starting"), 6);
-    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 10"), 6);
-    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 50"), 46);
-    assert_eq!(run.seconds_to("Copying"), 56);
-    assert_eq!(run.seconds_to("Routing all"), 61);
-    assert_eq!(run.seconds_to("Promotion completed"), 61 + SETTLE);
+    assert_eq!(run.seconds_to("Starting"), 6 + REACH);
+    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 10"), 6 + REACH);
+    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 50"), 46 + REACH);
+    assert_eq!(run.seconds_to("Copying"), 56 + REACH);
+    assert_eq!(run.seconds_to("Routing all"), 61 + REACH);
+    assert_eq!(run.seconds_to("Promotion completed"), 61 + REACH + SETTLE);
 }
 
 /// While the mesh follows, `describe` says what is waited for; no event does.
@@ -94,6 +94,26 @@ fn pods_are_kept_until_the_mesh_has_followed() {
     run.run_until(told + seconds(SETTLE));
     assert_eq!(run.world.target.as_ref().unwrap().replicas, 0);
     assert!(!settled.events.iter().any(|event| event.contains("keeps its pods")));
+}
+
+/// Routes would reach the mesh before the pods they lead to, where the cluster gathers changes of endpoints.
+#[test]
+fn new_pods_get_users_once_the_mesh_has_heard_of_them() {
+    let mut run = scenarios::weighted();
+    run.run_until(run.world.now + seconds(6));
+    assert_eq!(run.world.target.as_ref().unwrap().available(run.world.now), 1);
+    assert_eq!(run.world.routes, Some(Split::PRIMARY));
+    assert_eq!(run.held().unwrap(), "podinfo.default leads nobody to its new pods until the mesh has heard of them");
+    run.run_until(run.world.now + seconds(REACH));
+    assert_eq!(run.world.routes, Some(Split::to_canary(10)));
+
+    // The routes and the Service of a running target become the primary's.
+    let mut run = scenarios::bootstrap_with_hooks();
+    run.run_until(run.world.now + seconds(5));
+    assert_eq!(run.world.primary.as_ref().unwrap().available(run.world.now), 1);
+    assert!(run.world.pending.apex && run.world.routes.is_none(), "users stay where they are");
+    run.run_until(run.world.now + seconds(REACH));
+    assert!(!run.world.pending.apex && run.world.routes == Some(Split::PRIMARY));
 }
 
 #[test]
@@ -145,8 +165,8 @@ fn stepped_promotion_phases() {
         [(Progressing, 0), (Progressing, 100), (Promoting, 100), (Promoting, 50), (Finalising, 0), (Succeeded, 0)];
     assert_eq!(run.phases, expected);
     // The first step back is made when the primary is ready, the second one interval later.
-    assert_eq!(run.seconds_to("Advance podinfo.default primary weight 50"), 21);
-    assert_eq!(run.seconds_to("Advance podinfo.default primary weight 100"), 31);
+    assert_eq!(run.seconds_to("Advance podinfo.default primary weight 50"), 21 + REACH);
+    assert_eq!(run.seconds_to("Advance podinfo.default primary weight 100"), 31 + REACH);
 }
 
 #[test]
@@ -180,7 +200,7 @@ fn rollback_on_the_threshold() {
     assert_eq!(run.events, expected);
     assert_eq!(run.alerts.last().unwrap(), "Failed checks threshold reached 3");
     // At once with the last failure, not an interval later.
-    assert_eq!(run.seconds_to("Rolling back"), 36);
+    assert_eq!(run.seconds_to("Rolling back"), 36 + REACH);
 }
 
 #[test]
@@ -239,9 +259,9 @@ fn metrics_outage_holds_and_resumes() {
     assert_eq!(run.events[5], advance(20));
     assert_eq!(run.events.len(), 12);
     assert_eq!(run.ending().phase, Phase::Succeeded);
-    assert_eq!(run.seconds_to("Hold"), 16);
+    assert_eq!(run.seconds_to("Hold"), 16 + REACH);
     // Asked again every interval: at 26, 36, 46 and 56, when the monitoring is back.
-    assert_eq!(run.seconds_to("Metrics are available"), 56);
+    assert_eq!(run.seconds_to("Metrics are available"), 56 + REACH);
     assert_eq!(run.state().metrics_unavailable_since, None);
 }
 
@@ -258,15 +278,15 @@ fn metrics_outage_beyond_its_limit_counts_every_round() {
         "Canary failed! Scaling down podinfo.default",
     ];
     assert_eq!(tail, expected);
-    assert_eq!(run.seconds_to(failed), 16 + 60);
-    assert_eq!(run.seconds_to("Rolling back"), 16 + 60 + 20);
+    assert_eq!(run.seconds_to(failed), 16 + REACH + 60);
+    assert_eq!(run.seconds_to("Rolling back"), 16 + REACH + 60 + 20);
 }
 
 #[test]
 fn metrics_errors_fail_is_flaggers_way() {
     let run = settled(scenarios::outage_as_failure);
     assert_eq!(run.events[3], "Prometheus query failed: connection refused");
-    assert_eq!(run.seconds_to("Rolling back"), 36);
+    assert_eq!(run.seconds_to("Rolling back"), 36 + REACH);
 }
 
 /// The second outage starts its own clock, however long the gate kept the first one's recovery from being written.
@@ -327,7 +347,7 @@ fn a_rollback_hook_ends_the_run() {
         "Canary failed! Scaling down podinfo.default",
     ];
     assert_eq!(tail, expected);
-    assert_eq!(run.seconds_to("Rolling back"), 36);
+    assert_eq!(run.seconds_to("Rolling back"), 36 + REACH);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{Effect, Plan, Scale, Split};
 
-use crate::driver::{Event, Run, SETTLE};
+use crate::driver::{Event, REACH, Run, SETTLE};
 use crate::scenarios;
 use crate::world::{Side, World, seconds};
 
@@ -54,10 +54,10 @@ fn an_ab_test() {
         (Succeeded, 0),
     ];
     assert_eq!(run.phases, expected);
-    assert_eq!(run.seconds_to("Advance podinfo.default canary iteration 1/3"), 6);
-    assert_eq!(run.seconds_to("Advance podinfo.default canary iteration 3/3"), 26);
-    assert_eq!(run.seconds_to("Copying"), 36);
-    assert_eq!(run.seconds_to("Promotion completed"), 41 + SETTLE);
+    assert_eq!(run.seconds_to("Advance podinfo.default canary iteration 1/3"), 6 + REACH);
+    assert_eq!(run.seconds_to("Advance podinfo.default canary iteration 3/3"), 26 + REACH);
+    assert_eq!(run.seconds_to("Copying"), 36 + REACH);
+    assert_eq!(run.seconds_to("Promotion completed"), 41 + REACH + SETTLE);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn q22_blue_green_asks_for_the_promotion_once_and_before_users_come() {
 
     let run = settled(scenarios::blue_green_behind_a_gate);
     assert!(run.phases.contains(&(Phase::WaitingPromotion, 0)), "{:?}", run.phases);
-    assert_eq!(run.seconds_to("Stop traffic mirroring"), 206);
+    assert_eq!(run.seconds_to("Stop traffic mirroring"), 206 + REACH);
     assert_eq!(splits(&run), [MIRRORED, Split::CANARY, Split::PRIMARY]);
     assert_eq!(run.ending().phase, Phase::Succeeded);
     // The pre-rollout hooks are not run again, whatever the gate says.
@@ -198,8 +198,8 @@ fn copies_come_before_the_first_weight() {
     assert_eq!(run.events, [&BEGIN[..], &weights, &PROMOTED].concat());
     assert_eq!(splits(&run), [MIRRORED, Split::to_canary(20), Split::to_canary(40), Split::PRIMARY]);
     // The copies are judged like users: one round.
-    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 0"), 6);
-    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 20"), 16);
+    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 0"), 6 + REACH);
+    assert_eq!(run.seconds_to("Advance podinfo.default canary weight 20"), 16 + REACH);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    Answer, Answers, Effect, HookAnswer, Pending, Plan, PrimaryView, Readiness, RoundAnswer, SampleError, Scale,
-    Snapshot, Split, State, TargetView, decide, invariants,
+    Answer, Answers, Decision, Effect, HookAnswer, Pending, Plan, PrimaryView, Readiness, RoundAnswer, SampleError,
+    Scale, ServingSince, Snapshot, Split, State, TargetView, decide, invariants,
 };
 use jiff::Timestamp;
 
@@ -106,6 +106,19 @@ fn plans() -> [Plan; 5] {
     [mirrored_plan(), with_hooks(stepped_plan(), &hooks), skip, ab_test, blue_green]
 }
 
+/// Whether users of pods that serve them are led to the others.
+fn leads_users_away(seen: &Snapshot, decision: &Decision) -> bool {
+    let Some(Ok(found)) = &seen.traffic else { return false };
+    let primary_serves = seen.primary.as_ref().is_some_and(|primary| primary.available > 0);
+    let target_serves = seen.target.as_ref().is_ok_and(|target| target.available > 0);
+    decision.effects.iter().any(|effect| match effect {
+        Effect::SetTraffic(split) => {
+            (split.primary > found.primary && target_serves) || (split.canary > found.canary && primary_serves)
+        }
+        _ => false,
+    })
+}
+
 fn walk(phases: &[Phase]) {
     let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
     let splits = [0, 10, 30, 100].map(|weight| Some(Ok(Split::to_canary(weight))));
@@ -122,6 +135,7 @@ fn walk(phases: &[Phase]) {
         pending: Pending::default(),
         repairs_paused: false,
         routed_since: now,
+        serving_since: ServingSince::default(),
         traffic: None,
         answers: Answers::default(),
     };
@@ -139,12 +153,18 @@ fn walk(phases: &[Phase]) {
                         seen.answers.clone_from(answers);
                         seen.pending.routes = routes;
                         for (plan, settled) in plans.iter().flat_map(|plan| [(plan, true), (plan, false)]) {
-                            seen.routed_since = if settled { now - seconds(10) } else { now };
+                            let since = if settled { now - seconds(10) } else { now };
+                            seen.routed_since = since;
+                            seen.serving_since = ServingSince { primary: Some(since), canary: Some(since) };
                             let decision = decide(plan, &state, &seen);
                             let broken = invariants::violations(&state, &seen, &decision);
                             assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
                             let takes_pods_away = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
                             assert!(settled || !takes_pods_away, "{state:?}\n{seen:?}\n{decision:?}");
+                            assert!(
+                                settled || !leads_users_away(&seen, &decision),
+                                "{state:?}\n{seen:?}\n{decision:?}"
+                            );
                         }
                     }
                 }

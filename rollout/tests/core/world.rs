@@ -6,7 +6,7 @@ use aviary_crds::status::CanaryStatus;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
     Answers, Component, Pending, Plan, PrimaryView, Readiness, Returned, Reverted, Reverting, Sample, SampleError,
-    Scale, Snapshot, Split, TargetView,
+    Scale, ServingSince, Snapshot, Split, TargetView,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -39,6 +39,11 @@ impl Workload {
             return 0;
         }
         if self.ready_at.is_some_and(|at| at <= now) { self.replicas } else { self.kept }
+    }
+
+    fn serving_since(&self, now: Timestamp) -> Option<Timestamp> {
+        let since = if self.kept > 0 { Timestamp::MIN } else { self.ready_at? };
+        (self.available(now) > 0).then_some(since)
     }
 
     fn readiness(&self, now: Timestamp, name: &str, deadline: SignedDuration) -> Readiness {
@@ -175,6 +180,10 @@ impl World {
             pending: Pending { routes: self.routed && self.routes.is_none(), ..self.pending },
             repairs_paused: false,
             routed_since: self.routed_since,
+            serving_since: ServingSince {
+                primary: self.primary.as_ref().and_then(|primary| primary.serving_since(self.now)),
+                canary: self.target.as_ref().and_then(|target| target.serving_since(self.now)),
+            },
             traffic: self.routed.then_some(routes),
             answers: answers.clone(),
         }
