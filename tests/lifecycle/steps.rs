@@ -61,8 +61,8 @@ fn only_check_rounds_wait_for_an_interval() {
         world.pass(Duration::from_secs(1)).await;
 
         assert_at_once(edited, journal.time_of("Progressing", 0), "detection");
-        // Pods of the embedded cluster take three seconds to start.
-        assert_after(edited, journal.time_of("Progressing", 10), SignedDuration::from_secs(3), "the first weight");
+        // Pods of the embedded cluster take three seconds to start, and the mesh one to hear of them.
+        assert_after(edited, journal.time_of("Progressing", 10), SignedDuration::from_secs(4), "the first weight");
         for weight in [20, 30, 40, 50] {
             let (before, after) = (journal.time_of("Progressing", weight - 10), journal.time_of("Progressing", weight));
             assert_after(before, after, INTERVAL, &format!("weight {weight}"));

@@ -105,7 +105,8 @@ impl Logs {
 
     /// What Aviary has said of a canary since then, with the time at which it said it.
     pub fn said(&self, canary: &str, since: Timestamp) -> Vec<(Timestamp, String)> {
-        let said = lines(&self.operator).into_iter().filter(|line| line["canary"] == json!(format!("{canary}.test")));
+        let name = format!("{canary}.test");
+        let said = lines(&self.operator, &name).into_iter().filter(|line| line["canary"] == json!(name));
         let said = said.filter_map(|line| Some((time(&line["ts"])?, line["msg"].as_str()?.to_owned())));
         // The log's times are cut to milliseconds.
         said.filter(|(at, _)| at.as_millisecond() >= since.as_millisecond()).collect()
@@ -123,7 +124,7 @@ impl Logs {
                 && call["stage"] == "ResponseComplete"
                 && call["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300)
         };
-        let writes = lines(&self.audit).into_iter().filter(is_write);
+        let writes = lines(&self.audit, "\"virtualservices\"").into_iter().filter(is_write);
         let mut writes: Vec<_> = writes.filter_map(|call| time(&call["requestReceivedTimestamp"])).collect();
         writes.retain(|at| *at >= since);
         // The log is in the order of the answers.
@@ -136,8 +137,8 @@ fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
 }
 
-/// The last line may be half written.
-fn lines(path: &PathBuf) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// Those that hold this text: to read all would keep the machine from what is measured. The last line may be half written.
+fn lines(path: &PathBuf, text: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(path).unwrap_or_default();
+    log.lines().filter(|line| line.contains(text)).filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
