@@ -19,9 +19,12 @@ pub type Shares = BTreeMap<String, u64>;
 /// missed, and then the next one counts, which is later.
 const LOOK: Duration = Duration::from_millis(40);
 
+/// The routes of all hosts, each with the time since when they were in force.
+type History = Vec<(Timestamp, BTreeMap<String, Shares>)>;
+
 /// The routes that Envoy has had in force, and since when.
 pub struct Routes {
-    seen: Arc<Mutex<Vec<(Timestamp, BTreeMap<String, Shares>)>>>,
+    seen: Arc<Mutex<History>>,
     looking: tokio::task::JoinHandle<()>,
 }
 
@@ -46,7 +49,7 @@ impl Drop for Routes {
     }
 }
 
-async fn look(seen: Arc<Mutex<Vec<(Timestamp, BTreeMap<String, Shares>)>>>) {
+async fn look(seen: Arc<Mutex<History>>) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
