@@ -15,5 +15,5 @@ pub mod fleet;
 mod ledger;
 mod objects;
 mod process;
-mod random;
+pub mod random;
 pub mod users;

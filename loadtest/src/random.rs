@@ -1,10 +1,12 @@
 //! Randomness that can be replayed.
 
 /// `SplitMix64` (Steele, Lea, Flood 2014): small, and the same on every platform.
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
+    /// The same seed gives the same numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Random {
         Random(seed)
     }
 
@@ -17,7 +19,7 @@ impl Random {
     }
 
     /// A number in `0..end`; 0 for an empty range.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         if end == 0 { 0 } else { self.next() % end }
     }
 

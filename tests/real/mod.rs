@@ -10,6 +10,7 @@ mod cluster;
 mod loop_app;
 mod loop_evidence;
 mod loop_releases;
+mod faults;
 mod owner;
 mod permissions;
 mod release;

@@ -1,0 +1,139 @@
+//! Releases under users' traffic while something goes wrong: the controller is killed, servers go and come back, monitoring is
+//! away, others write, leaders are stopped. Each ends in the same cluster as a release that nothing disturbs, and no user's
+//! request fails.
+//!
+//! A sample of it runs in a few minutes; `AVIARY_REAL_FULL=1` runs all. `AVIARY_FAULTS_SEED` decides when the controller dies.
+
+mod audit;
+mod foreign_writers;
+mod kills;
+mod leadership;
+mod monitoring;
+mod operator;
+mod proxy;
+mod servers;
+mod subject;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+
+use self::operator::{Operator, Rights};
+use self::proxy::Proxy;
+use self::subject::{End, IMAGES, Subject};
+use super::bench::{Inside, is_full_set};
+use super::{api, eventually, in_bench};
+
+const SEED: &str = "AVIARY_FAULTS_SEED";
+
+/// How much of it.
+struct Size {
+    kills: u64,
+    /// For how long the controller stays away after every second kill.
+    away: Duration,
+    /// For how long Prometheus does not answer.
+    outage: Duration,
+    /// How often each server dies.
+    server_rounds: usize,
+    /// How often the leader is stopped.
+    leaders_stopped: usize,
+}
+
+const SAMPLE: Size = Size {
+    kills: 8,
+    away: Duration::from_secs(4),
+    outage: Duration::from_secs(12),
+    server_rounds: 1,
+    leaders_stopped: 2,
+};
+const FULL: Size = Size {
+    kills: 50,
+    away: Duration::from_secs(30),
+    outage: Duration::from_secs(60),
+    server_rounds: 5,
+    leaders_stopped: 10,
+};
+
+/// What all of them need.
+struct Stage {
+    bench: Inside,
+    client: Client,
+    proxy: Proxy,
+    rights: Rights,
+    operator: Operator,
+    size: Size,
+    /// How a release of each image ends when nothing goes wrong.
+    undisturbed: BTreeMap<&'static str, End>,
+    began: Instant,
+}
+
+impl Stage {
+    async fn set(bench: Inside) -> Stage {
+        let began = Instant::now();
+        let client = bench.client("admin").await;
+        let proxy = Proxy::start().await;
+        let rights = Rights::grant(&bench, &client, "aviary").await;
+        let operator = Operator::start(&bench, &rights.kubeconfig_through(proxy.address()), "aviary", &[]).await;
+        let size = if is_full_set() { FULL } else { SAMPLE };
+        Stage { bench, client, proxy, rights, operator, size, undisturbed: BTreeMap::new(), began }
+    }
+
+    fn say(&self, text: impl std::fmt::Display) {
+        println!("{:6.1} s  {text}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// The controller is killed, whatever it is doing.
+    fn kill_operator(&mut self) {
+        self.operator.signal("KILL");
+    }
+
+    async fn start_operator(&mut self) {
+        let kubeconfig = self.rights.kubeconfig_through(self.proxy.address());
+        self.operator = Operator::start(&self.bench, &kubeconfig, "aviary", &[]).await;
+    }
+
+    /// Waits for the end of a release, which must be that of one that nothing disturbed.
+    async fn ends_as_undisturbed(&self, subject: &Subject, image: &str) {
+        subject.released(image).await;
+        subject.ends_as(&self.undisturbed[image]).await;
+    }
+}
+
+#[test]
+fn releases_end_the_same_whatever_fails() {
+    in_bench("real::faults::releases_end_the_same_whatever_fails", async |bench: Inside| {
+        let _network = bench.network().await;
+        let mut stage = Stage::set(bench).await;
+        stage.say("the controller runs");
+        let foreign_writers = foreign_writers::survive(&stage);
+        let undisturbed = undisturbed(&stage);
+        let (undisturbed, writers) = tokio::join!(undisturbed, foreign_writers);
+        stage.undisturbed = undisturbed;
+        writers.compare(&stage).await;
+        monitoring::is_waited_for(&stage).await;
+        servers::come_back(&stage).await;
+        kills::change_nothing(&mut stage, seed()).await;
+        leadership::is_exclusive(&mut stage).await;
+        audit::assert_nothing_was_forbidden(&stage.bench);
+        stage.say("done");
+    });
+}
+
+fn seed() -> u64 {
+    std::env::var(SEED).map_or(1, |text| text.parse().expect("a number as seed"))
+}
+
+/// A release of each image, one after the other.
+async fn undisturbed(stage: &Stage) -> BTreeMap<&'static str, End> {
+    let subject = Subject::create(&stage.client, "undisturbed", 40.0).await;
+    let mut ends = BTreeMap::new();
+    for image in IMAGES {
+        subject.set_image(image).await;
+        subject.released(image).await;
+        ends.insert(image, subject.end_at_rest().await);
+    }
+    subject.assert_no_request_failed().await;
+    stage.say("two releases without a fault");
+    ends
+}

@@ -1,0 +1,146 @@
+//! The API server and etcd die, history is compacted, connections break, and calls are refused.
+
+use jiff::Timestamp;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+use super::audit::{Call, calls};
+use super::operator::{USERS, apply};
+use super::subject::{IMAGES, Subject};
+use super::{Stage, api, eventually};
+
+/// What happens in the middle of a release.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// The API server dies; while it is away etcd forgets its history.
+    ApiServer,
+    /// etcd dies and comes back.
+    Etcd,
+    /// All connections end, several times.
+    Cuts,
+    /// The API server refuses what the controller asks: 429, with Retry-After.
+    TooManyRequests,
+}
+
+/// For how long the API server is away, and for how long it refuses all calls.
+const AWAY: std::time::Duration = std::time::Duration::from_secs(3);
+
+pub async fn come_back(stage: &Stage) {
+    let subject = Subject::create(&stage.client, "servers", 100.0).await;
+    let mut images = IMAGES.iter().cycle();
+    for _ in 0..stage.size.server_rounds {
+        for faults in [[Fault::ApiServer, Fault::Etcd], [Fault::Cuts, Fault::TooManyRequests]] {
+            let image = images.next().unwrap();
+            subject.set_image(image).await;
+            for (fault, weight) in faults.into_iter().zip([20, 40]) {
+                subject.reaches(weight).await;
+                let result = happens(stage, fault).await;
+                stage.say(format!("{fault:?} at {weight} %: {result}"));
+            }
+            stage.ends_as_undisturbed(&subject, image).await;
+        }
+    }
+    subject.assert_no_request_failed().await;
+    stage.say(format!("servers failed; {} requests, none of them did", subject.requests()));
+}
+
+async fn happens(stage: &Stage, fault: Fault) -> String {
+    let since = Timestamp::from_second(now().as_second()).unwrap();
+    let calls_since = || calls(&stage.bench).into_iter().filter(move |call| call.time >= since);
+    let count = |what: fn(&Call) -> bool| calls_since().filter(what).count();
+    match fault {
+        Fault::ApiServer => {
+            stage.bench.component("stop", &["-KILL", "kube-apiserver"]).await;
+            compact().await;
+            tokio::time::sleep(AWAY).await;
+            stage.bench.component("start", &["kube-apiserver"]).await;
+            api_server_answers(stage).await;
+            // Watches go on from where they were: whoever lists anew was told 410, for the history is gone.
+            let is_list = |call: &Call| call.verb == "list" && call.resource == "canaries";
+            eventually("what was watched is listed anew", async || count(is_list) > 0).await;
+            format!("{} kinds listed anew", count(|call| call.verb == "list"))
+        }
+        Fault::Etcd => {
+            stage.bench.component("restart", &["-KILL", "etcd"]).await;
+            api_server_answers(stage).await;
+            format!("{} calls failed", count(|call| call.code >= 500))
+        }
+        Fault::Cuts => {
+            // The audit log tells of a watch when it has ended.
+            let ended_watches = || count(|call| call.verb == "watch");
+            let mut connections = 0;
+            for _ in 0..3 {
+                let before = ended_watches();
+                eventually("there are connections", async || stage.proxy.connections() > 0).await;
+                connections += stage.proxy.cut();
+                eventually("watches have ended", async || ended_watches() > before).await;
+            }
+            format!(
+                "{connections} connections and {} watches ended; {} kinds listed anew",
+                ended_watches(),
+                count(|call| call.verb == "list")
+            )
+        }
+        Fault::TooManyRequests => {
+            apply(&stage.bench, refusal().as_bytes());
+            eventually("a call is refused", async || count(|call| call.code == 429) > 0).await;
+            tokio::time::sleep(AWAY).await;
+            for kind in ["FlowSchema", "PriorityLevelConfiguration"] {
+                let api = api(stage.client.clone(), "flowcontrol.apiserver.k8s.io", "v1", kind, None);
+                api.delete("aviary-is-refused", &DeleteParams::default()).await.unwrap();
+            }
+            format!("{} calls refused", count(|call| call.code == 429))
+        }
+    }
+}
+
+async fn api_server_answers(stage: &Stage) {
+    let namespaces = api(stage.client.clone(), "", "v1", "Namespace", None);
+    eventually("the API server answers", async || namespaces.get("servers").await.is_ok()).await;
+}
+
+fn now() -> Timestamp {
+    aviary_actors::Clock::system().now()
+}
+
+/// etcd forgets all of its history.
+async fn compact() {
+    let etcd = reqwest::Client::new();
+    let post =
+        |path: &str, body: serde_json::Value| etcd.post(format!("http://127.0.0.1:2379{path}")).body(body.to_string());
+    let status = post("/v3/maintenance/status", json!({})).send().await.unwrap().text().await.unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let revision = status["header"]["revision"].clone();
+    let answer = post("/v3/kv/compaction", json!({"revision": revision, "physical": true})).send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+}
+
+/// No seat for the controllers' service accounts, and no queue to wait for one.
+fn refusal() -> String {
+    let metadata = json!({"name": "aviary-is-refused"});
+    let account = USERS.trim_end_matches(':').rsplit(':').next();
+    let level = json!({
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": metadata,
+        "spec": {
+            "type": "Limited",
+            "limited": {
+                "nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0,
+                "limitResponse": {"type": "Reject"},
+            },
+        },
+    });
+    let schema = json!({
+        "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": metadata,
+        "spec": {
+            "matchingPrecedence": 1,
+            "priorityLevelConfiguration": {"name": "aviary-is-refused"},
+            "rules": [{
+                "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"namespace": account, "name": "*"}}],
+                "resourceRules": [{
+                    "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true,
+                }],
+            }],
+        },
+    });
+    format!("{level}\n---\n{schema}\n")
+}

@@ -1,0 +1,229 @@
+//! A canary with users, in a namespace of its own.
+
+use std::collections::BTreeMap;
+
+use aviary_loadtest::checks::{differences, remove_noise};
+use aviary_loadtest::users::{self, Users};
+use kube::Client;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::{api, eventually};
+use crate::real::get;
+use crate::support::{canary, create_through, deployment};
+
+/// What is released, in turn.
+pub const IMAGES: [&str; 2] = ["podinfo:6.0.1", "podinfo:6.0.2"];
+const GATEWAY: &str = "http://10.99.0.1:18080/";
+const NAME: &str = "podinfo";
+
+/// Group, version and kind of what tells how a release ended. ReplicaSets are left out: which old ones there are tells of the
+/// way, and of the pods' template the Deployments tell, too.
+const COMPARED: [(&str, &str, &str); 5] = [
+    ("flagger.app", "v1beta1", "Canary"),
+    ("apps", "v1", "Deployment"),
+    ("", "v1", "Service"),
+    ("networking.istio.io", "v1", "VirtualService"),
+    ("networking.istio.io", "v1", "DestinationRule"),
+];
+
+/// Objects of a namespace at the end of a release, without what differs between two ends that are the same.
+pub type End = BTreeMap<String, String>;
+
+pub struct Subject {
+    namespace: String,
+    client: Client,
+    users: Users,
+}
+
+impl Subject {
+    /// Returns when it is initialized and its users are served; so many requests a second.
+    pub async fn create(client: &Client, namespace: &str, rate: f64) -> Subject {
+        let host = format!("{namespace}.example.com");
+        let metadata = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        create_through(client.clone(), metadata).await;
+        create_through(client.clone(), deployment(namespace, NAME, "podinfo:6.0.0")).await;
+        let mut object = canary(namespace, NAME);
+        object["spec"]["service"] = json!({
+            "port": 80, "targetPort": 9898, "gateways": ["istio-system/public-gateway"], "hosts": [host],
+        });
+        object["spec"]["analysis"] = json!({
+            // Prometheus has two numbers of a new version, and so an answer, two seconds after its first request.
+            "interval": "3s", "threshold": 5, "maxWeight": 60, "stepWeight": 20,
+            "metrics": [
+                {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}},
+                {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 500}},
+            ],
+        });
+        create_through(client.clone(), object).await;
+        let options = users::Options::new(GATEWAY.parse().unwrap(), rate).unwrap().host(&host);
+        let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some(namespace));
+        eventually(&format!("{namespace} is initialized"), async || {
+            get(&canaries, NAME).await.is_some_and(|canary| canary["status"]["phase"] == "Initialized")
+        })
+        .await;
+        eventually(&format!("{namespace} is served"), async || {
+            let answer = reqwest::Client::new().get(GATEWAY).header("host", &host).send().await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        let subject =
+            Subject { namespace: namespace.to_owned(), client: client.clone(), users: Users::start(options).unwrap() };
+        subject.target_is_at_rest().await;
+        subject
+    }
+
+    pub fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        api(self.client.clone(), group, version, kind, Some(&self.namespace))
+    }
+
+    pub fn canaries(&self) -> Api<DynamicObject> {
+        self.api("flagger.app", "v1beta1", "Canary")
+    }
+
+    pub fn routes(&self) -> Api<DynamicObject> {
+        self.api("networking.istio.io", "v1", "VirtualService")
+    }
+
+    pub fn deployments(&self) -> Api<DynamicObject> {
+        self.api("apps", "v1", "Deployment")
+    }
+
+    pub async fn status(&self) -> Value {
+        get(&self.canaries(), NAME).await.unwrap()["status"].clone()
+    }
+
+    pub async fn set_image(&self, image: &str) {
+        let containers = json!([{"name": "podinfod", "image": image}]);
+        let patch = json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        self.deployments().patch(NAME, &PatchParams::default(), &Patch::Strategic(patch)).await.unwrap();
+    }
+
+    /// Waits until a release is half-way, at this weight of the canary or above. Whoever asks may be refused meanwhile.
+    pub async fn reaches(&self, weight: u64) {
+        eventually(&format!("{} has reached {weight}", self.namespace), async || {
+            let status = self.status().await;
+            status["phase"] == "Progressing" && status["canaryWeight"].as_u64().unwrap_or_default() >= weight
+        })
+        .await;
+    }
+
+    /// Waits until this image is promoted and the target is idle again.
+    pub async fn released(&self, image: &str) {
+        eventually(&format!("{image} is promoted in {}", self.namespace), async || self.has_released(image).await)
+            .await;
+        self.target_is_at_rest().await;
+    }
+
+    pub async fn has_released(&self, image: &str) -> bool {
+        let status = self.status().await;
+        assert_ne!(status["phase"], "Failed", "{}: {}", self.namespace, self.story().await);
+        let primary = get(&self.deployments(), &format!("{NAME}-primary")).await.unwrap();
+        status["phase"] == "Succeeded" && primary["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    }
+
+    async fn target_is_at_rest(&self) {
+        let pods = self.api("", "v1", "Pod");
+        let of_target = ListParams::default().labels(&format!("app={NAME}"));
+        eventually(&format!("no pod of the target is left in {}", self.namespace), async || {
+            pods.list(&of_target).await.unwrap().items.is_empty()
+        })
+        .await;
+    }
+
+    /// The end, once nothing moves any more.
+    pub async fn end_at_rest(&self) -> End {
+        eventually(&format!("{} is at rest", self.namespace), async || {
+            let deployments = self.deployments().list(&ListParams::default()).await.unwrap();
+            deployments.items.iter().all(|deployment| is_at_rest(&serde_json::to_value(deployment).unwrap()))
+        })
+        .await;
+        self.end().await
+    }
+
+    async fn end(&self) -> End {
+        let mut end = End::new();
+        for (group, version, kind) in COMPARED {
+            for object in self.api(group, version, kind).list(&ListParams::default()).await.unwrap() {
+                let mut object = serde_json::to_value(object).unwrap();
+                let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+                remove_noise(&mut object);
+                remove_traces(&mut object);
+                end.insert(format!("{kind} {name}"), format!("{object:#}").replace(&self.namespace, "NAMESPACE"));
+            }
+        }
+        end
+    }
+
+    /// Waits for the end, which must be this one.
+    pub async fn ends_as(&self, expected: &End) {
+        let end = self.end_at_rest().await;
+        self.assert_end(expected, &end).await;
+    }
+
+    /// Says what is otherwise.
+    pub async fn assert_end(&self, expected: &End, end: &End) {
+        let found = differences(expected, end);
+        assert!(found.is_empty(), "{} did not end as it should\n{found}\n{}", self.namespace, self.story().await);
+    }
+
+    /// Messages of the canary's events, each with how often it was told.
+    pub async fn events(&self) -> Vec<(String, u64)> {
+        let events = self.api("", "v1", "Event").list(&ListParams::default()).await.unwrap().items;
+        let mut of_canary: Vec<Value> = events
+            .into_iter()
+            .map(|event| serde_json::to_value(event).unwrap())
+            .filter(|event| event["involvedObject"]["kind"] == "Canary")
+            .collect();
+        of_canary.sort_by_key(|event| event["firstTimestamp"].to_string());
+        let told = |event: &Value| {
+            (event["message"].as_str().unwrap_or_default().to_owned(), event["count"].as_u64().unwrap_or(1))
+        };
+        of_canary.iter().map(told).collect()
+    }
+
+    pub async fn times_told(&self, part: &str) -> u64 {
+        self.events().await.iter().filter(|(message, _)| message.contains(part)).map(|(_, count)| count).sum()
+    }
+
+    pub async fn assert_no_request_failed(&self) {
+        let report = self.users.snapshot();
+        assert!(report.requests() > 100, "{} requests are none", report.requests());
+        let story = if report.failures() == 0 { String::new() } else { self.story().await };
+        assert_eq!(report.failures(), 0, "{}: {:#?}\n{story}", self.namespace, report.first_failures());
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.users.snapshot().requests()
+    }
+
+    /// What happened, for a failing test.
+    pub async fn story(&self) -> String {
+        let mut story = format!("{:#}\n", self.status().await);
+        for (message, count) in self.events().await {
+            story += &format!("{count} × {message}\n");
+        }
+        story
+    }
+}
+
+fn is_at_rest(deployment: &Value) -> bool {
+    let (wanted, status) = (&deployment["spec"]["replicas"], &deployment["status"]);
+    let number = |field: &str| status[field].as_u64().unwrap_or_default();
+    status["observedGeneration"] == deployment["metadata"]["generation"]
+        && ["replicas", "updatedReplicas", "availableReplicas"]
+            .iter()
+            .all(|field| Some(number(field)) == wanted.as_u64())
+}
+
+/// Of the way and not of the end: how many revisions there were, and the conditions of Deployments with what they say of them.
+fn remove_traces(object: &mut Value) {
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove("deployment.kubernetes.io/revision");
+    }
+    if object["kind"] == "Deployment"
+        && let Some(status) = object["status"].as_object_mut()
+    {
+        status.remove("conditions");
+    }
+}
