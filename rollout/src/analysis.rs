@@ -97,6 +97,12 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             break;
         };
         match sample {
+            Ok(value) if value.is_nan() && recovers(plan, state, answer.at) => {
+                unknown = unknown.or_else(|| Some(format!("{}: no values yet", check.name)));
+            }
+            Err(SampleError::NoValues(text)) if recovers(plan, state, answer.at) => {
+                unknown = unknown.or_else(|| Some(text.clone()));
+            }
             Ok(value) if value.is_nan() => {
                 let text = format!("Halt advancement no values found for metric: {}", check.name);
                 return Verdict::Fail(Message::CheckFailed { text, error: false });
@@ -125,10 +131,7 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
 fn overdue(plan: &Plan, state: &State, check: &Check, error: &str, at: Timestamp) -> Option<Message> {
     let counts = match plan.outage {
         OutagePolicy::Fail => true,
-        OutagePolicy::Hold { limit } => state.metrics_unavailable_since.is_some_and(|since| {
-            // A clock that went backwards (another machine leads) shortens nothing.
-            Duration::try_from(at.duration_since(since)).is_ok_and(|away| away >= limit)
-        }),
+        OutagePolicy::Hold { limit } => away(state, at).is_some_and(|away| away >= limit),
     };
     if !counts {
         return None;
@@ -139,6 +142,21 @@ fn overdue(plan: &Plan, state: &State, check: &Check, error: &str, at: Timestamp
         CheckKind::Template => format!("Metric query failed for {}: {error}", check.name),
     };
     Some(Message::CheckFailed { text, error: true })
+}
+
+/// Monitoring that was away has not seen enough at first: Prometheus needs two scrapes for a rate. Its first answers may be
+/// empty, and say nothing about the canary, for as long as a missing answer would not.
+fn recovers(plan: &Plan, state: &State, at: Timestamp) -> bool {
+    match plan.outage {
+        OutagePolicy::Fail => false,
+        OutagePolicy::Hold { limit } => away(state, at).is_some_and(|away| away < limit),
+    }
+}
+
+/// For how long there has been no complete answer; `None` when the last one was.
+fn away(state: &State, at: Timestamp) -> Option<Duration> {
+    // A clock that went backwards (another machine leads) shortens nothing.
+    state.metrics_unavailable_since.map(|since| Duration::try_from(at.duration_since(since)).unwrap_or_default())
 }
 
 fn breach(check: &Check, value: f64) -> Option<Breach> {

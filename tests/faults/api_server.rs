@@ -196,6 +196,25 @@ fn an_expired_watch_is_followed_by_a_list_at_once() {
     });
 }
 
+/// Found on a real API server: one that was started anew knows no roles for a second, and forbids everything to everybody.
+#[test]
+fn a_moment_without_rights_stalls_nothing() {
+    let end = in_virtual_time(async {
+        let world = released_to(20).await;
+        let mut watchman = Watchman::new(&world.cluster);
+        let before = world.cluster.clock().now();
+        let forbidden = world.cluster.faults().add(Rule::new(Action::error(403)).client(AGENT));
+        world.cluster.faults().drop_watches(None);
+        world.pass(Duration::from_secs(6)).await;
+        world.cluster.faults().remove(forbidden);
+        super::wait_for_weight(&world, 30).await;
+        let took = world.cluster.clock().now().duration_since(before).as_secs();
+        assert!(took <= 15, "half a soak, the moment, and the wait for the next try: {took}\n{}", world.story());
+        end_of(&world, &mut watchman).await
+    });
+    assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, "6 s without rights");
+}
+
 /// Found by chaos: the rollback was written, nobody said so, and the controller took the target at zero for one to scale up.
 #[test]
 fn a_rollback_whose_last_answer_is_lost_is_not_taken_back() {

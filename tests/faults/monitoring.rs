@@ -61,6 +61,53 @@ fn a_prometheus_that_is_overloaded_is_waited_for() {
     a_minute_of(PrometheusFault::Status(StatusCode::TOO_MANY_REQUESTS));
 }
 
+/// Found on a real Prometheus: one that was started anew has no rate before its second scrape, and answers that it has no values.
+#[test]
+fn a_prometheus_that_comes_back_empty_is_waited_for() {
+    let end = in_virtual_time(async {
+        let world = released_to(20).await;
+        let mut watchman = Watchman::new(&world.cluster);
+        world.prometheus.set_fault(Some(PrometheusFault::Down));
+        world.pass(Duration::from_secs(20)).await;
+        for empty in [PrometheusFault::Empty, PrometheusFault::Wrong(WrongAnswer::Value(f64::NAN))] {
+            world.prometheus.set_fault(Some(empty));
+            world.pass(Duration::from_secs(20)).await;
+            let status = world.status("podinfo");
+            assert_eq!(
+                (&status["canaryWeight"], &status["failedChecks"]),
+                (&json!(20), &json!(0)),
+                "{}",
+                world.story()
+            );
+        }
+        assert!(world.condition("podinfo", "MetricsAvailable").is_some(), "it has not said anything yet");
+        world.prometheus.set_fault(None);
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        assert_eq!(world.count_events("podinfo", "Halt"), 0, "{}", world.story());
+        world.pass(Duration::from_secs(120)).await;
+        assert_no_request_lost(&world, &mut watchman);
+        final_state(&world.cluster)
+    });
+    assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, "down, then empty");
+}
+
+/// Nor is it waited for without end: a canary that nobody asks is not to be held for ever.
+#[test]
+fn a_prometheus_that_stays_empty_counts_after_the_limit() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        world.prometheus.set_fault(Some(PrometheusFault::Down));
+        let start = world.cluster.clock().now();
+        world.pass(Duration::from_secs(20)).await;
+        world.prometheus.set_fault(Some(PrometheusFault::Empty));
+        world.wait_for_phase("podinfo", "Failed").await;
+        let took = world.cluster.clock().now().duration_since(start).as_secs();
+        assert!((620..=640).contains(&took), "{took}\n{}", world.story());
+        world.pass(Duration::from_secs(5)).await;
+        assert_eq!(world.count_events("podinfo", "failed checks threshold reached 3"), 1);
+    });
+}
+
 #[test]
 fn an_outage_beyond_the_limit_counts_as_failed_checks() {
     in_virtual_time(async {

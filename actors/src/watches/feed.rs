@@ -21,6 +21,10 @@ use crate::supervision::panic_text;
 /// wait a minute.
 const REFUSED_RETRY: Duration = Duration::from_secs(60);
 
+/// A kind that was listed before is refused for this long before it is believed. An API server that was started anew knows
+/// nobody's roles yet and forbids everything to everybody: for about a second, as seen with 1.36 on a busy machine.
+const REFUSAL_DOUBTED: Duration = Duration::from_secs(10);
+
 /// First and longest wait before a watch is opened again after an error, those of client-go.
 const WATCH_RETRY: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
 
@@ -40,13 +44,29 @@ struct History {
     listed_anew: Option<Instant>,
     /// Told once, not each minute.
     told: Option<KindState>,
+    was_listed: bool,
+    /// The first refusal after the last list.
+    refused_since: Option<Instant>,
+}
+
+impl History {
+    /// Whether a refusal may be that of an API server that has just been started.
+    fn doubts_refusal(&mut self) -> bool {
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        self.was_listed && since.elapsed() < REFUSAL_DOUBTED
+    }
 }
 
 impl Feed {
     /// Follows one stream of events after the other, and does not end.
     pub(super) async fn run<S: Stream<Item = Event>>(self, open: impl Fn() -> S) {
-        let mut history =
-            History { retry: Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind), listed_anew: None, told: None };
+        let mut history = History {
+            retry: Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind),
+            listed_anew: None,
+            told: None,
+            was_listed: false,
+            refused_since: None,
+        };
         loop {
             // Without it, a panic would silence this kind for good, and nobody would know.
             match AssertUnwindSafe(self.follow(open(), &mut history)).catch_unwind().await {
@@ -74,6 +94,8 @@ impl Feed {
                     }
                     if matches!(event, watcher::Event::InitDone) {
                         history.told = None;
+                        history.was_listed = true;
+                        history.refused_since = None;
                     }
                     self.take(event, &mut listing);
                 }
@@ -84,6 +106,11 @@ impl Feed {
                 }
                 Some(Err(error)) => {
                     if let Some(state) = refusal(&error) {
+                        if history.doubts_refusal() {
+                            tracing::warn!(kind = self.kind.kind, %error, "watch refused, retrying");
+                            tokio::time::sleep(history.retry.next_delay()).await;
+                            return;
+                        }
                         self.note_refusal(state, &error, history);
                         tokio::time::sleep(REFUSED_RETRY).await;
                         // Only a new list tells that the refusal is over: a watch may have nothing to tell.

@@ -265,6 +265,14 @@ fn metrics_outage_holds_and_resumes() {
     assert_eq!(run.state().metrics_unavailable_since, None);
 }
 
+/// A rate needs two scrapes: what a Prometheus that was started anew does not know yet is no failed check.
+#[test]
+fn empty_answers_after_an_outage_are_part_of_it() {
+    let run = settled(scenarios::outage_with_an_empty_end);
+    assert_eq!(run.events, settled(scenarios::outage).events);
+    assert_eq!(run.seconds_to("Metrics are available"), 56);
+}
+
 #[test]
 fn metrics_outage_beyond_its_limit_counts_every_round() {
     let run = settled(scenarios::long_outage);

@@ -91,6 +91,14 @@ pub(crate) fn outage() -> Run {
     weighted().at(12, Event::Metrics(Metrics::Outage)).at(50, Event::Metrics(Metrics::Truth))
 }
 
+/// Monitoring that was away has nothing to say at first.
+pub(crate) fn outage_with_an_empty_end() -> Run {
+    weighted()
+        .at(12, Event::Metrics(Metrics::Outage))
+        .at(30, Event::Metrics(Metrics::NoValues))
+        .at(50, Event::Metrics(Metrics::Truth))
+}
+
 pub(crate) fn long_outage() -> Run {
     weighted().at(12, Event::Metrics(Metrics::Outage))
 }
@@ -283,6 +291,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         ("reverted_promotion", reverted_promotion),
         ("broken_bootstrap", broken_bootstrap),
         ("outage", outage),
+        ("outage_with_an_empty_end", outage_with_an_empty_end),
         ("long_outage", long_outage),
         ("outage_as_failure", outage_as_failure),
         ("outage_behind_a_gate", outage_behind_a_gate),

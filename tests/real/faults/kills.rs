@@ -9,17 +9,14 @@ use super::{SEED, Stage, eventually};
 
 /// Releases at the same time: a kill hits some of them in every state.
 const SUBJECTS: usize = 3;
-/// The longest time from one kill to the next, beside the controller's coming up: three to four of them in a release.
-const LONGEST_LIFE_MILLISECONDS: u64 = 8000;
+/// The longest time from one kill to the next, beside the controller's coming up: several in a release.
+const LONGEST_LIFE_MILLISECONDS: u64 = 6000;
 
 /// Half of the kills are followed by the next life at once, half by a time without a controller.
 pub async fn change_nothing(stage: &mut Stage, seed: u64) {
     println!("kills of seed {seed}: {SEED}={seed} cargo test --test main real::faults");
     let mut random = Random::new(seed);
-    let mut subjects = Vec::new();
-    for number in 0..SUBJECTS {
-        subjects.push(Subject::create(&stage.client, &format!("kills-{number}"), 50.0).await);
-    }
+    let subjects = Subject::create_all(&stage.client, "kills", SUBJECTS, 50.0).await;
     let (mut kills, mut releases) = (0, 0);
     for image in IMAGES.iter().cycle() {
         if kills == stage.size.kills {

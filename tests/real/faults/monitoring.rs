@@ -1,6 +1,6 @@
 //! Prometheus is away.
 
-use super::subject::{IMAGES, Subject};
+use super::subject::{IMAGES, STEPS, Subject};
 use super::{Stage, eventually};
 
 const OUTAGE: &str = "metrics are unavailable";
@@ -9,7 +9,7 @@ const OUTAGE: &str = "metrics are unavailable";
 pub async fn is_waited_for(stage: &Stage) {
     let subject = Subject::create(&stage.client, "monitoring", 100.0).await;
     subject.set_image(IMAGES[0]).await;
-    subject.reaches(20).await;
+    subject.reaches(STEPS[0]).await;
     stage.bench.component("stop", &["-KILL", "prometheus"]).await;
     let is_told = async || metrics_available(&subject).await == Some("False".to_owned());
     eventually("the outage is told on the object", is_told).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::audit::{Call, calls};
 use super::operator::{USERS, apply};
-use super::subject::{IMAGES, Subject};
+use super::subject::{IMAGES, STEPS, Subject};
 use super::{Stage, api, eventually};
 
 /// What happens in the middle of a release.
@@ -32,7 +32,7 @@ pub async fn come_back(stage: &Stage) {
         for faults in [[Fault::ApiServer, Fault::Etcd], [Fault::Cuts, Fault::TooManyRequests]] {
             let image = images.next().unwrap();
             subject.set_image(image).await;
-            for (fault, weight) in faults.into_iter().zip([20, 40]) {
+            for (weight, fault) in STEPS.into_iter().zip(faults) {
                 subject.reaches(weight).await;
                 let result = happens(stage, fault).await;
                 stage.say(format!("{fault:?} at {weight} %: {result}"));
@@ -132,7 +132,8 @@ fn refusal() -> String {
     let schema = json!({
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "FlowSchema", "metadata": metadata,
         "spec": {
-            "matchingPrecedence": 1,
+            // The first of all but those that nobody may precede.
+            "matchingPrecedence": 2,
             "priorityLevelConfiguration": {"name": "aviary-is-refused"},
             "rules": [{
                 "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"namespace": account, "name": "*"}}],

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use aviary_loadtest::checks::{differences, remove_noise};
 use aviary_loadtest::users::{self, Users};
+use futures::future::join_all;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -14,6 +15,8 @@ use crate::support::{canary, create_through, deployment};
 
 /// What is released, in turn.
 pub const IMAGES: [&str; 2] = ["podinfo:6.0.1", "podinfo:6.0.2"];
+/// The weights of a canary in its analysis.
+pub const STEPS: [u64; 2] = [30, 60];
 const GATEWAY: &str = "http://10.99.0.1:18080/";
 const NAME: &str = "podinfo";
 
@@ -48,8 +51,8 @@ impl Subject {
             "port": 80, "targetPort": 9898, "gateways": ["istio-system/public-gateway"], "hosts": [host],
         });
         object["spec"]["analysis"] = json!({
-            // Prometheus has two numbers of a new version, and so an answer, two seconds after its first request.
-            "interval": "3s", "threshold": 5, "maxWeight": 60, "stepWeight": 20,
+            // The shortest there is, and few steps.
+            "interval": "10s", "threshold": 5, "maxWeight": STEPS[1], "stepWeight": STEPS[0],
             "metrics": [
                 {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}},
                 {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 500}},
@@ -71,6 +74,12 @@ impl Subject {
             Subject { namespace: namespace.to_owned(), client: client.clone(), users: Users::start(options).unwrap() };
         subject.target_is_at_rest().await;
         subject
+    }
+
+    /// Several, numbered.
+    pub async fn create_all(client: &Client, namespace: &str, number: usize, rate: f64) -> Vec<Subject> {
+        let names = (0..number).map(|number| format!("{namespace}-{number}"));
+        join_all(names.map(async |name| Subject::create(client, &name, rate).await)).await
     }
 
     pub fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
@@ -148,7 +157,7 @@ impl Subject {
                 let mut object = serde_json::to_value(object).unwrap();
                 let name = object["metadata"]["name"].as_str().unwrap().to_owned();
                 remove_noise(&mut object);
-                remove_traces(&mut object);
+                remove_traces(kind, &mut object);
                 end.insert(format!("{kind} {name}"), format!("{object:#}").replace(&self.namespace, "NAMESPACE"));
             }
         }
@@ -216,14 +225,17 @@ fn is_at_rest(deployment: &Value) -> bool {
             .all(|field| Some(number(field)) == wanted.as_u64())
 }
 
-/// Of the way and not of the end: how many revisions there were, and the conditions of Deployments with what they say of them.
-fn remove_traces(object: &mut Value) {
-    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
-        annotations.remove("deployment.kubernetes.io/revision");
-    }
-    if object["kind"] == "Deployment"
-        && let Some(status) = object["status"].as_object_mut()
-    {
-        status.remove("conditions");
+/// Of the way and not of the end: how many revisions there were, and the conditions of Deployments with what they say of them;
+/// and the pods' `flagger-id`, which follows from the canary's uid.
+fn remove_traces(kind: &str, object: &mut Value) {
+    let mut remove = |parent: &str, key: &str| {
+        if let Some(fields) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
+            fields.remove(key);
+        }
+    };
+    remove("/metadata/annotations", "deployment.kubernetes.io/revision");
+    if kind == "Deployment" {
+        remove("/status", "conditions");
+        remove("/spec/template/metadata/annotations", "flagger-id");
     }
 }

@@ -36,15 +36,21 @@ fn refused(code: u16) -> Vec<Event> {
 
 /// A feed of ConfigMaps; its first stream is `first`, the later ones are lists.
 fn start(first: impl Fn() -> BoxStream<'static, Event> + 'static) -> (Arc<Cache>, Arc<AtomicUsize>) {
+    start_with(move |number| if number == 0 { first() } else { healthy() })
+}
+
+fn healthy() -> BoxStream<'static, Event> {
+    stream::iter(list()).chain(stream::pending()).boxed()
+}
+
+/// A feed of ConfigMaps whose streams are counted from 0.
+fn start_with(open: impl Fn(usize) -> BoxStream<'static, Event> + 'static) -> (Arc<Cache>, Arc<AtomicUsize>) {
     let cache = Arc::new(Cache::default());
     let opened = Arc::new(AtomicUsize::new(0));
     let supervisor = Nobody.start().recipient();
     let feed = Feed { cache: cache.clone(), kind: &kinds::CONFIG_MAP, namespace: Some("a".into()), supervisor };
     let count = opened.clone();
-    actix_rt::spawn(feed.run(move || match count.fetch_add(1, Ordering::Relaxed) {
-        0 => first(),
-        _ => stream::iter(list()).chain(stream::pending()).boxed(),
-    }));
+    actix_rt::spawn(feed.run(move || open(count.fetch_add(1, Ordering::Relaxed))));
     (cache, opened)
 }
 
@@ -97,16 +103,34 @@ fn a_forbidden_kind_holds_nobody_up_and_is_asked_for_again_each_minute() {
     }
 }
 
+/// Found on a real API server that was started anew: it forbade everything for a second.
 #[test]
-fn a_right_that_is_taken_away_is_noticed_and_its_return_too() {
+fn a_refusal_after_a_list_is_doubted_at_first() {
     in_virtual_time(async {
         let (cache, opened) = start(|| {
             let status = Status { code: 403, ..Status::default() };
-            let revoked = Err(watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status))));
-            stream::iter(list()).chain(stream::iter([revoked])).chain(stream::pending()).boxed()
+            let refused = Err(watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status))));
+            stream::iter(list()).chain(stream::iter([refused])).chain(stream::pending()).boxed()
         });
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(cache.kind(&kinds::CONFIG_MAP, "a"), Some(KindState::Forbidden));
-        assert_back(&cache, &opened, Duration::from_secs(60)).await;
+        assert_back(&cache, &opened, Duration::from_secs(2)).await;
+    });
+}
+
+#[test]
+fn a_right_that_is_taken_away_is_noticed_and_its_return_too() {
+    in_virtual_time(async {
+        let returned = Instant::now() + Duration::from_secs(30);
+        let (cache, _) = start_with(move |number| match number {
+            0 => stream::iter(list()).chain(stream::iter(refused(403))).chain(stream::pending()).boxed(),
+            _ if Instant::now() < returned => stream::iter(refused(403)).chain(stream::pending()).boxed(),
+            _ => healthy(),
+        });
+        let state = || cache.kind(&kinds::CONFIG_MAP, "a");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(state(), Some(KindState::Synced), "it may be a moment");
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        assert_eq!(state(), Some(KindState::Forbidden));
+        tokio::time::sleep(REFUSED_RETRY).await;
+        assert_eq!(state(), Some(KindState::Synced));
     });
 }
