@@ -91,8 +91,9 @@ fn all() -> Vec<Scenario> {
             all.push(scenario(&name, move |scene| deletions::in_phase(scene, phase, revert).boxed_local()));
         }
     }
-    let Ok(wanted) = std::env::var("AVIARY_SCENARIOS") else { return all };
-    all.retain(|scenario| wanted.split(',').any(|start| scenario.name.starts_with(start)));
+    if let Ok(wanted) = std::env::var("AVIARY_SCENARIOS") {
+        all.retain(|scenario| wanted.split(',').any(|start| scenario.name.starts_with(start)));
+    }
     all
 }
 
@@ -163,7 +164,8 @@ async fn run_all_with_kills(host: &dyn Host) {
 }
 
 async fn run_side_by_side(host: &dyn Host, kills: Option<Kills>) {
-    let scenarios = all();
+    let mut scenarios = all();
+    scenarios.retain(|scenario| host.is_chosen(&scenario.name));
     let stories = stream::iter(&scenarios).map(|scenario| tell(host, scenario, kills));
     let stories = stories.buffer_unordered(host.at_once().min(scenarios.len())).collect::<Vec<_>>();
     let failures = among(kills, host, 1, stories).await;

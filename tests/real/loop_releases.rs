@@ -9,15 +9,12 @@ use serde_json::{Value, json};
 
 use super::loop_app::{App, Scene, canary_of, host, now};
 use super::loop_evidence::{Logs, Routes, Shares};
-use super::{Inside, create_through, deployment, eventually, get, in_bench};
-
-/// Set for the full set.
-const FULL: &str = "AVIARY_REAL_FULL";
+use super::{Inside, create_through, deployment, eventually, get, in_bench, is_full_set};
 
 #[test]
 fn users_lose_nothing_but_what_the_rule_costs() {
     in_bench("real::loop_releases::users_lose_nothing_but_what_the_rule_costs", async |bench: Inside| {
-        let is_full = std::env::var_os(FULL).is_some();
+        let is_full = is_full_set();
         let _network = bench.network().await;
         let _aviary = bench.start_aviary(&["--mesh-provider", "istio"]);
         let scene = Scene { client: bench.client("admin").await, routes: Routes::follow(), logs: Logs::of(&bench) };

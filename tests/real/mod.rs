@@ -7,10 +7,10 @@ mod audit;
 mod bench;
 mod calls;
 mod cluster;
+mod faults;
 mod loop_app;
 mod loop_evidence;
 mod loop_releases;
-mod faults;
 mod owner;
 mod permissions;
 mod release;
@@ -18,7 +18,7 @@ mod release;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;
 
-pub use self::bench::{Aviary, Inside, in_bench};
+pub use self::bench::{Aviary, Inside, in_bench, is_full_set};
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
 

@@ -23,6 +23,11 @@ pub trait Host {
     /// Ends the operator as `kill -9` does, and starts another one at once.
     fn kill_and_start_operator(&self) -> LocalBoxFuture<'_, ()>;
 
+    /// Whether a scenario is told here when all are asked for.
+    fn is_chosen(&self, _name: &str) -> bool {
+        true
+    }
+
     /// How many scenarios may be under way.
     fn at_once(&self) -> usize {
         usize::MAX

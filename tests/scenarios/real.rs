@@ -13,7 +13,7 @@ use kube::Client;
 
 use super::host::{Headers, Host};
 use super::{run_all, run_all_with_kills};
-use crate::real::{Aviary, Inside, in_bench};
+use crate::real::{Aviary, Inside, in_bench, is_full_set};
 
 /// Port 80 of the Gateway `istio-system/public-gateway`.
 const GATEWAY: &str = "http://10.99.0.1:18080/";
@@ -26,6 +26,19 @@ const USERS_PATIENCE: Duration = Duration::from_secs(10);
 /// All that can be under way in this time. More connections of all scenarios together than Envoy may have files open would
 /// turn a short stall into one that does not end.
 const USERS_CONNECTIONS: usize = 100;
+/// What every run tells; `AVIARY_REAL_FULL=1` tells all.
+const SAMPLE: &[&str] = &[
+    "good-release",
+    "errors",
+    "crash-loop",
+    "newer-revision",
+    "config-map",
+    "ab-header",
+    "session-affinity",
+    "blue-green",
+    "reverted-progressing",
+    "deleted-succeeded",
+];
 /// Requests whose answers tell where users are led.
 const WATCHED: usize = 30;
 
@@ -97,6 +110,10 @@ impl Host for Real<'_> {
         // Two cores for the control plane, the mesh and everything else. Two or three of these groups take as long as the ten
         // rounds of the longest scenario.
         12
+    }
+
+    fn is_chosen(&self, name: &str) -> bool {
+        is_full_set() || std::env::var_os("AVIARY_SCENARIOS").is_some() || SAMPLE.contains(&name)
     }
 
     fn pass(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
