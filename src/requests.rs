@@ -32,4 +32,12 @@ impl Requests {
             all: minus(all(after), all(before)),
         }
     }
+
+    /// What other workloads answered.
+    pub(crate) fn others(&self) -> WorkloadTotals {
+        let rest = |of: fn(&WorkloadTotals) -> f64| {
+            of(&self.all) - of(&self.primary) - of(&self.canary) - of(&self.unanswered)
+        };
+        WorkloadTotals { requests: rest(|totals| totals.requests), failures: rest(|totals| totals.failures) }
+    }
 }

@@ -8,11 +8,13 @@ pub(crate) mod load_tester;
 pub(crate) mod manifests;
 mod network;
 mod objects;
+mod queries;
 mod references;
 mod releases;
 mod report;
 mod scenario;
 mod schedule;
+mod schema;
 mod series;
 mod subject;
 mod table;
@@ -92,7 +94,10 @@ fn simulate(args: &SimulateArgs, notes: &mut Vec<String>) -> anyhow::Result<Refu
         Ok(outcome) => outcome,
         Err(problems) => return Ok(Err(problems)),
     };
-    notes.extend(unknown_series(&outcome.observed.unknown_series, &manifests));
+    let unanswerable = unanswerable(&outcome.observed.unanswerable);
+    if !unanswerable.is_empty() {
+        return Ok(Err(unanswerable));
+    }
     if !outcome.violations.is_empty() {
         notes.push(format!("the operator broke its own rules, please report this: {}", outcome.violations.join(", ")));
     }
@@ -136,6 +141,10 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused
     {
         return (Manifests::default(), Err(vec![format!("--mesh-provider={provider}: {error}")]));
     }
+    if args.scenario.as_deref() == Some("-") && args.filenames.iter().any(|name| name == "-") {
+        let problem = "-f - and --scenario=-: standard input can be read once only; give one of them as a file";
+        return (Manifests::default(), Err(vec![problem.to_owned()]));
+    }
     let scenario = match &args.scenario {
         Some(path) => read_scenario(path),
         None => Ok(Scenario::default()),
@@ -155,6 +164,7 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused
             return (manifests, Err(problems));
         }
     };
+    manifests.notes.extend(subject::rivals(&subjects));
     complete::complete(&mut manifests, &subjects, &scenario);
     let setup = plan(args, config, &mut manifests, subjects, scenario);
     (manifests, setup)
@@ -169,6 +179,7 @@ fn plan(
     scenario: Scenario,
 ) -> Refused<world::Setup> {
     let mut problems = objects::simulate_templates(manifests, &subjects, &scenario).err().unwrap_or_default();
+    problems.extend(queries::unanswerable(&config, &subjects, manifests, &scenario));
     let file = args.scenario.as_deref().unwrap_or_default();
     let time_limit = args.time_limit.unwrap_or_else(|| scenario.time_limit());
     let (releases, mut found) = Releases::plan(&scenario, &subjects, manifests);
@@ -203,23 +214,11 @@ fn in_file(file: &str, problems: &[scenario::Problem]) -> Vec<String> {
     problems.iter().map(line).collect()
 }
 
-/// Says which metrics were asked for that the simulation does not have, and by which template.
-fn unknown_series(unknown: &std::collections::BTreeMap<String, String>, manifests: &Manifests) -> Vec<String> {
-    unknown
-        .iter()
-        .map(|(name, query)| {
-            let template = manifests.of("flagger.app", "MetricTemplate").find(|template| {
-                template.object["spec"]["query"].as_str().is_some_and(|text| text.contains(name.as_str()))
-            });
-            let (who, field) = match template {
-                Some(template) => (template.title(), template.name().to_owned()),
-                None => {
-                    (format!("the query {}", query.split_whitespace().collect::<Vec<_>>().join(" ")), "NAME".to_owned())
-                }
-            };
-            format!(
-                "{who} asks for {name}, which the simulation does not have; a scenario can give values: metrics.{field}"
-            )
-        })
-        .collect()
+/// Says which queries that came up on the way gave no answer to judge by.
+fn unanswerable(queries: &std::collections::BTreeMap<String, String>) -> Vec<String> {
+    let message = |(query, why): (&String, &String)| {
+        let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("no verdict: the query {query} came up on the way, and {why}; a scenario can give values: metrics.NAME")
+    };
+    queries.iter().map(message).collect()
 }

@@ -298,16 +298,114 @@ fn templates_of_other_backends_need_values() {
     assert!(out.contains("orders 0.50 (min 1)"), "{out}");
 }
 
+/// The canary with a template of Prometheus that asks this.
+fn with_query(query: &str) -> String {
+    format!(
+        "{CANARY}---\napiVersion: flagger.app/v1beta1\nkind: MetricTemplate\nmetadata: {{name: orders}}\nspec:\n  provider: \
+         {{type: prometheus, address: 'http://mine:9090'}}\n  query: {query}\n"
+    )
+}
+
+/// No verdict on what cannot be judged.
 #[test]
-fn metrics_that_the_simulation_does_not_have_are_named() {
+fn queries_that_cannot_be_answered_are_refused_before_anything_is_played() {
     let directory = tempfile::tempdir().unwrap();
-    let template = "---\napiVersion: flagger.app/v1beta1\nkind: MetricTemplate\nmetadata: {name: orders}\nspec:\n  \
-                    provider: {type: prometheus, address: 'http://mine:9090'}\n  query: sum(rate(orders_total[1m]))\n";
-    let file = written(&directory, "canary.yaml", &format!("{CANARY}{template}"));
+    for (query, expected) in [
+        ("sum(rate(orders_total[1m]))", "it asks for orders_total, which the simulation does not have"),
+        ("sum(kube_x) or vector(0)", "it asks for kube_x, which the simulation does not have"),
+        ("deriv(up[5m])", "function deriv is not supported by the simulation's Prometheus"),
+        ("predict_linear(up[5m], {{ variables.none }})", ""),
+        ("predict_linear(up[5m], 60)", "function predict_linear is not supported by the simulation's Prometheus"),
+        ("sum(rate(up[{{ interval }}])", "1:18: parse error: unclosed left parenthesis"),
+    ] {
+        let file = written(&directory, "canary.yaml", &with_query(query));
+        let Played { report, out, messages } = play(&["-f", &file]);
+        if expected.is_empty() {
+            // Whoever runs this in a cluster gets the same.
+            assert_ne!(report.verdict, NotUnderstood, "{messages}");
+            continue;
+        }
+        assert_eq!((report.exit_code, out.as_str()), (2, ""), "{query}");
+        let expected = format!(
+            "canary.yaml:24:3: MetricTemplate default/orders: spec.query: {expected}; a scenario can give values: metrics.orders"
+        );
+        assert!(messages.contains(&expected), "{query}: {messages}");
+        let scenario = written(&directory, "s.yaml", "metrics: {orders: {value: 5}}\n");
+        let Played { report, messages, .. } = play(&["-f", &file, "--scenario", &scenario]);
+        assert_eq!(report.verdict, Promoted, "{query}: {messages}");
+    }
+}
+
+#[test]
+fn inline_queries_that_cannot_be_answered_are_refused_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let inline = "{name: growth, query: 'deriv(up[5m])', thresholdRange: {min: 1}}";
+    let canary = CANARY.replace("{name: orders, templateRef: {name: orders}, thresholdRange: {min: 1}}", inline);
+    let file = written(&directory, "canary.yaml", &canary);
     let Played { report, messages, .. } = play(&["-f", &file]);
-    assert_eq!(report.verdict, RolledBack);
-    let expected = "note: MetricTemplate default/orders asks for orders_total, which the simulation does not have; a scenario \
-                    can give values: metrics.orders\n";
+    assert_eq!(report.exit_code, 2);
+    let expected = "Canary default/shop: spec.analysis.metrics[0].query: function deriv is not supported by the simulation's \
+                    Prometheus; a scenario can give values: metrics.growth";
+    assert!(messages.contains(expected), "{messages}");
+    let skipped = written(&directory, "skipped.yaml", &canary.replace("spec:\n", "spec:\n  skipAnalysis: true\n"));
+    let Played { report, messages, .. } = play(&["-f", &skipped]);
+    assert_eq!(report.verdict, Promoted, "who skips the analysis asks nothing: {messages}");
+}
+
+#[test]
+fn a_query_that_an_action_brings_gives_no_verdict_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(&directory, "canary.yaml", &with_query("vector(5)"));
+    let actions =
+        "actions: [{action: Patch, kind: MetricTemplate, name: orders, patch: {spec: {query: 'deriv(up[5m])'}}}]\n";
+    let scenario = written(&directory, "s.yaml", actions);
+    let Played { report, messages, .. } = play(&["-f", &file, "--scenario", &scenario]);
+    assert_eq!(report.exit_code, 2, "{messages}");
+    let expected = "no verdict: the query deriv(up[5m]) came up on the way, and function deriv is not supported";
+    assert!(messages.contains(expected), "{messages}");
+}
+
+#[test]
+fn metrics_of_a_service_without_users_are_known_all_the_same() {
+    let Played { messages, .. } = play_example("no-users", &[]);
+    assert!(!messages.contains("does not have"), "{messages}");
+}
+
+#[test]
+fn requests_add_up() {
+    for example in ["healthy", "errors", "slow", "newer-release"] {
+        let Played { out, .. } = play_example(example, &["-o", "json"]);
+        let report: Value = serde_json::from_str(&out).unwrap();
+        let requests = &report["canaries"][0]["requests"];
+        for field in ["requests", "failed"] {
+            let of = |who: &str| requests[who][field].as_u64().unwrap();
+            let parts = of("primary") + of("canary") + of("unanswered");
+            assert_eq!(of("total"), parts, "{example}: {requests}");
+        }
+    }
+}
+
+#[test]
+fn a_suspended_canary_is_called_suspended() {
+    let Played { report, .. } = play_example("suspended-before", &[]);
+    assert_eq!(
+        report.canaries[0].reasons,
+        ["the canary is suspended (spec.suspend): nothing is released", "skipping canary run as object is suspended"]
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let file = written(&directory, "canary.yaml", &CANARY.replace("spec:\n", "spec:\n  suspend: true\n"));
+    let Played { report, .. } = play(&["-f", &file]);
+    assert_eq!(report.canaries[0].reasons[0], "the canary is suspended (spec.suspend): nothing is released");
+}
+
+#[test]
+fn two_canaries_of_one_target_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let twin = CANARY.replace("name: shop\nspec", "name: twin\nspec");
+    let file = written(&directory, "both.yaml", &format!("{CANARY}---\n{twin}"));
+    let Played { messages, .. } = play(&["-f", &file]);
+    let expected =
+        "several canaries have the target Deployment/shop, and will be in each other's way: shop.default, twin.default";
     assert!(messages.contains(expected), "{messages}");
 }
 
@@ -405,7 +503,9 @@ fn a_misspelt_field_is_no_verdict() {
     let file = written(&directory, "a.yaml", &CANARY.replace("stepWeight: 50", "stepWeight: 50\n    maxWieght: 50"));
     let Played { report, messages, .. } = play(&["-f", &file]);
     assert_eq!(report.exit_code, 2, "{messages}");
-    assert!(messages.contains("unknown field \"spec.analysis.maxWieght\""), "{messages}");
+    let expected =
+        "a.yaml:13:5: Canary default/shop: unknown field \"spec.analysis.maxWieght\"; did you mean \"maxWeight\"?\n";
+    assert!(messages.contains(expected), "{messages}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ seed: 2
 ",
     );
     assert_eq!(report.exit_code, 2);
-    assert_eq!(errors(&messages), ["17:1: the key \"seed\" is there twice; the last one counts"]);
+    assert_eq!(errors(&messages), ["17:1: the key \"seed\" is there twice"]);
     let Played { messages, .. } = play_scenario(
         "\
 releases:
@@ -207,6 +207,67 @@ fn alternatives_of_a_schema_are_told_in_words() {
     let Played { messages, .. } = play(&["-f", &file]);
     let expected = "a.yaml:13:24: Canary default/shop: spec.analysis.match[0].headers.x: only one of these may be given: exact, prefix";
     assert!(messages.contains(expected) && !messages.contains("nil>"), "{messages}");
+}
+
+#[test]
+fn only_the_fields_that_conflict_or_are_missing_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for (change, expected) in [
+        (
+            ("stepWeight: 50", "stepWeight: 50\n    iterations: 2"),
+            vec!["11:3: Canary default/shop: spec.analysis: only one of these may be given: iterations, stepWeight"],
+        ),
+        (("    interval: 10s\n", ""), vec!["11:3: Canary default/shop: spec.analysis.interval: Required value"]),
+        (("    threshold: 2\n", ""), vec!["11:3: Canary default/shop: spec.analysis.threshold: Required value"]),
+        (
+            ("threshold: 2", "thresold: 2"),
+            vec!["13:5: Canary default/shop: unknown field \"spec.analysis.thresold\"; did you mean \"threshold\"?"],
+        ),
+    ] {
+        let file = written(&directory, "a.yaml", &CANARY.replace(change.0, change.1));
+        let Played { messages, .. } = play(&["-f", &file]);
+        let found = messages.lines().filter_map(|line| line.strip_prefix("error: "));
+        let found: Vec<&str> = found.filter_map(|line| line.rsplit_once("/a.yaml:").map(|(_, rest)| rest)).collect();
+        assert_eq!(found, expected, "{change:?}: {messages}");
+    }
+    let provider =
+        "---\napiVersion: flagger.app/v1beta1\nkind: AlertProvider\nmetadata: {name: team}\nspec: {type: slack}\n";
+    let file = written(&directory, "a.yaml", &format!("{CANARY}{provider}"));
+    let Played { messages, .. } = play(&["-f", &file]);
+    assert!(
+        messages.contains("AlertProvider default/team: spec: one of these is missing: address, secretRef\n"),
+        "{messages}"
+    );
+}
+
+#[test]
+fn names_that_are_empty_or_read_twice_are_told_in_words() {
+    let Played { messages, .. } = play(&["-f", ""]);
+    assert!(
+        messages.contains("error: -f '': an empty name; give a file, a directory, or - for standard input\n"),
+        "{messages}"
+    );
+    let Played { report, messages, .. } = play(&["-f", "-", "--scenario", "-"]);
+    assert_eq!(report.exit_code, 2);
+    assert_eq!(
+        messages,
+        "error: -f - and --scenario=-: standard input can be read once only; give one of them as a file\n"
+    );
+}
+
+#[test]
+fn releases_of_canaries_that_do_not_exist_name_canary_and_field() {
+    let Played { messages, .. } = play_scenario(
+        "releases:\n  - {canary: other}\n  - {canary: podinfo, namespace: prod}\n  - {namespace: prod}\n",
+    );
+    assert_eq!(
+        errors(&messages),
+        [
+            "2:6: releases[0].canary: there is no canary \"other\"; there are: podinfo.test",
+            "3:6: releases[1].canary: podinfo: there is no such canary in namespace \"prod\"; there are: podinfo.test",
+            "4:6: releases[2].namespace: there is no such canary in namespace \"prod\"; there are: podinfo.test",
+        ]
+    );
 }
 
 #[test]

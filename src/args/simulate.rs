@@ -45,7 +45,7 @@ pub struct SimulateArgs {
     #[arg(long, short, value_name = "FORMAT", value_enum, default_value = "table")]
     pub output: SimulateOutput,
     /// Decides everything random; wins over the scenario's. The same seed gives the same run.
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Cluster time after the release at which waiting ends; wins over the scenario's. 6h without either.
     #[arg(long, value_name = "DURATION", value_parser = go_duration)]
@@ -73,6 +73,10 @@ pub struct SimulateArgs {
     /// With --metrics-errors=hold: missing answers fail checks after the backend was away this long.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = go_duration, help_heading = OPERATOR)]
     pub metrics_outage_limit: Duration,
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("a seed is a whole number from 0 to {}", u64::MAX))
 }
 
 const OPERATOR: &str = "Operator, as for aviary run";

@@ -36,6 +36,10 @@ pub(crate) fn read(paths: &[String], recursive: bool) -> (Vec<Text>, Vec<String>
             }
             continue;
         }
+        if path.is_empty() {
+            problems.push("-f '': an empty name; give a file, a directory, or - for standard input".to_owned());
+            continue;
+        }
         if path.starts_with("http://") || path.starts_with("https://") {
             problems
                 .push(format!("{path}: addresses are not read; download it: curl -s {path} | aviary simulate -f -"));

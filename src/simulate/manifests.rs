@@ -108,7 +108,9 @@ pub(crate) fn read(texts: &[Text], namespace: &str) -> (Manifests, Vec<String>) 
         let file: Rc<str> = name.as_str().into();
         let found = yaml::parse(text);
         problems.extend(found.errors.iter().map(|error| at(&file, error.place, &error.message)));
-        manifests.notes.extend(found.duplicates.iter().map(|key| at(&file, key.place, &key.message)));
+        manifests.notes.extend(
+            found.duplicates.iter().map(|key| at(&file, key.place, &format!("{}; the last one counts", key.message))),
+        );
         for document in found.documents {
             let source = Source { file: file.clone(), node: Rc::new(document) };
             manifests.add(source, namespace, &mut problems);

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use super::load_tester::LoadTester;
 use super::scenario::{Metric, MetricAnswer, PrometheusFault, PrometheusFaultKind, Scenario};
-use super::series;
 use super::time::Time;
+use super::{queries, series};
 
 /// Host of values that the scenario gives. No name ends like this outside of this process.
 const METRICS_HOST: &str = "metrics.simulation.invalid";
@@ -39,6 +39,11 @@ pub(crate) fn simulated_provider(namespace: &str, name: &str, value: Option<f64>
     let value = value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let address = format!("http://{METRICS_HOST}/{namespace}/{name}/{value}");
     json!({"provider": {"type": "prometheus", "address": address}, "query": name})
+}
+
+/// Whether values of the scenario, or made up, come from this address.
+pub(crate) fn is_simulated(address: &str) -> bool {
+    Url::parse(address).is_ok_and(|url| url.host_str() == Some(METRICS_HOST))
 }
 
 /// Address of a chat that is made up.
@@ -69,8 +74,9 @@ pub(crate) struct Observed {
     pub(crate) alerts: Vec<Alert>,
     /// By canary (`podinfo.test`) and name of the webhook.
     pub(crate) webhooks: BTreeMap<(String, String), Calls>,
-    /// Metrics that were asked for and that the simulation does not have, with the query.
-    pub(crate) unknown_series: BTreeMap<String, String>,
+    /// Queries that the simulation cannot answer as a real Prometheus would, and why. All that are known before are refused
+    /// before; these are the work of actions that change a Canary or a MetricTemplate.
+    pub(crate) unanswerable: BTreeMap<String, String>,
 }
 
 /// The network of the cluster.
@@ -210,15 +216,15 @@ impl Shared {
                 return answer;
             }
         }
+        if let Err(why) = queries::answerable(query) {
+            self.observed.lock().unanswerable.insert(query.to_owned(), why);
+        }
         let path = instant_query(query);
         let answer = self.prometheus.handle(&Method::GET, &path, b"").await;
         let (status, mut body) = answer.map_err(|error| NoAnswer(error.to_string()))?;
-        let is_empty = body.contains("\"result\":[]");
         if faults().any(|fault| fault.fault == PrometheusFaultKind::Empty) && !series::is_probe(query) {
             let nothing = json!({"status": "success", "data": {"resultType": "vector", "result": []}});
             body = nothing.to_string();
-        } else if is_empty {
-            self.look_for_series(query).await;
         }
         if let Some(fault) = faults().rfind(|fault| fault.fault == PrometheusFaultKind::Wrong)
             && !series::is_probe(query)
@@ -226,23 +232,6 @@ impl Shared {
             body = with_value(&body, fault.value.unwrap_or_default());
         }
         Ok(response(status.as_u16(), body))
-    }
-
-    /// Finds out whether a query found nothing because it asks for metrics that the simulation does not have.
-    async fn look_for_series(&self, query: &str) {
-        for name in series::names(query) {
-            if self.observed.lock().unknown_series.contains_key(&name) {
-                continue;
-            }
-            let path = instant_query(&format!("count({name})"));
-            let exists = match self.prometheus.handle(&Method::GET, &path, b"").await {
-                Ok((_, body)) => !body.contains("\"result\":[]"),
-                Err(_) => true,
-            };
-            if !exists {
-                self.observed.lock().unknown_series.insert(name, query.to_owned());
-            }
-        }
     }
 
     fn alert(&self, body: &[u8]) {

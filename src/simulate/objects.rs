@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::kinds::{Kind, Kinds, Unserved};
 use super::manifests::{Manifest, Manifests};
 use super::network;
-use super::scenario::{Action, ActionKind, Scenario};
+use super::scenario::{Action, ActionKind, Scenario, nearest};
+use super::schema::{self, Misfit};
 use super::subject::Subject;
 use crate::embedded;
 
@@ -127,14 +128,26 @@ async fn create_one(client: &Client, manifest: &Manifest, kind: &Kind) -> kube::
 
 /// What the API server said, field by field.
 fn refusals(manifest: &Manifest, status: &Status) -> Vec<String> {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    let mut refusals: Vec<String> = causes
-        .filter(|cause| !cause.message.contains(NOT_CHECKED))
-        .map(|cause| match alternatives(manifest, &cause.message) {
-            Some((path, message)) => manifest.message(&path, &format!("{path}: {message}")),
-            None => manifest.message(&cause.field, &format!("{}: {}", cause.field, cause.message)),
-        })
-        .collect();
+    let unknown = unknown_fields(manifest, &status.message);
+    if !unknown.is_empty() {
+        return unknown;
+    }
+    let causes = || status.details.iter().flat_map(|details| &details.causes);
+    let is_required =
+        |path: &str| causes().any(|cause| cause.field == path && cause.message.contains("Required value"));
+    let mut refusals = Vec::new();
+    for cause in causes().filter(|cause| !cause.message.contains(NOT_CHECKED)) {
+        let Some((path, problem)) = alternatives(manifest, &cause.message) else {
+            refusals.push(manifest.message(&cause.field, &format!("{}: {}", cause.field, cause.message)));
+            continue;
+        };
+        match problem {
+            // The server asks for each of them, too.
+            Alternatives::Misfit(Misfit::Missing(names))
+                if names.iter().all(|name| is_required(&format!("{path}.{name}"))) => {}
+            problem => refusals.push(manifest.message(&path, &format!("{path}: {}", problem.words()))),
+        }
+    }
     if refusals.is_empty() {
         refusals.push(manifest.message("", &status.message));
     }
@@ -159,15 +172,61 @@ const STRICT: &str = "strict decoding error: ";
 /// A server adds this to other findings.
 const NOT_CHECKED: &str = "some validation rules were not checked";
 
+/// A server says this of a field that the schema does not have.
+const UNKNOWN_FIELD: &str = "unknown field \"";
+
+/// Fields that the kind does not have, each with its line.
+fn unknown_fields(manifest: &Manifest, message: &str) -> Vec<String> {
+    let Some((_, fields)) = message.split_once(STRICT) else { return Vec::new() };
+    let fields = fields.split(UNKNOWN_FIELD).skip(1).filter_map(|rest| Some(rest.split_once('"')?.0));
+    fields
+        .map(|path| {
+            let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+            let known = schema::fields(manifest, parent);
+            let meant = nearest(name, &known).map(|meant| format!("; did you mean {meant:?}?")).unwrap_or_default();
+            manifest.message(path, &format!("unknown field {path:?}{meant}"))
+        })
+        .collect()
+}
+
+/// What is wrong with an object that has several forms.
+enum Alternatives {
+    Misfit(Misfit),
+    /// The schema says no more.
+    Other(String),
+}
+
+impl Alternatives {
+    fn words(self) -> String {
+        match self {
+            Alternatives::Misfit(Misfit::Conflict(names)) => {
+                format!("only one of these may be given: {}", names.join(", "))
+            }
+            Alternatives::Misfit(Misfit::Missing(names)) => format!("missing: {}", names.join(", ")),
+            Alternatives::Misfit(Misfit::OneMissing(names)) => {
+                format!("one of these is missing: {}", names.join(", "))
+            }
+            Alternatives::Other(message) => message,
+        }
+    }
+}
+
 /// The field and what is wrong with it, of a finding about the alternatives that a schema has (`oneOf`, `anyOf`, `not`): a server
 /// names the field in the text only, and not what it found there.
-fn alternatives(manifest: &Manifest, message: &str) -> Option<(String, String)> {
+fn alternatives(manifest: &Manifest, message: &str) -> Option<(String, Alternatives)> {
     let (_, rest) = message.split_once('"')?;
     // The text begins with an empty value.
     let rest = rest.strip_prefix("\": \"").unwrap_or(rest);
     let (path, rest) = rest.split_once("\" must ")?;
     let value = at_path(&manifest.object, path)?;
-    let given = value.as_object().map(|entries| entries.keys().cloned().collect::<Vec<_>>().join(", "));
+    let given = value.as_object().map(|entries| entries.keys().cloned().collect::<Vec<_>>());
+    let is_about_forms = ["valid alternatives", "oneOf", "anyOf"].iter().any(|words| rest.contains(words));
+    if let Some(misfit) =
+        given.as_ref().filter(|_| is_about_forms).and_then(|given| schema::misfit(manifest, path, given))
+    {
+        return Some((path.to_owned(), Alternatives::Misfit(misfit)));
+    }
+    let given = given.map(|given| given.join(", "));
     let message = match given {
         Some(given) if rest.contains("valid alternatives") && !rest.contains("Found none") => {
             format!("only one of these may be given: {given}")
@@ -177,7 +236,7 @@ fn alternatives(manifest: &Manifest, message: &str) -> Option<(String, String)> 
         }
         _ => format!("this form is not allowed: {value}"),
     };
-    Some((path.to_owned(), message))
+    Some((path.to_owned(), Alternatives::Other(message)))
 }
 
 /// The value at a path such as `spec.match[0].headers.x`. Keys may have dots of their own.

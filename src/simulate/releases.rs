@@ -61,7 +61,15 @@ impl Releases {
                 .map(|(index, _)| index)
                 .collect();
             if chosen.is_empty() {
-                problems.push(scenario.problem(&path, no_such_canary(release.canary.as_deref(), subjects)));
+                let field = if release.canary.is_some() { "canary" } else { "namespace" };
+                let message = match (&release.canary, &release.namespace) {
+                    (None, Some(namespace)) => no_canary_in(namespace, subjects),
+                    (Some(name), Some(namespace)) if subjects.iter().any(|subject| subject.name() == name) => {
+                        format!("{name}: {}", no_canary_in(namespace, subjects))
+                    }
+                    _ => no_such_canary(release.canary.as_deref(), subjects),
+                };
+                problems.push(scenario.problem(&format!("{path}.{field}"), message));
             }
             for index in chosen {
                 let Some(subject) = subjects.get(index) else { continue };
@@ -158,9 +166,14 @@ pub(crate) fn no_such_canary(name: Option<&str>, subjects: &[Subject]) -> String
         Some(meant) if meant != name => format!("there is no canary {name:?}; did you mean {meant:?}?"),
         _ => {
             let known: Vec<String> = subjects.iter().map(Subject::id).collect();
-            format!("there is no such canary; there are: {}", known.join(", "))
+            format!("there is no canary {name:?}; there are: {}", known.join(", "))
         }
     }
+}
+
+fn no_canary_in(namespace: &str, subjects: &[Subject]) -> String {
+    let known: Vec<String> = subjects.iter().map(Subject::id).collect();
+    format!("there is no such canary in namespace {namespace:?}; there are: {}", known.join(", "))
 }
 
 fn chosen_container<'a>(containers: &'a [(String, String)], name: Option<&str>) -> Option<&'a (String, String)> {

@@ -187,12 +187,18 @@ fn whole(number: f64) -> u64 {
 
 impl From<Requests> for RequestsReport {
     fn from(requests: Requests) -> RequestsReport {
-        RequestsReport {
-            total: requests.all.into(),
-            primary: requests.primary.into(),
-            canary: requests.canary.into(),
-            unanswered: requests.unanswered.into(),
-        }
+        let (primary, canary, unanswered) =
+            (Totals::from(requests.primary), requests.canary.into(), Totals::from(requests.unanswered));
+        let others = Totals::from(requests.others());
+        // Each is rounded by itself; a total that is rounded, too, would not be their sum.
+        let total = [canary, unanswered, others].into_iter().fold(primary, Totals::plus);
+        RequestsReport { total, primary, canary, unanswered }
+    }
+}
+
+impl Totals {
+    fn plus(self, other: Totals) -> Totals {
+        Totals { requests: self.requests + other.requests, failed: self.failed + other.failed }
     }
 }
 
@@ -340,7 +346,9 @@ const TOLD: usize = 5;
 
 fn reasons(verdict: Verdict, tracked: &Tracked, outcome: &Outcome, nothing_planned: bool) -> Vec<String> {
     let mut reasons = Vec::new();
+    let is_suspended = matches!(verdict, Verdict::NotReleased | Verdict::NotInitialized) && tracked.is_suspended();
     match verdict {
+        _ if is_suspended => reasons.push("the canary is suspended (spec.suspend): nothing is released".to_owned()),
         Verdict::NotReleased if nothing_planned => reasons.push("there was no release".to_owned()),
         Verdict::NotReleased => reasons.push("the operator has not taken notice of the release".to_owned()),
         Verdict::Waiting => {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use aviary_promql::METRIC_NAME;
+use aviary_sim::prometheus::metric_names;
 use promql_parser::parser::{Expr, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
 
@@ -10,9 +12,9 @@ pub(crate) fn is_probe(query: &str) -> bool {
     query == "vector(1)"
 }
 
-/// Names of the metrics that a query selects; none if it is not PromQL.
-pub(crate) fn names(query: &str) -> BTreeSet<String> {
-    let mut names = Names(BTreeSet::new());
+/// Metrics that a query selects and that the simulation never has; none if it is not PromQL.
+pub(crate) fn missing(query: &str) -> BTreeSet<String> {
+    let mut names = Missing(BTreeSet::new());
     if let Ok(expression) = promql_parser::parser::parse(query) {
         // The visitor never fails.
         let _ = walk_expr(&mut names, &expression);
@@ -20,9 +22,9 @@ pub(crate) fn names(query: &str) -> BTreeSet<String> {
     names.0
 }
 
-struct Names(BTreeSet<String>);
+struct Missing(BTreeSet<String>);
 
-impl ExprVisitor for Names {
+impl ExprVisitor for Missing {
     type Error = std::convert::Infallible;
 
     fn pre_visit(&mut self, expression: &Expr) -> Result<bool, Self::Error> {
@@ -31,7 +33,17 @@ impl ExprVisitor for Names {
             Expr::MatrixSelector(selector) => Some(&selector.vs),
             _ => None,
         };
-        self.0.extend(selector.and_then(|selector| selector.name.clone()));
+        let Some(selector) = selector else { return Ok(true) };
+        match &selector.name {
+            Some(name) => {
+                self.0.extend(Some(name).filter(|name| !metric_names().any(|known| known == **name)).cloned())
+            }
+            None => {
+                let by_name = selector.matchers.matchers.iter().filter(|matcher| matcher.name == METRIC_NAME);
+                let nothing = by_name.filter(|matcher| !metric_names().any(|known| matcher.is_match(known)));
+                self.0.extend(nothing.map(|matcher| matcher.value.clone()));
+            }
+        }
         Ok(true)
     }
 }
@@ -40,9 +52,18 @@ impl ExprVisitor for Names {
 mod tests {
     #[test]
     fn names_are_found_wherever_they_stand() {
+        let missing = |query: &str| super::missing(query).into_iter().collect::<Vec<_>>();
         let query =
             "histogram_quantile(0.99, sum(rate(a_bucket{b=\"c\"}[1m])) by (le)) / (d offset 1m) or sum by (e) (f)";
-        assert_eq!(super::names(query).into_iter().collect::<Vec<_>>(), ["a_bucket", "d", "f"]);
-        assert!(super::names("avg:datadog{x}.as_count()").is_empty());
+        assert_eq!(missing(query), ["a_bucket", "d", "f"]);
+        assert_eq!(missing("{__name__=\"kube_x\"} + {__name__=~\"kube_.*\"}"), ["kube_.*", "kube_x"]);
+        assert!(missing("avg:datadog{x}.as_count()").is_empty());
+    }
+
+    #[test]
+    fn what_the_simulation_has_is_not_missing() {
+        let query = "sum(rate(istio_requests_total[1m])) / sum(rate({__name__=~\"istio_requests.*\"}[1m])) + up + \
+                     http_request_duration_seconds_bucket + {app=\"podinfo\"}";
+        assert!(super::missing(query).is_empty());
     }
 }

@@ -93,6 +93,22 @@ pub(crate) fn subjects(
     (subjects, problems)
 }
 
+/// Notes about canaries that release the same workload: they take turns at overwriting what the other one does.
+pub(crate) fn rivals(subjects: &[Subject]) -> Vec<String> {
+    let mut by_target: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
+    for subject in subjects {
+        let target = (subject.namespace(), subject.canary.target.kind.as_str(), subject.target());
+        by_target.entry(target).or_default().push(subject.id());
+    }
+    let rivals = by_target.into_iter().filter(|(_, canaries)| canaries.len() > 1);
+    rivals
+        .map(|((_, kind, target), canaries)| {
+            let canaries = canaries.join(", ");
+            format!("several canaries have the target {kind}/{target}, and will be in each other's way: {canaries}")
+        })
+        .collect()
+}
+
 /// Says that a canary without a provider refers to something that Istio has no use for. Flagger's manifests leave the
 /// provider to its flag; run as an Istio canary, such a one would show something that never happens.
 fn meant_for_another(manifest: &Manifest) -> Option<String> {

@@ -107,7 +107,15 @@ fn is_terminal(phase: Phase) -> bool {
     matches!(phase, Phase::Uninitialized | Phase::Initialized | Phase::Succeeded | Phase::Failed)
 }
 
+/// The operator's message about a canary that is suspended.
+const SUSPENDED: &str = "object is suspended";
+
 impl Tracked {
+    /// Whether the last thing that the operator said is that the canary is suspended.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.rows.iter().rev().find(|row| row.is_event()).is_some_and(|row| row.message.ends_with(SUSPENDED))
+    }
+
     pub(crate) fn new() -> Tracked {
         Tracked {
             phase: Phase::Uninitialized,

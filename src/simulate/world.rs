@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use aviary_actors::{Clock, Controller, ControllerConfig, Metrics, checks};
-use aviary_providers::{ObjectKind, Objects, traffic};
-use aviary_rollout::Plan;
+use aviary_actors::{Clock, Controller, ControllerConfig, Metrics};
 use aviary_sim::Cluster;
 use aviary_sim::calls::CallCounts;
 use aviary_sim::cluster::ClusterOptions;
@@ -33,7 +31,7 @@ use super::schedule::{self, Step};
 use super::subject::Subject;
 use super::time::Time;
 use super::timeline::{Around, RowKind, Tracked};
-use super::{audience, objects, references};
+use super::{audience, objects, queries, references};
 use crate::embedded;
 
 /// User agent of the operator; its calls are counted and hit by faults under it.
@@ -154,7 +152,7 @@ pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Re
             world.begin_fault(index);
         }
     }
-    let inline = inline_queries(setup);
+    let inline = queries::inline(&setup.config, &setup.subjects);
     let network =
         Network::new(cluster.prometheus(), cluster.traffic(), &time, &setup.scenario, &setup.subjects, inline);
     let clock = *cluster.clock();
@@ -477,37 +475,4 @@ async fn release(user: &Client, subject: &Subject, planned: &Planned) -> String 
 fn resource(kind: &str) -> ApiResource {
     let (group, version) = if ["ConfigMap", "Secret"].contains(&kind) { ("", "v1") } else { ("apps", "v1") };
     ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind))
-}
-
-/// Inline queries as they will be asked, with the names of their metrics.
-fn inline_queries(setup: &Setup) -> BTreeMap<String, String> {
-    struct Nothing;
-    impl Objects for Nothing {
-        fn get(&self, _: &'static ObjectKind, _: &str, _: &str) -> Option<Arc<DynamicObject>> {
-            None
-        }
-    }
-    let mut queries = BTreeMap::new();
-    for subject in &setup.subjects {
-        let canary = &subject.canary;
-        let seen =
-            aviary_providers::Subject { canary, settings: &setup.config.providers, objects: &Nothing, cookies: None };
-        // Both were found when the canary was understood.
-        let Ok(traffic) = traffic::for_subject(&seen) else { continue };
-        let provider = traffic.capabilities(canary);
-        let settings = aviary_rollout::Settings {
-            outage: setup.config.outage,
-            provider,
-            cluster_name: None,
-            traffic_settle_time: setup.config.traffic_settle_time,
-            endpoints_settle_time: setup.config.endpoints_settle_time,
-        };
-        let Ok(plan) = Plan::new(canary, &settings) else { continue };
-        for check in checks::prepare(&plan, &seen, traffic) {
-            if let (aviary_rollout::CheckKind::Query, Ok(query)) = (check.kind, check.query) {
-                queries.insert(query.text, check.name);
-            }
-        }
-    }
-    queries
 }

@@ -202,7 +202,7 @@ mod tests {
         let error = |query| ApiError::from(evaluate(&source(), query, 0).unwrap_err());
         let malformed = error("sum(");
         assert_eq!((malformed.status, malformed.error_type), (400, "bad_data"));
-        assert!(malformed.message.starts_with("invalid parameter \"query\": parse error: "), "{}", malformed.message);
+        assert_eq!(malformed.message, "invalid parameter \"query\": 1:5: parse error: unclosed left parenthesis");
         let unsupported = error("predict_linear(up[5m], 60)");
         assert_eq!((unsupported.status, unsupported.error_type), (422, "execution"));
         assert_eq!(

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use promql_parser::parser::Expr;
+
 use crate::error::QueryError;
 use crate::eval::{Evaluator, Metric, Value};
 use crate::labels::Labels;
@@ -10,6 +12,7 @@ use crate::lower::lower;
 use crate::matcher::Matcher;
 use crate::plan::Node;
 use crate::series::{Sample, Series, SeriesSource};
+use crate::syntax;
 
 /// Whether a window includes its own beginning. Both ends of a window of one minute over samples every 5 s can carry a
 /// sample, so versions differ by one sample when query and scrape fall on the same instant.
@@ -84,8 +87,7 @@ impl Query {
     /// # Errors
     /// [`QueryError::BadData`] for what is not PromQL, [`QueryError::Unsupported`] for PromQL that this engine lacks.
     pub fn parse(text: &str) -> Result<Self, QueryError> {
-        let expression = promql_parser::parser::parse(text)
-            .map_err(|reason| QueryError::BadData(format!("invalid parameter \"query\": parse error: {reason}")))?;
+        let expression = parsed(text)?;
         Ok(Self { root: lower(&expression)? })
     }
 
@@ -185,7 +187,7 @@ pub fn evaluate_range(
 /// lacks.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
     let refuse = |reason: &str| QueryError::BadData(format!("invalid parameter \"match[]\": {reason}"));
-    let expression = promql_parser::parser::parse(text).map_err(|reason| refuse(&format!("parse error: {reason}")))?;
+    let expression = promql_parser::parser::parse(text).map_err(|reason| refuse(&syntax::describe(text, &reason)))?;
     match lower(&expression)? {
         Node::Selector(selector) => Ok(selector.matchers),
         _ => Err(refuse("parse error: expected a series selector")),
@@ -197,9 +199,13 @@ pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
 /// # Errors
 /// [`QueryError::BadData`] for what is not PromQL.
 pub fn format_query(text: &str) -> Result<String, QueryError> {
-    let expression = promql_parser::parser::parse(text)
-        .map_err(|reason| QueryError::BadData(format!("invalid parameter \"query\": parse error: {reason}")))?;
-    Ok(expression.prettify())
+    Ok(parsed(text)?.prettify())
+}
+
+fn parsed(text: &str) -> Result<Expr, QueryError> {
+    promql_parser::parser::parse(text).map_err(|reason| {
+        QueryError::BadData(format!("invalid parameter \"query\": {}", syntax::describe(text, &reason)))
+    })
 }
 
 /// Prometheus' own limit on points per series.

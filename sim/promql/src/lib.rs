@@ -26,6 +26,7 @@ mod matcher;
 mod number;
 mod plan;
 mod series;
+mod syntax;
 
 pub use engine::{
     EngineOptions, Query, QueryValue, RangeBoundary, VectorSample, evaluate, evaluate_range, format_query,

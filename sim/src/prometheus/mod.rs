@@ -16,13 +16,17 @@ use std::task::{Context, Poll};
 use aviary_promql::api::{self, ApiError};
 use aviary_promql::{EngineOptions, Query, QueryValue, RangeBoundary};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, CONTENT_TYPE, ORIGIN,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use parking_lot::Mutex;
 
 use crate::traffic::Traffic;
 use own::Scraped;
+pub use own::metric_names;
 use parameters::{Parameters, parse_time};
 pub use wrong::{WrongAnswer, with_value};
 
@@ -76,6 +80,9 @@ const MAX_PARSED_QUERIES: usize = 4_096;
 /// Prometheus accepts forms of 10 MiB (Go's default); a query of the embedded cluster that is longer than 1 MiB is a mistake.
 const MAX_FORM_BYTES: usize = 1 << 20;
 
+/// Below this path the server tells of itself.
+const STATUS: &str = "/api/v1/status/";
+
 impl Prometheus {
     /// A server that scrapes nothing but `traffic` and itself, in the version that [`RangeBoundary::default`] stands for.
     #[must_use]
@@ -108,7 +115,7 @@ impl Prometheus {
     }
 
     /// Answers one request: `/api/v1/query` and `/api/v1/query_range` (GET, or POST with a form); `labels`,
-    /// `label/<name>/values`, `series`, `metadata`, `format_query` and what else Grafana asks for under `/api/v1`;
+    /// `label/<name>/values`, `series`, `metadata`, `format_query`, `status` and what else Grafana asks for under `/api/v1`;
     /// `/-/healthy`, `/-/ready`. `body` is read only as the form of a POST.
     ///
     /// # Errors
@@ -143,6 +150,9 @@ impl Prometheus {
             }
             Some(PrometheusFault::Empty | PrometheusFault::Wrong(_)) | None => {}
         }
+        if *method == Method::OPTIONS && path.starts_with("/api/v1/") {
+            return Ok(Answer::text(StatusCode::NO_CONTENT, ""));
+        }
         if is_query {
             let wrong = match settings.fault {
                 Some(PrometheusFault::Wrong(wrong)) => Some(wrong),
@@ -166,6 +176,9 @@ impl Prometheus {
             "/-/healthy" => Answer::text(StatusCode::OK, "Prometheus Server is Healthy.\n"),
             "/-/ready" => Answer::text(StatusCode::OK, "Prometheus Server is Ready.\n"),
             "/api/v1/status/buildinfo" => Answer::json(StatusCode::OK, build_info(settings.engine.boundary)),
+            _ if let Some(data) = path.strip_prefix(STATUS).and_then(|what| own::status(&self.source(), what)) => {
+                Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
+            }
             _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         })
     }
@@ -221,6 +234,7 @@ impl Prometheus {
             Some(text) => parse_time("time", text)?,
             None => self.inner.traffic.now_ms().saturating_sub(age_ms),
         };
+        check_timeout(parameters)?;
         let query = self.parsed(parameters.get("query").unwrap_or_default())?;
         Ok(query.instant(&self.source(), at_ms, engine)?)
     }
@@ -230,6 +244,7 @@ impl Prometheus {
         let start_ms = parse_time("start", text("start"))?;
         let end_ms = parse_time("end", text("end"))?;
         let step_ms = api::parse_duration("step", text("step"))?;
+        check_timeout(parameters)?;
         let query = self.parsed(text("query"))?;
         Ok(query.range(&self.source(), start_ms, end_ms, step_ms, engine)?)
     }
@@ -247,6 +262,11 @@ impl Prometheus {
         parsed.insert(text.to_owned(), Arc::clone(&query));
         Ok(query)
     }
+}
+
+/// Queries take no time here, so that any timeout that is one will do.
+fn check_timeout(parameters: &Parameters) -> Result<(), ApiError> {
+    parameters.get("timeout").map_or(Ok(()), |text| api::parse_duration("timeout", text).map(drop))
 }
 
 impl Answer {
@@ -290,6 +310,7 @@ where
         let prometheus = self.clone();
         Box::pin(async move {
             let (head, body) = request.into_parts();
+            let is_of_browser = head.headers.contains_key(ORIGIN);
             let body = match Limited::new(body, MAX_FORM_BYTES).collect().await {
                 Ok(body) => body.to_bytes(),
                 Err(error) => {
@@ -299,9 +320,24 @@ where
             };
             let path_and_query = head.uri.path_and_query().map_or("/", |target| target.as_str());
             let answer = prometheus.respond(&head.method, path_and_query, &body).await?;
-            Ok(answer.into_response())
+            Ok(with_cross_origin(answer.into_response(), is_of_browser))
         })
     }
+}
+
+/// Pages of any origin may ask, as with Prometheus' default `--web.cors.origin`.
+fn with_cross_origin(mut response: Response<Full<Bytes>>, is_of_browser: bool) -> Response<Full<Bytes>> {
+    if is_of_browser {
+        for (name, value) in [
+            (ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
+            (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+            (ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+            (ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+        ] {
+            response.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        }
+    }
+    response
 }
 
 fn build_info(boundary: RangeBoundary) -> String {

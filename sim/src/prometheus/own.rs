@@ -13,8 +13,10 @@ use crate::traffic::Traffic;
 const JOB: &str = "prometheus";
 const INSTANCE: &str = "localhost:9090";
 
-/// The scrape interval of Prometheus' example configuration.
-const INTERVAL_MS: i64 = 15_000;
+/// Names of all metrics that there can be.
+pub fn metric_names() -> impl Iterator<Item = &'static str> {
+    Traffic::metric_names().chain(std::iter::once("up"))
+}
 
 /// The series of the traffic, and `up` since a moment.
 pub(super) struct Scraped<'a> {
@@ -35,9 +37,10 @@ impl SeriesSource for Scraped<'_> {
             return series;
         }
         let end_ms = end_ms.min(self.traffic.now_ms());
-        let skipped = (start_ms - self.since_ms).max(0).saturating_add(INTERVAL_MS - 1) / INTERVAL_MS;
-        let first_ms = self.since_ms + skipped * INTERVAL_MS;
-        let scrapes = std::iter::successors(Some(first_ms), |at_ms| at_ms.checked_add(INTERVAL_MS));
+        let interval_ms = self.traffic.scrape_interval_ms();
+        let skipped = (start_ms - self.since_ms).max(0).saturating_add(interval_ms - 1) / interval_ms;
+        let first_ms = self.since_ms + skipped * interval_ms;
+        let scrapes = std::iter::successors(Some(first_ms), |at_ms| at_ms.checked_add(interval_ms));
         let samples: Vec<_> = scrapes.take_while(|at_ms| *at_ms <= end_ms).map(|at_ms| (at_ms, 1.0)).collect();
         if !samples.is_empty() {
             series.push(Series { labels: Arc::new(labels), samples });
@@ -48,19 +51,46 @@ impl SeriesSource for Scraped<'_> {
 
 /// The `data` of `/api/v1/targets`.
 pub(super) fn targets(source: &Scraped<'_>) -> Value {
-    let ago = (source.traffic.now_ms() - source.since_ms).rem_euclid(INTERVAL_MS);
+    let interval_ms = source.traffic.scrape_interval_ms();
+    let interval = interval_text(interval_ms);
+    let ago = (source.traffic.now_ms() - source.since_ms).rem_euclid(interval_ms);
     let scraped = Timestamp::from_millisecond(source.traffic.now_ms() - ago).unwrap_or_default();
     let url = format!("http://{INSTANCE}/metrics");
     json!({
         "activeTargets": [{
             "discoveredLabels": {
-                "__address__": INSTANCE, "__metrics_path__": "/metrics", "__scheme__": "http", "__scrape_interval__": "15s",
-                "__scrape_timeout__": "10s", "job": JOB,
+                "__address__": INSTANCE, "__metrics_path__": "/metrics", "__scheme__": "http", "__scrape_interval__": interval,
+                "__scrape_timeout__": interval, "job": JOB,
             },
             "labels": {"instance": INSTANCE, "job": JOB}, "scrapePool": JOB, "scrapeUrl": url, "globalUrl": url,
             "lastError": "", "lastScrape": scraped.to_string(), "lastScrapeDuration": 0.001, "health": "up",
-            "scrapeInterval": "15s", "scrapeTimeout": "10s",
+            "scrapeInterval": interval, "scrapeTimeout": interval,
         }],
         "droppedTargets": [], "droppedTargetCounts": {JOB: 0},
+    })
+}
+
+/// `5s`, or `500ms`.
+fn interval_text(interval_ms: i64) -> String {
+    if interval_ms % 1000 == 0 { format!("{}s", interval_ms / 1000) } else { format!("{interval_ms}ms") }
+}
+
+/// The `data` of `/api/v1/status/…`; `None` for what is not served.
+pub(super) fn status(source: &Scraped<'_>, what: &str) -> Option<Value> {
+    let interval = interval_text(source.traffic.scrape_interval_ms());
+    Some(match what {
+        "config" => json!({"yaml": format!(
+            "global:\n  scrape_interval: {interval}\n  scrape_timeout: {interval}\n  evaluation_interval: 1m\nscrape_configs:\n- \
+             job_name: {JOB}\n  static_configs:\n  - targets:\n    - {INSTANCE}\n"
+        )}),
+        "flags" => json!({
+            "query.lookback-delta": "5m", "query.timeout": "2m", "storage.tsdb.retention.time": "1h",
+            "web.listen-address": "0.0.0.0:9090",
+        }),
+        "runtimeinfo" => json!({
+            "startTime": Timestamp::from_millisecond(source.since_ms).unwrap_or_default().to_string(),
+            "reloadConfigSuccess": true, "corruptionCount": 0, "storageRetention": "1h",
+        }),
+        _ => return None,
     })
 }

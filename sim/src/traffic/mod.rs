@@ -48,6 +48,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 pub use behaviour::{Behaviour, BehaviourMatch, Latency};
 pub use report::{TrafficReport, WorkloadTotals};
+use series::NAMES;
 
 use crate::clock::Clock;
 use crate::controllers::{Utilisation, Workloads};
@@ -245,6 +246,16 @@ impl Traffic {
     pub(crate) fn report_load_to(&self, utilisation: Utilisation) {
         self.inner.followed.lock().state.utilisation = Some(utilisation);
         tokio::spawn(keep_up(Arc::clone(&self.inner)));
+    }
+
+    /// How often the metrics are scraped, in milliseconds.
+    pub(crate) fn scrape_interval_ms(&self) -> i64 {
+        self.inner.followed.lock().state.streams.scrape_interval_ms
+    }
+
+    /// Names of all metrics that services and their users can have.
+    pub(crate) fn metric_names() -> impl Iterator<Item = &'static str> {
+        NAMES.mesh.iter().chain(&NAMES.application).map(|family| &*family.name)
     }
 
     /// The present time of the cluster in milliseconds since the Unix epoch.

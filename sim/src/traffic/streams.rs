@@ -83,7 +83,7 @@ impl Stream {
 /// All streams, found by the namespace and name of their workload.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    scrape_interval_ms: i64,
+    pub(super) scrape_interval_ms: i64,
     streams: Vec<Stream>,
     positions: HashMap<StreamKey, usize>,
     by_workload: BTreeMap<String, BTreeMap<String, Vec<usize>>>,

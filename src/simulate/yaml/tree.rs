@@ -33,14 +33,33 @@ pub(super) fn read(text: &str, begin: Place, duplicates: &mut Vec<YamlError>) ->
     }
 }
 
+/// How large a value is.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    /// Values that it holds, itself included.
+    size: usize,
+    /// Levels below it.
+    height: usize,
+}
+
+impl Extent {
+    const SCALAR: Extent = Extent { size: 1, height: 0 };
+
+    /// Adds a value one level below.
+    fn add(&mut self, inside: Extent) {
+        self.size += inside.size;
+        self.height = self.height.max(inside.height + 1);
+    }
+}
+
 const KEY: &str = "a key is a text, not a list or an object";
 
 struct Reader<'p, 't> {
     text: &'t str,
     begin: Place,
     parser: Parser<&'p mut &'t [u8]>,
-    /// Values that have a name, and how many values each holds.
-    anchors: HashMap<String, (Node, usize)>,
+    /// Values that have a name, and how large each is.
+    anchors: HashMap<String, (Node, Extent)>,
     aliased: usize,
     duplicates: &'p mut Vec<YamlError>,
 }
@@ -83,30 +102,36 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The value that an event begins, and how many values it holds.
-    fn node(&mut self, event: Event, depth: usize) -> Result<(Node, usize), YamlError> {
+    /// The value that an event begins, and how large it is.
+    fn node(&mut self, event: Event, depth: usize) -> Result<(Node, Extent), YamlError> {
         let place = self.place(event.start_mark);
         let failed = |message: String| YamlError { place, message };
+        let too_deep = || failed(format!("it is nested deeper than {DEEPEST} levels"));
         if depth > DEEPEST {
-            return Err(failed(format!("it is nested deeper than {DEEPEST} levels")));
+            return Err(too_deep());
         }
-        let (anchor, content, size) = match event.data {
+        let (anchor, content, extent) = match event.data {
             EventData::Alias { anchor } => {
                 let known = self.anchors.get(&anchor).cloned();
-                let (node, size) = known.ok_or_else(|| failed(format!("there is no anchor &{anchor} before this")))?;
-                self.aliased += size;
+                let (node, extent) =
+                    known.ok_or_else(|| failed(format!("there is no anchor &{anchor} before this")))?;
+                // Anchors that hold aliases of one another are deep without a deep text.
+                if depth + extent.height > DEEPEST {
+                    return Err(too_deep());
+                }
+                self.aliased += extent.size;
                 if self.aliased > MOST_ALIASED {
                     return Err(failed(format!("aliases stand for more than {MOST_ALIASED} values")));
                 }
-                return Ok((Node { place, content: node.content }, size));
+                return Ok((Node { place, content: node.content }, extent));
             }
             EventData::Scalar { anchor, tag, value, style, .. } => {
                 let is_plain = style == ScalarStyle::Plain;
                 let value = scalars::resolve(&value, tag.as_deref(), is_plain).map_err(failed)?;
-                (anchor, Content::Scalar(value), 1)
+                (anchor, Content::Scalar(value), Extent::SCALAR)
             }
             EventData::SequenceStart { anchor, .. } => {
-                let (mut items, mut size) = (Vec::new(), 1);
+                let (mut items, mut extent) = (Vec::new(), Extent::SCALAR);
                 loop {
                     let event = self.next()?;
                     if event.data == EventData::SequenceEnd {
@@ -114,35 +139,35 @@ impl Reader<'_, '_> {
                     }
                     let (item, inside) = self.node(event, depth + 1)?;
                     items.push(item);
-                    size += inside;
+                    extent.add(inside);
                 }
-                (anchor, Content::List(items), size)
+                (anchor, Content::List(items), extent)
             }
             EventData::MappingStart { anchor, .. } => {
-                let (entries, size) = self.entries(depth)?;
-                (anchor, Content::Map(entries), size)
+                let (entries, extent) = self.entries(depth)?;
+                (anchor, Content::Map(entries), extent)
             }
             _ => return Err(failed("the document ends too early".to_owned())),
         };
         let node = Node { place, content };
         if let Some(anchor) = anchor {
-            self.anchors.insert(anchor, (node.clone(), size));
+            self.anchors.insert(anchor, (node.clone(), extent));
         }
-        Ok((node, size))
+        Ok((node, extent))
     }
 
-    fn entries(&mut self, depth: usize) -> Result<(Vec<(Key, Node)>, usize), YamlError> {
+    fn entries(&mut self, depth: usize) -> Result<(Vec<(Key, Node)>, Extent), YamlError> {
         let mut entries = Entries::default();
-        let mut size = 1;
+        let mut extent = Extent::SCALAR;
         loop {
             let event = self.next()?;
             if event.data == EventData::MappingEnd {
-                return Ok((entries.list, size));
+                return Ok((entries.list, extent));
             }
             let (key, is_merge) = self.key(event)?;
             let event = self.next()?;
             let (value, inside) = self.node(event, depth + 1)?;
-            size += inside;
+            extent.add(inside);
             if is_merge {
                 let failed =
                     || YamlError { place: key.place, message: "<< merges an object, or a list of objects".to_owned() };
@@ -150,7 +175,7 @@ impl Reader<'_, '_> {
                 continue;
             }
             let place = key.place;
-            let message = format!("the key {:?} is there twice; the last one counts", key.text);
+            let message = format!("the key {:?} is there twice", key.text);
             if entries.set(key, value, false) {
                 self.duplicates.push(YamlError { place, message });
             }
@@ -178,7 +203,8 @@ impl Reader<'_, '_> {
         let is_plain = style == ScalarStyle::Plain;
         let resolved = scalars::resolve(&value, tag.as_deref(), is_plain).map_err(failed)?;
         if let Some(anchor) = anchor {
-            self.anchors.insert(anchor, (Node { place, content: Content::Scalar(resolved.clone()) }, 1));
+            let node = Node { place, content: Content::Scalar(resolved.clone()) };
+            self.anchors.insert(anchor, (node, Extent::SCALAR));
         }
         let is_merge = is_plain && value == "<<";
         let text = scalars::key(&value, resolved).map_err(failed)?;

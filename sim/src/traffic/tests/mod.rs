@@ -4,7 +4,7 @@
 mod metrics;
 mod propagation;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -400,10 +400,17 @@ async fn the_api_tells_what_there_is_to_ask_for() {
     let up = data("/api/v1/query?query=up").await;
     assert_eq!(up["result"][0]["metric"], json!({"__name__": "up", "instance": "localhost:9090", "job": "prometheus"}));
     assert_eq!(up["result"][0]["value"][1], "1");
-    assert_eq!(data("/api/v1/query?query=count_over_time(up[1m])").await["result"][0]["value"][1], "3", "every 15 s");
+    assert_eq!(data("/api/v1/query?query=count_over_time(up[1m])").await["result"][0]["value"][1], "7", "every 5 s");
+    let names: BTreeSet<&str> = crate::prometheus::metric_names().collect();
+    assert_eq!(data("/api/v1/label/__name__/values").await, json!(names), "the names that there can be");
     assert_eq!(data("/api/v1/query?query=up{job!='prometheus'}").await["result"], json!([]));
     let target = data("/api/v1/targets").await["activeTargets"][0].clone();
     assert_eq!((&target["health"], &target["labels"]["job"]), (&json!("up"), &json!("prometheus")));
+    assert_eq!(target["scrapeInterval"], "5s");
+    assert!(data("/api/v1/status/config").await["yaml"].to_string().contains("scrape_interval: 5s"));
+    assert_eq!(data("/api/v1/status/flags").await["query.lookback-delta"], "5m");
+    assert_eq!(data("/api/v1/status/runtimeinfo").await["reloadConfigSuccess"], true);
+    data("/api/v1/query?query=up&timeout=30s").await;
     let reporters = "/api/v1/label/reporter/values?match[]=istio_requests_total&match%5B%5D=up";
     assert_eq!(data(reporters).await, json!(["destination", "source"]));
     let series = data("/api/v1/series?match[]=http_requests_total").await;
@@ -418,6 +425,12 @@ async fn the_api_tells_what_there_is_to_ask_for() {
     for (target, text) in [
         ("/api/v1/series", "no match[] parameter provided"),
         ("/api/v1/series?match[]=up%5B5m%5D", "expected a series selector"),
+        (
+            "/api/v1/query?query=up&timeout=1x",
+            "invalid parameter \\\"timeout\\\": cannot parse \\\"1x\\\" to a valid duration",
+        ),
+        ("/api/v1/query_range?query=up&start=1&end=2&step=1&timeout=1x", "invalid parameter \\\"timeout\\\""),
+        ("/api/v1/query?query=sum(", "1:5: parse error: unclosed left parenthesis"),
         ("/api/v1/labels?start=soon", "cannot parse \\\"soon\\\""),
     ] {
         let (status, body) = world.get(target).await;
@@ -453,6 +466,29 @@ async fn faults_of_the_server() {
     let response = ask().await.unwrap().unwrap();
     assert_eq!(response.headers()["content-type"], "application/json");
     assert!(response.into_body().collect().await.unwrap().to_bytes().ends_with(br#","1"]}]}}"#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_other_origins_may_ask() {
+    use tower::ServiceExt;
+
+    let world = World::initialised();
+    let ask = async |method: Method, origin: Option<&str>| {
+        let mut request = http::Request::new(String::new());
+        *request.method_mut() = method;
+        *request.uri_mut() = "http://prometheus:9090/api/v1/query?query=1".parse().unwrap();
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().unwrap());
+        }
+        let response = world.prometheus.clone().oneshot(request).await.unwrap();
+        let allowed =
+            response.headers().get("access-control-allow-origin").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), allowed)
+    };
+    let all = Some("*".to_owned());
+    assert_eq!(ask(Method::GET, Some("http://grafana.local")).await, (200, all.clone()));
+    assert_eq!(ask(Method::OPTIONS, Some("http://grafana.local")).await, (204, all));
+    assert_eq!(ask(Method::GET, None).await, (200, None));
 }
 
 #[tokio::test(start_paused = true)]
