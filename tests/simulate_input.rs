@@ -215,13 +215,13 @@ fn only_the_fields_that_conflict_or_are_missing_are_named() {
     for (change, expected) in [
         (
             ("stepWeight: 50", "stepWeight: 50\n    iterations: 2"),
-            vec!["11:3: Canary default/shop: spec.analysis: only one of these may be given: iterations, stepWeight"],
+            vec!["9:3: Canary default/shop: spec.analysis: only one of these may be given: iterations, stepWeight"],
         ),
-        (("    interval: 10s\n", ""), vec!["11:3: Canary default/shop: spec.analysis.interval: Required value"]),
-        (("    threshold: 2\n", ""), vec!["11:3: Canary default/shop: spec.analysis.threshold: Required value"]),
+        (("    interval: 10s\n", ""), vec!["9:3: Canary default/shop: spec.analysis.interval: Required value"]),
+        (("    threshold: 2\n", ""), vec!["9:3: Canary default/shop: spec.analysis.threshold: Required value"]),
         (
             ("threshold: 2", "thresold: 2"),
-            vec!["13:5: Canary default/shop: unknown field \"spec.analysis.thresold\"; did you mean \"threshold\"?"],
+            vec!["11:5: Canary default/shop: unknown field \"spec.analysis.thresold\"; did you mean \"threshold\"?"],
         ),
     ] {
         let file = written(&directory, "a.yaml", &CANARY.replace(change.0, change.1));
