@@ -297,3 +297,9 @@ fn the_checked_in_help_is_current() {
     let checked_in = std::fs::read_to_string(path).unwrap_or_default();
     assert!(checked_in == page, "{path} is out of date: run UPDATE_GENERATED=1 cargo test -p aviary");
 }
+
+#[test]
+fn a_seed_that_is_none_is_refused_in_words() {
+    let refusal = refusal(&["aviary", "simulate", "-f", "a.yaml", "--seed", "-1"]);
+    assert!(refusal.contains("a seed is a whole number from 0 to 18446744073709551615"), "{refusal}");
+}
