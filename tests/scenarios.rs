@@ -29,8 +29,10 @@ use scene::Scene;
 /// A story, with the name of its namespace and of the text that tells its end.
 struct Scenario {
     name: String,
-    run: Box<dyn for<'a> Fn(&'a Scene<'a>) -> LocalBoxFuture<'a, ()>>,
+    run: Box<Story>,
 }
+
+type Story = dyn for<'a> Fn(&'a Scene<'a>) -> LocalBoxFuture<'a, ()>;
 
 fn scenario(name: &str, run: impl for<'a> Fn(&'a Scene<'a>) -> LocalBoxFuture<'a, ()> + 'static) -> Scenario {
     Scenario { name: name.to_owned(), run: Box::new(run) }
@@ -169,10 +171,10 @@ async fn run_side_by_side(host: &dyn Host, kills: Option<Kills>) {
     let stories = stream::iter(&scenarios).map(|scenario| tell(host, scenario, kills));
     let stories = stories.buffer_unordered(host.at_once().min(scenarios.len())).collect::<Vec<_>>();
     let failures = among(kills, host, 1, stories).await;
-    report(host.name(), scenarios.len(), failures.into_iter().flatten().collect());
+    report(host.name(), scenarios.len(), &failures.into_iter().flatten().collect::<Vec<_>>());
 }
 
-fn report(host: &str, count: usize, failures: Vec<String>) {
+fn report(host: &str, count: usize, failures: &[String]) {
     assert!(failures.is_empty(), "{host}: {} of {count} failed\n\n{}", failures.len(), failures.join("\n\n"));
     println!("{host}: all {count} scenarios ended as expected");
 }

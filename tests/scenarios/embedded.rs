@@ -26,7 +26,7 @@ fn on_the_embedded_cluster() {
 
 #[test]
 fn on_the_embedded_cluster_with_kills() {
-    run_each(Some(Kills::default()));
+    run_each(Some(Kills));
 }
 
 fn run_each(kills: Option<Kills>) {
@@ -42,7 +42,7 @@ fn run_each(kills: Option<Kills>) {
             failure
         })
     });
-    report("embedded", scenarios.len(), failures.collect());
+    report("embedded", scenarios.len(), &failures.collect::<Vec<_>>());
 }
 
 struct Embedded(RefCell<World>);
