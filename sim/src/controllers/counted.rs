@@ -11,7 +11,6 @@ use super::behaviours::{PodBehaviour, PodOutcome};
 use super::deployment::{DeploymentSpec, DeploymentStatus, Operation, SetStatus, SetView, plan};
 use super::engine::Engine;
 use super::json::{TEMPLATE_HASH_LABEL, after, earliest, images, seconds, strings, template_hash, text, whole_second};
-use super::node;
 use super::queue::ObjectName;
 use super::workloads::{VersionPods, WorkloadKind};
 use crate::store::kinds;
@@ -295,7 +294,7 @@ impl Engine {
         let null = Value::Null;
         let template = object.pointer("/spec/template").unwrap_or(&null);
         let hash = template_hash(template);
-        let wanted = i32::from(node::matches(&strings(template, "/spec/nodeSelector")));
+        let wanted = i32::from(self.node.admits(&template["spec"]));
         let replaces = text(object, "/spec/updateStrategy/type") != Some("OnDelete");
         let min_ready = seconds(super::json::integer(object, "/spec/minReadySeconds").unwrap_or(0));
         let delay = self.options.termination_delay;

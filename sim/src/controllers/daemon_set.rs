@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::engine::Engine;
-use super::json::{encode_hash, integer, is_deleting, seconds, strings, template_hash, text};
-use super::node;
+use super::json::{encode_hash, integer, is_deleting, seconds, template_hash, text};
 use super::queue::ObjectName;
 use super::replica_set::PodCounts;
 use super::revisions::Revision;
@@ -40,7 +39,10 @@ impl Engine {
         };
         let uid = text(&object, "/metadata/uid").unwrap_or_default();
         let revision = revision_of(&object);
-        let wanted = node::matches(&strings(&object, "/spec/template/spec/nodeSelector"));
+        let pod_spec = &object["spec"]["template"]["spec"];
+        let wanted = self.node.admits(pod_spec);
+        // A taint keeps new pods away and leaves those that run.
+        let can_start = self.node.refuse(pod_spec, true).is_none();
         let replaces = text(&object, "/spec/updateStrategy/type") != Some("OnDelete");
         let min_ready = seconds(integer(&object, "/spec/minReadySeconds").unwrap_or(0));
         let now = self.clock.now();
@@ -54,7 +56,7 @@ impl Engine {
                 pods.iter().any(|(_, pod)| pod.labels.get(REVISION_LABEL).is_some_and(|label| label == hash))
             });
             let occupied = pods.iter().any(|(_, pod)| !pod.finished);
-            if wanted && !occupied {
+            if can_start && !occupied {
                 self.create_pod(&object, "daemonset-controller");
             }
             for (pod_name, pod) in pods.iter().filter(|(_, pod)| pod.is_active()) {

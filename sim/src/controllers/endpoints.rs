@@ -1,19 +1,19 @@
 //! EndpointSlices and Endpoints of Services that have a selector.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::engine::Engine;
-use super::json::{encode_hash, flag, integer, template_hash, text};
-use super::kubelet::named_ports;
+use super::json::{encode_hash, flag, template_hash, text};
 use super::node::NODE_NAME;
+use super::ports::{self, Target};
 use super::queue::ObjectName;
 use crate::store::{GroupKind, kinds};
 
 /// A pod that stands behind a service.
 struct Backend {
     address: String,
+    /// The service's ports as the pod serves them.
+    ports: Vec<Value>,
     reference: Value,
     /// Ready and not being deleted.
     ready: bool,
@@ -35,14 +35,15 @@ impl Engine {
             return;
         };
         let pods = self.cache.select_pods(&name.namespace, &selector);
-        let pods: Vec<(Arc<Value>, Backend)> = pods
+        let mut backends: Vec<Backend> = pods
             .into_iter()
             .filter(|(_, pod)| !pod.finished)
             .filter_map(|(pod_name, pod)| {
                 let object = self.store.get(&kinds::POD, &pod_name.namespace, &pod_name.name)?;
                 let serving = pod.ready_since.is_some();
-                let backend = Backend {
+                Some(Backend {
                     address: pod.address.clone()?,
+                    ports: endpoint_ports(&service, &object),
                     reference: json!({
                         "kind": "Pod", "namespace": &*pod_name.namespace, "name": &*pod_name.name,
                         "uid": object["metadata"]["uid"],
@@ -50,22 +51,32 @@ impl Engine {
                     ready: serving && !pod.terminating,
                     serving,
                     terminating: pod.terminating,
-                };
-                Some((object, backend))
+                })
             })
             .collect();
-        let first_pod = pods.first().map(|(pod, _)| Arc::clone(pod));
-        let ports = endpoint_ports(&service, first_pod.as_deref());
-        let backends: Vec<Backend> = pods.into_iter().map(|(_, backend)| backend).collect();
+        // As text, like the endpoints controller.
+        backends.sort_by(|left, right| left.address.cmp(&right.address));
         let publish_not_ready = flag(&service, "/spec/publishNotReadyAddresses");
 
-        let uid = encode_hash(template_hash(&service["metadata"]["uid"]), 0);
-        let suffix: String = uid.chars().take(5).collect();
-        let slice_name = name.sibling(&format!("{}-{suffix}", name.name));
-        let slice = slice(&service, &slice_name, &ports, &backends, publish_not_ready);
-        self.put(&kinds::ENDPOINT_SLICE, &slice_name, slice);
-        let endpoints = endpoints(&service, name, &ports, &backends, publish_not_ready);
+        let mut groups = by_ports(&backends);
+        let endpoints = endpoints(&service, name, &groups, publish_not_ready);
         self.put(&kinds::ENDPOINTS, name, endpoints);
+        if groups.is_empty() {
+            groups.push((&[], Vec::new()));
+        }
+        for (index, (ports, backends)) in groups.iter().enumerate() {
+            let slice_name = slice_name(&service, name, index);
+            let slice = slice(&service, &slice_name, ports, backends, publish_not_ready);
+            self.put(&kinds::ENDPOINT_SLICE, &slice_name, slice);
+        }
+        let surplus = (groups.len()..).map(|index| slice_name(&service, name, index));
+        for slice_name in surplus.take_while(|name| self.is_stored(&kinds::ENDPOINT_SLICE, name)) {
+            self.delete(&kinds::ENDPOINT_SLICE, &slice_name);
+        }
+    }
+
+    fn is_stored(&self, kind: &GroupKind, name: &ObjectName) -> bool {
+        self.store.get(kind, &name.namespace, &name.name).is_some()
     }
 
     /// Creates an object, or replaces everything in it but its metadata.
@@ -89,20 +100,38 @@ impl Engine {
     }
 }
 
-/// Ports of a service as its pods serve them. A target port that the pods do not name is left out, as in Kubernetes.
-fn endpoint_ports(service: &Value, pod: Option<&Value>) -> Vec<Value> {
-    let Some(pod) = pod else { return Vec::new() };
-    let named = named_ports(pod);
+/// Pods that serve a service at other ports than the rest, as the two versions of a rollout may, are listed apart.
+fn by_ports(backends: &[Backend]) -> Vec<(&[Value], Vec<&Backend>)> {
+    let mut groups: Vec<(&[Value], Vec<&Backend>)> = Vec::new();
+    for backend in backends {
+        match groups.iter_mut().find(|(ports, _)| *ports == backend.ports.as_slice()) {
+            Some((_, members)) => members.push(backend),
+            None => groups.push((&backend.ports, vec![backend])),
+        }
+    }
+    groups
+}
+
+/// The name of the n-th slice of a service.
+fn slice_name(service: &Value, name: &ObjectName, index: usize) -> ObjectName {
+    let collisions = i32::try_from(index).unwrap_or(i32::MAX);
+    let uid = encode_hash(template_hash(&service["metadata"]["uid"]), collisions);
+    let suffix: String = uid.chars().take(5).collect();
+    name.sibling(&format!("{}-{suffix}", name.name))
+}
+
+/// Ports of a service as a pod serves them. A target port that the pod does not name is left out, as in Kubernetes.
+fn endpoint_ports(service: &Value, pod: &Value) -> Vec<Value> {
+    let named = ports::named(pod);
     let ports = service.pointer("/spec/ports").and_then(Value::as_array);
     ports
         .into_iter()
         .flatten()
         .filter_map(|port| {
-            let number = match port.get("targetPort") {
-                Some(Value::Number(number)) => number.as_i64(),
-                Some(Value::String(name)) => named.get(name).copied(),
-                _ => integer(port, "/port"),
-            }?;
+            let number = match ports::target(port)? {
+                Target::Number(number) => number,
+                Target::Named(name) => *named.get(&name)?,
+            };
             let mut rendered = json!({
                 "name": text(port, "/name").unwrap_or_default(),
                 "port": number,
@@ -120,7 +149,7 @@ fn slice(
     service: &Value,
     slice_name: &ObjectName,
     ports: &[Value],
-    backends: &[Backend],
+    backends: &[&Backend],
     publish_not_ready: bool,
 ) -> Value {
     let endpoints: Vec<Value> = backends
@@ -171,30 +200,19 @@ fn labels_of(service: &Value) -> Value {
 fn endpoints(
     service: &Value,
     name: &ObjectName,
-    ports: &[Value],
-    backends: &[Backend],
+    groups: &[(&[Value], Vec<&Backend>)],
     publish_not_ready: bool,
 ) -> Value {
     let mut labels = labels_of(service);
     labels["endpoints.kubernetes.io/managed-by"] = "endpoint-controller".into();
-    let (ready, not_ready): (Vec<&Backend>, Vec<&Backend>) =
-        backends.iter().filter(|backend| !backend.terminating).partition(|backend| backend.ready || publish_not_ready);
-    let addresses = |backends: Vec<&Backend>| -> Vec<Value> {
-        backends
-            .into_iter()
-            .map(|backend| json!({"ip": backend.address, "nodeName": NODE_NAME, "targetRef": backend.reference}))
-            .collect()
-    };
-    let mut subsets = Vec::new();
-    if !ready.is_empty() || !not_ready.is_empty() {
-        let mut subset = json!({"ports": ports});
-        for (field, backends) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
-            if !backends.is_empty() {
-                subset[field] = addresses(backends).into();
-            }
-        }
-        subsets.push(subset);
-    }
+    // Without a port a pod is no address, but of a headless service that has none.
+    let is_portless = service.pointer("/spec/ports").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    let needs_no_port = is_portless && text(service, "/spec/clusterIP") == Some("None");
+    let subsets: Vec<Value> = groups
+        .iter()
+        .filter(|(ports, _)| needs_no_port || !ports.is_empty())
+        .filter_map(|(ports, backends)| subset(ports, backends, publish_not_ready))
+        .collect();
     json!({
         "metadata": {
             "name": &*name.name,
@@ -203,4 +221,25 @@ fn endpoints(
         },
         "subsets": subsets,
     })
+}
+
+fn subset(ports: &[Value], backends: &[&Backend], publish_not_ready: bool) -> Option<Value> {
+    let (ready, not_ready): (Vec<&Backend>, Vec<&Backend>) =
+        backends.iter().filter(|backend| !backend.terminating).partition(|backend| backend.ready || publish_not_ready);
+    if ready.is_empty() && not_ready.is_empty() {
+        return None;
+    }
+    let addresses = |backends: Vec<&Backend>| -> Vec<Value> {
+        backends
+            .into_iter()
+            .map(|backend| json!({"ip": backend.address, "nodeName": NODE_NAME, "targetRef": backend.reference}))
+            .collect()
+    };
+    let mut subset = json!({"ports": ports});
+    for (field, backends) in [("addresses", ready), ("notReadyAddresses", not_ready)] {
+        if !backends.is_empty() {
+            subset[field] = addresses(backends).into();
+        }
+    }
+    Some(subset)
 }

@@ -13,6 +13,7 @@ use super::counted::{CountedDaemonSet, CountedDeployment};
 use super::event_log::EventLog;
 use super::kubelet::PodMemory;
 use super::queue::{Key, ObjectName, Queue};
+use super::scheduler::NodeState;
 use super::timers::Timers;
 use super::workloads::{VersionPods, WorkloadKind, Workloads};
 use super::{ControllerOptions, PodDetail, node};
@@ -36,8 +37,7 @@ pub(super) struct Engine {
     pub(super) pod_addresses: u32,
     pub(super) events_written: u64,
     pub(super) event_log: EventLog,
-    /// Whether the node was cordoned.
-    pub(super) cordoned: bool,
+    pub(super) node: NodeState,
     budgets: BTreeSet<ObjectName>,
     quotas: BTreeSet<ObjectName>,
     queue: Queue,
@@ -61,7 +61,7 @@ impl Engine {
             pod_addresses: 0,
             events_written: 0,
             event_log: EventLog::default(),
-            cordoned: false,
+            node: NodeState::parse(&node::object(clock.now())),
             budgets: BTreeSet::new(),
             quotas: BTreeSet::new(),
             queue: Queue::default(),
@@ -72,6 +72,7 @@ impl Engine {
             engine.ensure_api_service();
         }
         for kind in [
+            kinds::NODE,
             kinds::NAMESPACE,
             kinds::SERVICE,
             kinds::REPLICA_SET,
@@ -248,10 +249,13 @@ impl Engine {
     }
 
     fn observe_node(&mut self, state: Option<&Value>) {
-        let cordoned = state.is_some_and(|node| node["spec"]["unschedulable"] == true);
-        if cordoned != self.cordoned {
-            self.cordoned = cordoned;
-            self.revisit_pods();
+        let Some(node) = state.map(NodeState::parse).filter(|node| *node != self.node) else {
+            return;
+        };
+        self.node = node;
+        self.revisit_pods();
+        for object in self.store.list(&kinds::DAEMON_SET, None) {
+            self.queue.push(Key::DaemonSet(ObjectName::of(&object)));
         }
     }
 

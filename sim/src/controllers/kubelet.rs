@@ -1,6 +1,5 @@
 //! The life of a stored pod: scheduled, started, ready or failing, terminating, gone.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,7 +8,7 @@ use serde_json::Value;
 use super::behaviours::PodOutcome;
 use super::engine::Engine;
 use super::events::Event;
-use super::json::{after, earliest, images, integer, is_deleting, strings, text, timestamp};
+use super::json::{after, earliest, images, integer, is_deleting, text, timestamp};
 use super::node;
 use super::pod_status::{ContainerStage, pull_error, render};
 use super::queue::ObjectName;
@@ -39,6 +38,8 @@ pub(super) struct PodMemory {
 /// Which events were stored.
 #[derive(Debug, Default)]
 struct Told {
+    /// Why no node takes the pod.
+    refusal: Option<String>,
     scheduled: bool,
     started: bool,
     unhealthy: bool,
@@ -79,17 +80,18 @@ impl Engine {
         if matches!(text(&pod, "/status/phase"), Some("Failed" | "Succeeded")) {
             return None;
         }
-        if !node::matches(&strings(&pod, "/spec/nodeSelector")) {
-            let reason = "1 node(s) didn't match Pod's node affinity/selector";
-            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, reason, now), false);
-            return None;
-        }
         let is_bound = text(&pod, "/spec/nodeName").is_some();
         let of_daemon_set = super::json::controller_owner(&pod).is_some_and(|owner| owner.kind == "DaemonSet");
-        if self.cordoned && !is_bound && !of_daemon_set {
-            let reason = "1 node(s) were unschedulable";
-            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, reason, now), false);
+        if !is_bound && let Some(refusal) = self.node.refuse(&pod["spec"], of_daemon_set) {
+            self.write_pod(name, &pod, super::pod_status::unschedulable(&pod, &refusal, now), false);
+            self.tell_refusal(name, &pod, refusal);
             return None;
+        }
+        if let Some(memory) = self.pods.get_mut(name)
+            && memory.told.refusal.take().is_some()
+        {
+            // It starts from here: until now it had no node.
+            memory.since = now;
         }
         self.run_pod(name, &pod, now)
     }
@@ -207,6 +209,18 @@ impl Engine {
         }
     }
 
+    /// The scheduler looks again whenever something changes; it tells of the same refusal once.
+    fn tell_refusal(&mut self, name: &ObjectName, pod: &Value, refusal: String) {
+        let Some(memory) = self.pods.get_mut(name) else { return };
+        if memory.told.refusal.as_ref() == Some(&refusal) {
+            return;
+        }
+        self.record_warning(pod, "default-scheduler", "FailedScheduling", &refusal);
+        if let Some(memory) = self.pods.get_mut(name) {
+            memory.told.refusal = Some(refusal);
+        }
+    }
+
     fn tell_stopping(&mut self, name: &ObjectName, pod: &Value) {
         let Some(memory) = self.pods.get_mut(name) else { return };
         if std::mem::replace(&mut memory.told.stopping, true) || !memory.told.started {
@@ -284,22 +298,6 @@ impl PodMemory {
             }
         }
     }
-}
-
-/// Labels of a pod's containers' ports by name, for services that name their target port.
-pub(super) fn named_ports(pod: &Value) -> BTreeMap<String, i64> {
-    let mut ports = BTreeMap::new();
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-    for container in containers.into_iter().flatten() {
-        let declared = container.get("ports").and_then(Value::as_array);
-        for port in declared.into_iter().flatten() {
-            let number = integer(port, "/containerPort");
-            if let (Some(name), Some(number)) = (text(port, "/name"), number) {
-                ports.insert(name.to_owned(), number);
-            }
-        }
-    }
-    ports
 }
 
 #[cfg(test)]

@@ -16,11 +16,6 @@ const LABELS: [(&str, &str); 3] =
 /// What the node says it has. Nothing is scheduled by it: the node is without limits.
 const CAPACITY: [(&str, &str); 4] = [("cpu", "64"), ("ephemeral-storage", "1Ti"), ("memory", "256Gi"), ("pods", "10k")];
 
-/// Whether the node carries every label that a node selector asks for.
-pub(super) fn matches(selector: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| LABELS.contains(&(key.as_str(), value.as_str())))
-}
-
 pub(super) fn object(now: Timestamp) -> Value {
     let labels: BTreeMap<_, _> = LABELS.into_iter().collect();
     let now = whole_second(now);

@@ -80,8 +80,8 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
 }
 
 /// The status of a pod that no node is fit for.
-pub(super) fn unschedulable(pod: &Value, reason: &str, now: Timestamp) -> Value {
-    let problem = Some(("Unschedulable", format!("0/1 nodes are available: {reason}.")));
+pub(super) fn unschedulable(pod: &Value, message: &str, now: Timestamp) -> Value {
+    let problem = Some(("Unschedulable", message.to_owned()));
     let conditions = [pod_condition(pod, "PodScheduled", problem, now)];
     json!({"phase": "Pending", "conditions": conditions, "qosClass": qos_class(&pod["spec"])})
 }

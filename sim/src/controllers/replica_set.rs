@@ -137,6 +137,9 @@ impl Engine {
             }
         }
         let mut pod = json!({"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}});
+        if let Some(identity) = identity {
+            add_claims(&mut pod["spec"], owner, &identity.name);
+        }
         complete_pod_spec(&mut pod["spec"]);
         pod["status"]["qosClass"] = qos_class(&pod["spec"]).into();
         match self.store.create(&kinds::POD, pod) {
@@ -150,6 +153,22 @@ impl Engine {
             }
             Err(error) => tracing::warn!(owner = owner_name, %error, "failed to create a pod"),
         }
+    }
+}
+
+/// Every claim that a StatefulSet has a template for is a volume of its pods, in place of one of the same name.
+fn add_claims(spec: &mut Value, owner: &Value, pod: &str) {
+    let Some(claims) = owner.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array) else { return };
+    let mut volumes: Vec<Value> = Vec::new();
+    for name in claims.iter().filter_map(|claim| text(claim, "/metadata/name")) {
+        volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": format!("{name}-{pod}")}}));
+    }
+    let others = spec["volumes"].as_array().into_iter().flatten();
+    let is_other = |volume: &&Value| !volumes.iter().any(|claim| claim["name"] == volume["name"]);
+    let others: Vec<Value> = others.filter(is_other).cloned().collect();
+    volumes.extend(others);
+    if !volumes.is_empty() {
+        spec["volumes"] = volumes.into();
     }
 }
 

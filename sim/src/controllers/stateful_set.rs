@@ -1,6 +1,6 @@
 //! StatefulSets: pods with fixed names, one after another, after the stateful set controller of Kubernetes.
 //!
-//! Volumes, `minReadySeconds` and `maxUnavailable` are not looked at.
+//! No PersistentVolumeClaim is made of a template for one; `minReadySeconds` and `maxUnavailable` are not looked at.
 
 use std::collections::BTreeMap;
 

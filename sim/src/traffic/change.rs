@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::route::VirtualService;
 use super::topology::ServiceKey;
+use crate::controllers::ports::{self, PortName, Target};
 use crate::controllers::{VersionPods, WorkloadKind, Workloads};
 use crate::store::{ChangeType, GroupKind, StoreEvent, kinds};
 
@@ -18,9 +19,35 @@ pub(crate) const WATCHED_KINDS: [GroupKind; 6] =
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
     Pod { name: ServiceKey, pod: Option<Pod> },
-    Service { name: ServiceKey, selector: Option<BTreeMap<String, String>> },
+    Service { name: ServiceKey, selection: Option<Selection> },
     VirtualService { name: ServiceKey, parsed: Option<VirtualService> },
     Canary { name: ServiceKey, host: Option<ServiceKey> },
+}
+
+/// The pods that a service sends requests to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// `spec.selector`. Without one it selects nothing.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The port that a pod must have, where the service's first port, at which users call, names its target.
+    pub(crate) port: Option<PortName>,
+}
+
+impl Selection {
+    pub(crate) fn takes(&self, pod: &Pod) -> bool {
+        let has_port = |port: &PortName| pod.ports.as_ref().is_none_or(|ports| ports.contains(port));
+        !self.labels.is_empty()
+            && self.labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value))
+            && self.port.as_ref().is_none_or(has_port)
+    }
+
+    fn parse(service: &Value) -> Self {
+        let port = match service.pointer("/spec/ports/0").and_then(ports::target) {
+            Some(Target::Named(port)) => Some(port),
+            Some(Target::Number(_)) | None => None,
+        };
+        Self { labels: string_map(service.pointer("/spec/selector")), port }
+    }
 }
 
 /// Pods of one version behind a service. All that tells their metrics apart.
@@ -46,6 +73,8 @@ pub(crate) struct PodIdentity {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Pod {
     pub(crate) labels: BTreeMap<String, String>,
+    /// Names of its ports; `None` where pods are only counted, which know nothing of ports.
+    pub(crate) ports: Option<BTreeSet<PortName>>,
     pub(crate) version: Version,
     pub(crate) ready: bool,
     /// 1 for a pod that is an object; more where pods are only counted.
@@ -93,7 +122,9 @@ impl Reader {
         let object = (event.change != ChangeType::Deleted).then_some(object);
         let change = match &event.kind {
             kind if *kind == kinds::POD => Change::Pod { name, pod: object.map(parse_pod) },
-            kind if *kind == kinds::SERVICE => Change::Service { name, selector: object.map(selector) },
+            kind if *kind == kinds::SERVICE => {
+                Change::Service { name, selection: object.map(Selection::parse) }
+            },
             kind if *kind == kinds::VIRTUAL_SERVICE => {
                 let parsed = object.map(|object| VirtualService::parse(&name.namespace, &name.name, object));
                 Change::VirtualService { name, parsed }
@@ -131,7 +162,7 @@ impl Reader {
 }
 
 fn counted_pods(pods: &VersionPods, version: Version) -> Pod {
-    Pod { labels: (*pods.labels).clone(), version, ready: true, count: pods.ready }
+    Pod { labels: (*pods.labels).clone(), ports: None, version, ready: true, count: pods.ready }
 }
 
 fn version(workload: &str, images: &str, labels: &BTreeMap<String, String>) -> Version {
@@ -152,10 +183,6 @@ fn string_map(object: Option<&Value>) -> BTreeMap<String, String> {
     fields.into_iter().flatten().filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-fn selector(service: &Value) -> BTreeMap<String, String> {
-    string_map(service.pointer("/spec/selector"))
-}
-
 fn parse_pod(pod: &Value) -> Pod {
     let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
     let is_ready =
@@ -167,6 +194,7 @@ fn parse_pod(pod: &Value) -> Pod {
     Pod {
         version: version(&workload(pod), &images.join(" "), &labels),
         labels,
+        ports: Some(ports::named(pod).into_keys().collect()),
         // A terminating pod is no endpoint any more.
         ready: is_ready && pod.pointer("/metadata/deletionTimestamp").is_none_or(Value::is_null),
         count: 1,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::change::{Change, Pod, PodIdentity, Version};
+use super::change::{Change, Pod, PodIdentity, Selection, Version};
 use super::route::VirtualService;
 
 /// A service, or any other namespaced object, by name.
@@ -46,7 +46,7 @@ type Label = (String, String);
 
 #[derive(Debug, Default)]
 struct Namespace {
-    services: HashMap<String, BTreeMap<String, String>>,
+    services: HashMap<String, Selection>,
     /// Services by the first pair of their selector.
     services_by_label: HashMap<Label, BTreeSet<String>>,
     /// Pods as the proxies know them.
@@ -94,7 +94,7 @@ impl Topology {
     pub(crate) fn apply(&mut self, change: &Change) -> Touched {
         match change {
             Change::Pod { name, pod } => self.set_pod(name, pod.as_ref()),
-            Change::Service { name, selector } => self.set_service(name, selector.as_ref()),
+            Change::Service { name, selection } => self.set_service(name, selection.as_ref()),
             Change::VirtualService { name, parsed } => self.set_virtual_service(name, parsed.clone()),
             Change::Canary { name, host } => self.set_canary(name, host.as_ref()),
         }
@@ -166,14 +166,14 @@ impl Topology {
         let Some(namespace) = self.namespaces.get(&service.namespace) else {
             return versions;
         };
-        let Some(selector) = namespace.services.get(&service.name) else {
+        let Some(selection) = namespace.services.get(&service.name) else {
             return versions;
         };
-        let Some(candidates) = first_pair(selector).and_then(|pair| namespace.pods_by_label.get(&pair)) else {
+        let Some(candidates) = first_pair(selection).and_then(|pair| namespace.pods_by_label.get(&pair)) else {
             return versions;
         };
         for (name, pod) in candidates.iter().filter_map(|name| Some((name, namespace.pods.get(name)?))) {
-            if pod.serving() == 0 || !selects(selector, &pod.labels) {
+            if pod.serving() == 0 || !selection.takes(pod) {
                 continue;
             }
             let backends = versions.entry(pod.version.clone()).or_default();
@@ -206,17 +206,17 @@ impl Topology {
         Touched { services, ..Touched::default() }
     }
 
-    fn set_service(&mut self, key: &ServiceKey, selector: Option<&BTreeMap<String, String>>) -> Touched {
+    fn set_service(&mut self, key: &ServiceKey, selection: Option<&Selection>) -> Touched {
         let namespace = self.namespaces.entry(key.namespace.clone()).or_default();
-        let before = match selector {
-            Some(selector) => namespace.services.insert(key.name.clone(), selector.clone()),
+        let before = match selection {
+            Some(selection) => namespace.services.insert(key.name.clone(), selection.clone()),
             None => namespace.services.remove(&key.name),
         };
-        if before.as_ref() == selector {
+        if before.as_ref() == selection {
             return Touched::default();
         }
-        for (selector, is_new) in [(before.as_ref(), false), (selector, true)] {
-            if let Some(pair) = selector.and_then(first_pair) {
+        for (selection, is_new) in [(before.as_ref(), false), (selection, true)] {
+            if let Some(pair) = selection.and_then(first_pair) {
                 set_membership(&mut namespace.services_by_label, pair, &key.name, is_new);
             }
         }
@@ -286,7 +286,7 @@ impl Namespace {
         let labels = pod.labels.iter().map(|(name, value)| (name.clone(), value.clone()));
         let selecting = labels.filter_map(|label| self.services_by_label.get(&label)).flatten();
         let matching = selecting
-            .filter(|service| self.services.get(*service).is_some_and(|selector| selects(selector, &pod.labels)));
+            .filter(|service| self.services.get(*service).is_some_and(|selection| selection.takes(pod)));
         matching.map(|service| ServiceKey::new(namespace, service)).collect()
     }
 }
@@ -309,11 +309,6 @@ fn set_membership<K: Eq + std::hash::Hash, M: Ord + Clone>(
     }
 }
 
-/// A service without a selector selects nothing.
-fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    !selector.is_empty() && selector.iter().all(|(name, value)| labels.get(name) == Some(value))
-}
-
-fn first_pair(selector: &BTreeMap<String, String>) -> Option<Label> {
-    selector.first_key_value().map(|(name, value)| (name.clone(), value.clone()))
+fn first_pair(selection: &Selection) -> Option<Label> {
+    selection.labels.first_key_value().map(|(name, value)| (name.clone(), value.clone()))
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pod;
-use super::problems::{Problems, is_zero_amount};
+use super::problems::{Problems, is_zero_amount, items};
 use crate::controllers::cron_schedule::Schedule;
 
 /// Deployments and their like. The order of the checks is upstream's, which is the order of the messages.
@@ -25,7 +25,11 @@ pub(super) fn workload(kind: &str, value: &Value, present: Option<&Value>, probl
         problems.not_negative("spec.replicas", &spec["replicas"]);
         problems.not_negative("spec.minReadySeconds", &spec["minReadySeconds"]);
     }
-    template(kind, &spec["template"], problems);
+    let claims = match kind {
+        "StatefulSet" => items(spec, "volumeClaimTemplates"),
+        _ => &[],
+    };
+    template(kind, &spec["template"], claims, problems);
     match kind {
         "Deployment" => deployment_rest(spec, problems),
         "DaemonSet" => {
@@ -115,7 +119,7 @@ fn selector(kind: &str, spec: &Value, problems: &mut Problems) {
 pub(super) fn label_selector(path: &str, selector: &Value, problems: &mut Problems) -> bool {
     let before = problems.0.len();
     problems.labels(&format!("{path}.matchLabels"), &selector["matchLabels"]);
-    for (index, expression) in super::problems::items(selector, "matchExpressions").iter().enumerate() {
+    for (index, expression) in items(selector, "matchExpressions").iter().enumerate() {
         let path = format!("{path}.matchExpressions[{index}]");
         let has_values = expression["values"].as_array().is_some_and(|values| !values.is_empty());
         match expression["operator"].as_str() {
@@ -159,11 +163,15 @@ fn selector_matches(selector: &Value, labels: &Value) -> bool {
         })
 }
 
-fn template(kind: &str, template: &Value, problems: &mut Problems) {
+fn template(kind: &str, template: &Value, claims: &[Value], problems: &mut Problems) {
     problems.labels("spec.template.labels", &template["metadata"]["labels"]);
     problems.annotations("spec.template.annotations", &template["metadata"]["annotations"]);
     let spec = &template["spec"];
-    pod::spec(spec, "spec.template.spec", problems);
+    if claims.is_empty() {
+        pod::spec(spec, "spec.template.spec", problems);
+    } else {
+        pod::spec(&with_claims(spec, claims), "spec.template.spec", problems);
+    }
     if spec["restartPolicy"].as_str().is_some_and(|policy| policy != "Always") {
         problems.unsupported("spec.template.spec.restartPolicy", &spec["restartPolicy"], &["Always"]);
     }
@@ -175,6 +183,18 @@ fn template(kind: &str, template: &Value, problems: &mut Problems) {
         let detail = format!("activeDeadlineSeconds in {owner} is not Supported");
         problems.forbidden("spec.template.spec.activeDeadlineSeconds", &detail);
     }
+}
+
+/// The pods that a StatefulSet makes of its template: every claim is a volume, and takes the place of one of the same name.
+fn with_claims(spec: &Value, claims: &[Value]) -> Value {
+    let name = |claim: &Value| claim["metadata"]["name"].clone();
+    let mut volumes: Vec<Value> =
+        claims.iter().map(name).map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})).collect();
+    let names: Vec<Value> = claims.iter().map(name).collect();
+    volumes.extend(items(spec, "volumes").iter().filter(|volume| !names.contains(&volume["name"])).cloned());
+    let mut spec = spec.clone();
+    spec["volumes"] = volumes.into();
+    spec
 }
 
 fn deployment_rest(spec: &Value, problems: &mut Problems) {

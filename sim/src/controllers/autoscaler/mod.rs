@@ -93,6 +93,12 @@ impl Engine {
         let max = count(autoscaler, "/spec/maxReplicas").unwrap_or(i32::MAX);
         let rescale = |replicas, reason: &str| Some(Rescale { replicas, reason: reason.to_owned() });
         let mut wake = None;
+        if current == 0 || current > max || current < min {
+            // No metric is asked for, so none is current.
+            if let Some(status) = status.as_object_mut() {
+                status.remove("currentMetrics");
+            }
+        }
         let rescale = if current == 0 {
             *memory = AutoscalerMemory::default();
             status["desiredReplicas"] = 0.into();

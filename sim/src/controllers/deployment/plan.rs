@@ -40,6 +40,18 @@ pub(crate) struct SetView {
     pub(crate) settled: bool,
 }
 
+impl SetView {
+    /// Its available pods without those that are surplus to its size.
+    fn lasting(&self) -> i32 {
+        self.status.available.min(self.replicas)
+    }
+
+    /// Its status is older than its size: pods are counted that are on their way out.
+    fn has_surplus(&self) -> bool {
+        self.status.available > self.replicas
+    }
+}
+
 /// A change to the ReplicaSets of a Deployment, to be made in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -220,8 +232,10 @@ impl Rollout<'_> {
         self.sets.iter().map(|set| set.replicas).sum()
     }
 
+    /// Pods that are available and will stay. A set that was just made smaller tells of its surplus pods until its controller
+    /// has counted again; unlike upstream, which trusts such a count of the new set, nothing is taken away for them.
     fn available_pods(&self) -> i32 {
-        self.sets.iter().map(|set| set.status.available).sum()
+        self.sets.iter().map(SetView::lasting).sum()
     }
 
     fn scale_set(&mut self, index: usize, to: i32) -> bool {
@@ -372,9 +386,13 @@ impl Rollout<'_> {
         }
         let min_available = self.spec.replicas - self.spec.max_unavailable;
         let new = &self.sets[new_set];
-        let new_unavailable = new.replicas - new.status.available;
+        let new_unavailable = new.replicas - new.lasting();
         let room = self.wanted_pods() - min_available - new_unavailable;
         if room <= 0 {
+            return false;
+        }
+        // Upstream calls this an "invalid request to scale down" and waits for the next change, which is the set's own count.
+        if old.iter().any(|index| self.sets[*index].has_surplus()) {
             return false;
         }
         // Pods that serve nobody go first: they would otherwise block the rollout for ever.
