@@ -136,7 +136,8 @@ mod tests {
     fn a_term_asks_for_all_of_its_conditions() {
         let node = node(&json!({}));
         let admits = |conditions: &Value| node.admits(&affinity(&json!({"matchExpressions": conditions})));
-        let condition = |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
+        let condition =
+            |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
         let is_ssd = condition("disk", "In", &["ssd", "nvme"]);
         assert!(admits(&json!([is_ssd])));
         assert!(admits(&json!([is_ssd, condition("cores", "Gt", &["7"]), condition("zone", "DoesNotExist", &[])])));
@@ -162,7 +163,9 @@ mod tests {
         assert_eq!(cordoned.refuse(&json!({}), true), None);
         assert_eq!(cordoned.refuse(&json!({"tolerations": [{"operator": "Exists"}]}), false), None);
         let tainted = node(&json!({"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}));
-        assert!(tainted.refuse(&json!({}), true).is_some_and(|told| told.contains("1 node(s) had untolerated taint(s).")));
+        assert!(
+            tainted.refuse(&json!({}), true).is_some_and(|told| told.contains("1 node(s) had untolerated taint(s)."))
+        );
         let toleration = json!({"tolerations": [{"key": "gpu", "operator": "Equal", "value": "yes"}]});
         assert_eq!(tainted.refuse(&toleration, false), None);
         let soft = node(&json!({"taints": [{"key": "gpu", "effect": "PreferNoSchedule"}]}));

@@ -122,9 +122,7 @@ impl Reader {
         let object = (event.change != ChangeType::Deleted).then_some(object);
         let change = match &event.kind {
             kind if *kind == kinds::POD => Change::Pod { name, pod: object.map(parse_pod) },
-            kind if *kind == kinds::SERVICE => {
-                Change::Service { name, selection: object.map(Selection::parse) }
-            },
+            kind if *kind == kinds::SERVICE => Change::Service { name, selection: object.map(Selection::parse) },
             kind if *kind == kinds::VIRTUAL_SERVICE => {
                 let parsed = object.map(|object| VirtualService::parse(&name.namespace, &name.name, object));
                 Change::VirtualService { name, parsed }

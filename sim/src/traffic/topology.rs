@@ -285,8 +285,8 @@ impl Namespace {
     fn services_of(&self, namespace: &str, pod: &Pod) -> Vec<ServiceKey> {
         let labels = pod.labels.iter().map(|(name, value)| (name.clone(), value.clone()));
         let selecting = labels.filter_map(|label| self.services_by_label.get(&label)).flatten();
-        let matching = selecting
-            .filter(|service| self.services.get(*service).is_some_and(|selection| selection.takes(pod)));
+        let matching =
+            selecting.filter(|service| self.services.get(*service).is_some_and(|selection| selection.takes(pod)));
         matching.map(|service| ServiceKey::new(namespace, service)).collect()
     }
 }

@@ -142,3 +142,33 @@ async fn a_service_account_gets_a_token_with_its_claims() {
     let unbound = ask(json!({"boundObjectRef": {"kind": "Pod", "name": "missing"}})).await.refusal();
     assert_eq!((unbound.code, unbound.message.as_str()), (404, "pods \"missing\" not found"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_may_mount_its_claims() {
+    let world = world().await;
+    let sets = world.api("apps", "v1", "StatefulSet");
+    let set = |name: &str, mounted: &str| {
+        object(json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
+            "spec": {
+                "serviceName": "web", "selector": {"matchLabels": {"app": "web"}},
+                "template": {
+                    "metadata": {"labels": {"app": "web"}},
+                    "spec": {"containers": [
+                        {"name": "a", "image": "nginx:1", "volumeMounts": [{"name": mounted, "mountPath": "/data"}]},
+                    ]},
+                },
+                "volumeClaimTemplates": [{
+                    "metadata": {"name": "www"},
+                    "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+                }],
+            },
+        }))
+    };
+    sets.create(&PostParams::default(), &set("web", "www")).await.unwrap();
+    let refusal = sets.create(&PostParams::default(), &set("other", "wwww")).await.refusal();
+    assert_eq!(
+        refusal.message,
+        "StatefulSet.apps \"other\" is invalid: spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"wwww\""
+    );
+}

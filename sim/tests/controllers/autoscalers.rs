@@ -152,3 +152,24 @@ async fn an_autoscaler_without_metrics_says_so() {
     assert_eq!(reason(&autoscaler(), "ScalingActive"), "ValidMetricFound");
     assert_eq!(autoscaler()["status"]["desiredReplicas"], 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_autoscaler_of_nothing_shows_no_metric() {
+    for detail in BOTH {
+        let bench = Bench::new(detail);
+        bench.store.create(&kinds::HPA, autoscaler(1, 10)).unwrap();
+        bench.create(deployment("podinfo", 2, "podinfo:1"));
+        bench.utilisation.set_utilisation(NAMESPACE, "podinfo", 50);
+        bench.until_complete("podinfo").await;
+        bench.at(30.0).await;
+        let status = || bench.store.get(&kinds::HPA, NAMESPACE, "podinfo").unwrap();
+        assert_eq!(status()["status"]["currentMetrics"][0]["resource"]["current"]["averageUtilization"], 50);
+        bench.scale("podinfo", 0);
+        bench.at(60.0).await;
+        let status = status();
+        assert_eq!(status["status"].get("currentMetrics"), None, "{detail:?}");
+        assert_eq!(status["status"]["currentReplicas"], 0);
+        let active = condition(&status, "ScalingActive");
+        assert_eq!((&active["status"], &active["reason"]), (&json!("False"), &json!("ScalingDisabled")));
+    }
+}

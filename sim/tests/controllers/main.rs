@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod autoscalers;
+mod availability;
 mod daemon_sets;
 mod endpoints;
 mod fidelity;
 mod history;
 mod pods;
 mod rollouts;
+mod scheduling;
 mod support;
 
 use std::time::Duration;

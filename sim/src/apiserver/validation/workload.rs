@@ -188,8 +188,11 @@ fn template(kind: &str, template: &Value, claims: &[Value], problems: &mut Probl
 /// The pods that a StatefulSet makes of its template: every claim is a volume, and takes the place of one of the same name.
 fn with_claims(spec: &Value, claims: &[Value]) -> Value {
     let name = |claim: &Value| claim["metadata"]["name"].clone();
-    let mut volumes: Vec<Value> =
-        claims.iter().map(name).map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}})).collect();
+    let mut volumes: Vec<Value> = claims
+        .iter()
+        .map(name)
+        .map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
+        .collect();
     let names: Vec<Value> = claims.iter().map(name).collect();
     volumes.extend(items(spec, "volumes").iter().filter(|volume| !names.contains(&volume["name"])).cloned());
     let mut spec = spec.clone();

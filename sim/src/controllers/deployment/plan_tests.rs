@@ -147,3 +147,16 @@ fn a_deployment_that_is_being_deleted_only_reports() {
     spec.deleting = true;
     assert_eq!(decide(&spec, vec![set("old", OLD, 1, 2, 2, 2, 3)]), []);
 }
+
+#[test]
+fn a_count_that_is_older_than_the_size_moves_nothing() {
+    // Eight replicas of one template became four of another: the old set was made smaller and has not counted its pods yet.
+    let spec = spec(4, &json!(1), &json!(1));
+    let new = || set("new", spec.template_hash, 2, 1, 0, 4, 5);
+    let stale = SetView { replicas: 4, ..set("old", OLD, 1, 8, 8, 4, 5) };
+    assert_eq!(decide(&spec, vec![stale, new()]), []);
+    let counted = set("old", OLD, 1, 4, 4, 4, 5);
+    assert_eq!(decide(&spec, vec![counted, new()]), [scale("old", 4, 3)]);
+    let shrunk = SetView { replicas: 1, ..set("new", spec.template_hash, 2, 4, 4, 4, 5) };
+    assert_eq!(decide(&spec, vec![set("old", OLD, 1, 3, 3, 4, 5), shrunk]), [scale("new", 1, 2)]);
+}

@@ -568,3 +568,23 @@ async fn counted_pods_answer_as_pod_objects_do() {
     assert_eq!(counted, objects);
     assert_eq!(counted_metrics, metrics);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_target_port_no_container_names_reaches_nobody() {
+    let world = World::initialised();
+    sleep(seconds(60)).await;
+    assert_eq!(world.traffic.report("test", "podinfo").failures(), 0.0);
+    let target = |service: &mut Value| service["spec"]["ports"] = json!([{"port": 80, "targetPort": "http"}]);
+    world.update(&kinds::SERVICE, "podinfo-primary", target);
+    sleep(seconds(60)).await;
+    let failures = world.traffic.report("test", "podinfo").failures();
+    assert!(failures > 1_100.0, "nearly all of a minute's 1,200 requests: {failures}");
+
+    let ports = json!([{"name": "http", "containerPort": 9898}]);
+    let name = |pod: &mut Value| pod["spec"]["containers"][0]["ports"] = ports;
+    world.update(&kinds::POD, "podinfo-primary-7d4-1", name);
+    sleep(seconds(5)).await;
+    let before = world.traffic.report("test", "podinfo").failures();
+    sleep(seconds(60)).await;
+    assert_eq!(world.traffic.report("test", "podinfo").failures(), before);
+}
