@@ -12,7 +12,8 @@
 //! requests of its users cost ([`Utilisation::set_cost_per_request`]). Where neither is known they keep a target between its
 //! bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
 //!
-//! What differs from a real cluster: there is one node, without limits. Orphaned ReplicaSets and pods are not adopted.
+//! What differs from a real cluster: there is one node, without limits; of the scheduler's rules its cordon, taints, node
+//! selectors and node affinity count, and a `NoExecute` taint evicts nobody. Orphaned ReplicaSets and pods are not adopted.
 //! DaemonSets ignore `maxSurge`. Pods of Jobs succeed once they have started. Init
 //! containers are not simulated, disruption budgets not enforced. Events do not expire.
 //! A pod that cannot be created leaves no `ReplicaFailure`.
