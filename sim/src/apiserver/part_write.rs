@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use self::document::Document;
 use super::ApiServer;
+use super::body;
 use super::fields::{self, Before, Writer};
 use super::request::Target;
 use super::response::Answer;
@@ -96,9 +97,11 @@ fn schema_apart(target: &Target, part: Part) -> Option<&SchemaRef> {
     version.schema.as_ref().filter(|schema| schema.judges_apart(part.name()))
 }
 
-/// What a merge patch says of a part, if it says nothing else. It may say what the object is.
+/// What a merge patch says of a part, if it says nothing else, and nothing twice. It may say what the object is.
 fn merge_of_part(target: &Target, part: Part, patch: &[u8]) -> Option<Change> {
-    let mut patch: Map<String, Value> = serde_json::from_slice(patch).ok()?;
+    let Ok((Value::Object(mut patch), false)) = body::parse(patch) else {
+        return None;
+    };
     let value = patch.remove(part.name()).filter(Value::is_object)?;
     for (name, expected) in [("apiVersion", &target.api_version()), ("kind", &target.resource.kind)] {
         if let Some(given) = patch.remove(name)
@@ -155,6 +158,8 @@ fn outcome(schema: &Schema, writer: &Writer<'_>, part: Part, present: &Record, c
     if !schema.conform(&mut after).unknown_fields.is_empty() {
         return None;
     }
+    // Defaults of other root fields are in the object already; whoever writes this part did not set them.
+    after.as_object_mut()?.retain(|field, _| field == name);
     let value = after.get(name).filter(|value| value.is_object())?;
     if before.get(name) == Some(value) {
         return Some(PartOutcome::Unchanged);

@@ -12,7 +12,28 @@ use crate::{Cluster, ClusterOptions};
 const CANARIES: &str = "/apis/flagger.app/v1beta1/namespaces/default/canaries";
 
 fn cluster() -> Cluster {
-    let definition = serde_saphyr::from_str(include_str!("../../../../crds/yaml/canaries.flagger.app.yaml")).unwrap();
+    cluster_of(definition())
+}
+
+fn definition() -> Value {
+    serde_saphyr::from_str(include_str!("../../../../crds/yaml/canaries.flagger.app.yaml")).unwrap()
+}
+
+/// A Canary with fields of its own at the root, which have defaults, and a default for its status.
+fn definition_with_root_defaults() -> Value {
+    let mut definition = definition();
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        let properties = &mut version["schema"]["openAPIV3Schema"]["properties"];
+        properties["mode"] = json!({"type": "string", "default": "fast"});
+        properties["limits"] = json!({
+            "type": "object", "default": {}, "properties": {"most": {"type": "integer", "default": 3}},
+        });
+        properties["status"]["default"] = json!({"phase": "Initializing"});
+    }
+    definition
+}
+
+fn cluster_of(definition: Value) -> Cluster {
     Cluster::new(ClusterOptions { controllers: None, crds: vec![definition], ..ClusterOptions::default() })
 }
 
@@ -344,8 +365,58 @@ async fn a_document_that_names_a_field_twice_is_left_to_the_general_way() {
 
 #[tokio::test(start_paused = true)]
 async fn random_writes_come_to_the_same_in_both_ways() {
+    let spliced = write_at_random(&definition()).await;
+    assert!(spliced.len() == 6 && spliced.values().all(|count| *count > 10), "every way was taken: {spliced:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn random_writes_beside_defaulted_root_fields_come_to_the_same_in_both_ways() {
+    let spliced = write_at_random(&definition_with_root_defaults()).await;
+    // A PUT of a spec says something of the other fields too.
+    let taken = spliced.iter().filter(|((method, part, _), _)| (*method, *part) != ("PUT", "spec"));
+    assert!(taken.clone().count() == 5 && taken.clone().all(|(_, count)| *count > 10), "{spliced:?}");
+}
+
+/// A merge patch of the spec alone does not make its writer the owner of what a default filled in beside it.
+#[tokio::test(start_paused = true)]
+async fn who_writes_a_part_does_not_come_to_own_the_defaults_of_others() {
+    let cluster = cluster_of(definition_with_root_defaults());
+    assert_eq!(call(&cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    let path = format!("{CANARIES}/podinfo");
+    let patch = json!({"spec": {"skipAnalysis": true}});
+    let (code, patched) = call(&cluster, "PATCH", &path, "patcher", &patch).await;
+    assert_eq!((code, &patched["mode"], &patched["limits"]), (200, &json!("fast"), &json!({"most": 3})));
+    assert!(was_spliced(&cluster));
+    let managers = patched["metadata"]["managedFields"].as_array().unwrap();
+    let owned = managers.iter().find(|entry| entry["manager"] == "patcher").unwrap();
+    assert_eq!(owned["fieldsV1"], json!({"f:spec": {"f:skipAnalysis": {}}}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_merge_patch_of_a_part_that_names_a_field_twice_is_told_of_or_refused() {
+    let cluster = cluster();
+    assert_eq!(call(&cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    let path = format!("{CANARIES}/podinfo");
+    let patch = r#"{"spec":{"skipAnalysis":true,"analysis":{"threshold":6,"threshold":7}}}"#;
+    let send = |query: &str| {
+        let path = format!("{path}{query}");
+        let cluster = &cluster;
+        async move { send(cluster, "PATCH", "application/merge-patch+json", &path, "kubectl", patch.to_owned()).await }
+    };
+    let (code, refusal) = send("?fieldValidation=Strict").await;
+    assert_eq!(code, 422);
+    let text = "strict decoding error: duplicate field \"spec.analysis.threshold\"";
+    assert!(refusal["message"].as_str().unwrap().ends_with(text), "{refusal}");
+    let (code, patched) = send("").await;
+    assert_eq!((code, &patched["spec"]["analysis"]["threshold"]), (200, &json!(7)));
+    assert_eq!(patched["warnings"], json!(["299 - \"duplicate field \\\"spec.analysis.threshold\\\"\""]));
+    assert_eq!(send("?fieldValidation=Ignore").await.1["warnings"], Value::Null);
+}
+
+/// How many of random writes were written alone, by method, part, and whether the body was a list.
+async fn write_at_random(definition: &Value) -> std::collections::BTreeMap<(&'static str, &'static str, bool), u32> {
     const WRITES: u32 = 300;
-    let (alone, general) = (cluster(), cluster());
+    let (alone, general) = (cluster_of(definition.clone()), cluster_of(definition.clone()));
     let both = [&alone, &general];
     for cluster in both {
         assert_eq!(call(cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
@@ -397,7 +468,7 @@ async fn random_writes_come_to_the_same_in_both_ways() {
         assert!(code != 500, "{method} {subresource} {body}");
         *spliced.entry((method, part, body.is_array())).or_insert(0) += u32::from(is_alone);
     }
-    assert!(spliced.len() == 6 && spliced.values().all(|count| *count > 10), "every way was taken: {spliced:?}");
+    spliced
 }
 
 #[tokio::test(start_paused = true)]
