@@ -211,7 +211,7 @@ async fn rules_have_the_functions_that_definitions_use() {
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_would_take_too_long_is_not_run() {
     let world = world().await;
-    let rule = json!([{"rule": "self.tags.all(a, self.tags.exists(b, self.tags.exists(c, a + b == c || a != c)))"}]);
+    let rule = json!([{"rule": "self.tags.all(a, self.tags.all(b, self.tags.all(c, a + b != c)))"}]);
     let tags = json!({"tags": {"type": "array", "items": {"type": "string"}}});
     let gauges = gauges(&world, &with_rules(&rule, &tags)).await;
     let many: Vec<String> = (0..300).map(|number| format!("tag-{number}")).collect();
@@ -224,4 +224,44 @@ async fn a_rule_that_would_take_too_long_is_not_run() {
         refusal.message
     );
     gauges.create(&PostParams::default(), &gauge(&json!({"tags": many[..10]}))).await.unwrap();
+}
+
+/// Long lists and texts beside those that a rule loops over cost it nothing, and neither do loops that end early.
+#[tokio::test(start_paused = true)]
+async fn a_rule_costs_what_it_does_and_not_what_it_might() {
+    let world = world().await;
+    let rules = json!([
+        {"rule": "self.low.all(a, self.high.all(b, self.high.all(c, a != b && a != c)))"},
+        {"rule": "self.tags.all(a, self.tags.exists(b, self.tags.exists(c, a != c)))"},
+        {"rule": "self.low.map(a, self.high.map(b, a + b)).size() == size(self.low)"},
+    ]);
+    let texts = json!({"type": "array", "items": {"type": "string"}});
+    let properties = json!({"low": texts, "high": texts, "tags": texts, "note": {"type": "string"}});
+    let gauges = gauges(&world, &with_rules(&rules, &properties)).await;
+    let tags: Vec<String> = (0..300).map(|number| format!("tag-{number}")).collect();
+    let spec = json!({"low": ["a"], "high": ["b"], "tags": tags, "note": "x".repeat(300)});
+    gauges.create(&PostParams::default(), &gauge(&spec)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rule_walks_through_in_its_loops_counts() {
+    let rules = [
+        "self.tags.all(a, self.note.split('').all(b, a != b))",
+        "self.tags.all(a, !self.note.contains(a))",
+        "self.tags.all(a, !(self.note in self.tags.map(b, b + a)))",
+        "self.tags.filter(a, self.tags.map(b, a + b).size() < 1).size() == 0",
+    ];
+    let properties = json!({"tags": {"type": "array", "items": {"type": "string"}}, "note": {"type": "string"}});
+    for (index, rule) in rules.into_iter().enumerate() {
+        let world = world().await;
+        let gauges = gauges(&world, &with_rules(&json!([{"rule": rule}]), &properties)).await;
+        let (letters, tags) = if index == 1 { (100_000, 110) } else { (1_010, 1_010) };
+        let spec = |letters: usize, tags: usize| {
+            let tags: Vec<String> = (0..tags).map(|number| format!("tag-{number}")).collect();
+            json!({"note": "x".repeat(letters), "tags": tags})
+        };
+        let refusal = gauges.create(&PostParams::default(), &gauge(&spec(letters, tags))).await.refusal();
+        assert!(refusal.message.contains("call cost exceeds limit for rule"), "{rule}: {}", refusal.message);
+        gauges.create(&PostParams::default(), &gauge(&spec(letters / 5, tags / 5))).await.unwrap();
+    }
 }

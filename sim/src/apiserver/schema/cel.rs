@@ -11,8 +11,10 @@ mod cost;
 mod library;
 mod url;
 
-use ::cel::{Context, ExecutionError, Program, Value as CelValue};
+use ::cel::{Context, ExecutionError, Value as CelValue};
 use serde_json::Value;
+
+use cost::{Counted, Stopped};
 
 pub(super) use compile::rules;
 
@@ -23,15 +25,13 @@ use crate::store::{FieldError, FieldReason};
 /// A compiled rule.
 #[derive(Debug)]
 pub(super) struct Rule {
-    program: Program,
+    program: Counted,
     source: String,
     message: Option<String>,
-    message_expression: Option<Program>,
+    message_expression: Option<Counted>,
     reason: FieldReason,
     /// Where a failure is reported, below the value that the rule is about; begins with a dot.
     field_path: String,
-    /// How deep its loops are nested.
-    nesting: u32,
     uses_old_self: bool,
     optional_old_self: bool,
 }
@@ -163,11 +163,6 @@ fn check_rules(
         if rule.uses_old_self && old_self.is_none() && !rule.optional_old_self {
             continue;
         }
-        if cost::exceeds(rule.nesting, [Some(value), old]) {
-            let shown = Value::String(schema.types.first().cloned().unwrap_or_default());
-            problems.push(FieldError::invalid(path, &shown, over_budget(rule)));
-            return;
-        }
         let context = library::context(new_self.clone(), old_self.clone(), rule.optional_old_self);
         match rule.program.execute(&context) {
             Ok(CelValue::Bool(true)) => {}
@@ -177,10 +172,17 @@ fn check_rules(
                     problems.push(failure(rule, value, path, &context));
                 }
             }
-            Err(error) => {
-                let detail = evaluation_error(&error, rule);
+            Err(stopped) => {
                 let shown = Value::String(schema.types.first().cloned().unwrap_or_default());
-                problems.push(FieldError::invalid(path, &shown, detail));
+                match stopped {
+                    Stopped::Failed(error) => {
+                        problems.push(FieldError::invalid(path, &shown, evaluation_error(&error, rule)));
+                    }
+                    Stopped::OverBudget => {
+                        problems.push(FieldError::invalid(path, &shown, over_budget(rule)));
+                        return;
+                    }
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use ::cel::Program;
 use serde_json::{Map, Value, json};
 
 use super::check::{self, Problem};
-use super::{Rule, cost, library};
+use super::{Counted, Rule, library};
 use crate::apiserver::schema::Schema;
 use crate::store::{FieldError, FieldReason};
 
@@ -54,7 +54,7 @@ fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Res
             let detail = format!("messageExpression compilation failed: {problem}");
             vec![invalid_rule(&format!("{path}.messageExpression"), declared, detail)]
         })?;
-        Some(compiled)
+        Some(Counted::new(&compiled))
     };
     let reason = match text("reason") {
         "FieldValueForbidden" => FieldReason::Forbidden,
@@ -62,10 +62,8 @@ fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Res
         "FieldValueDuplicate" => FieldReason::Duplicate,
         _ => FieldReason::Invalid,
     };
-    let nested = |program: &Program| cost::nesting(program.expression());
     Ok(Rule {
-        nesting: nested(&program).max(message_expression.as_ref().map_or(0, nested)),
-        program,
+        program: Counted::new(&program),
         source: source.to_owned(),
         message: Some(text("message").trim().to_owned()).filter(|message| !message.is_empty()),
         message_expression,

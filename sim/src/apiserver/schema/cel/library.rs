@@ -16,6 +16,7 @@ use ::cel::objects::Key;
 use ::cel::{Context, DeclarationError, Env, ExecutionError, Program, Value as CelValue};
 use regex::Regex;
 
+use super::cost;
 use super::url::Url;
 
 type Function = for<'b, 'v> fn(Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError>;
@@ -93,7 +94,8 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let extended = environment
         .add_extension(::cel::extensions::strings)
         .and_then(|()| environment.add_extension(::cel::extensions::lists))
-        .and_then(|()| environment.add_extension(kubernetes));
+        .and_then(|()| environment.add_extension(kubernetes))
+        .and_then(|()| environment.add_extension(cost::declare));
     if let Err(error) = extended {
         tracing::error!(%error, "failed to declare a function for validation rules");
     }
