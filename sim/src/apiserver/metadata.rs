@@ -357,7 +357,7 @@ pub(super) fn label_problems(field: &str, labels: &Value, problems: &mut Vec<Fie
 }
 
 /// `IsQualifiedName`.
-fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
+pub(super) fn key_problems(field: &str, key: &str, problems: &mut Vec<FieldError>) {
     let mut refuse = |detail: String| problems.push(FieldError::invalid(field, &Value::String(key.to_owned()), detail));
     let name_rule = || {
         format!(
@@ -403,7 +403,7 @@ pub(super) fn annotation_problems(field: &str, annotations: &Value, problems: &m
     }
 }
 
-fn label_value_problems(field: &str, value: &Value, problems: &mut Vec<FieldError>) {
+pub(super) fn label_value_problems(field: &str, value: &Value, problems: &mut Vec<FieldError>) {
     let text = value.as_str().unwrap_or_default();
     if text.len() > 63 {
         let detail = "must be no more than 63 bytes";
