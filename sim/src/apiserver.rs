@@ -14,6 +14,7 @@ pub(crate) mod definition;
 mod discovery;
 mod dry_run;
 pub(crate) mod fields;
+mod health;
 mod heartbeats;
 mod job_defaults;
 mod metadata;
@@ -189,9 +190,10 @@ impl ApiServer {
     ) -> Result<Answer, StatusError> {
         match route {
             Route::Unknown => Ok(Answer::unknown_path()),
-            Route::Health => Ok(Answer::text(200, "ok")),
+            Route::Health { name, check } => Ok(health::answer(name, check.as_deref(), query)),
+            Route::ServerMetrics => Ok(health::metrics(&self.store, &self.calls)),
             Route::Version => Ok(discovery::version()),
-            Route::OpenApi(path) => Ok(openapi::answer(&self.store, path)),
+            Route::OpenApi(path) => Ok(openapi::answer(&self.store, path, header_text(head, header::ACCEPT))),
             Route::Discovery(_) if head.method != Method::GET => Err(StatusError::method_not_allowed()),
             Route::Discovery(path) => {
                 let form = accept::discovery_form(header_text(head, header::ACCEPT));
@@ -220,10 +222,7 @@ impl ApiServer {
     fn encoder(&self, target: &Target, query: &Query, accept: &str) -> Result<Encoder, StatusError> {
         let form = accept::object_form(accept);
         let table = match &form {
-            // The watch of a scale does not exist, and neither does its table.
-            Form::Table { version } if target.subresource != "scale" => {
-                Some(TableForm::new(target, query, version, self.store.clock())?)
-            }
+            Form::Table { version } => Some(TableForm::new(target, query, version, self.store.clock())?),
             _ => None,
         };
         Ok(Encoder {

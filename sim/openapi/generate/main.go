@@ -18,12 +18,14 @@ import (
 	"slices"
 	"strings"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	batchv1 "k8s.io/api/batch/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -35,6 +37,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // roots lists the kinds of each document.
@@ -42,7 +45,14 @@ var roots = map[string][]string{
 	"api__v1": {
 		"Namespace", "Node", "Pod", "Service", "ConfigMap", "Secret", "Event", "Endpoints", "ServiceAccount", "PodTemplate",
 		"ReplicationController", "ResourceQuota", "LimitRange", "PersistentVolumeClaim", "PersistentVolume", "Binding", "Eviction", "TokenRequest",
+		"ComponentStatus",
 	},
+	"apis__admissionregistration.k8s.io__v1": {
+		"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding",
+		"MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding",
+	},
+	"apis__certificates.k8s.io__v1":       {"CertificateSigningRequest"},
+	"apis__apiregistration.k8s.io__v1":    {"APIService"},
 	"apis__apps__v1":                      {"Deployment", "ReplicaSet", "DaemonSet", "StatefulSet", "ControllerRevision", "Scale"},
 	"apis__autoscaling__v1":               {"HorizontalPodAutoscaler"},
 	"apis__autoscaling__v2":               {"HorizontalPodAutoscaler"},
@@ -156,7 +166,7 @@ func references(value any, found *[]string) {
 func goTypes() map[string]reflect.Type {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		appsv1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme, autoscalingv1.AddToScheme,
+		admissionregistrationv1.AddToScheme, apiregistrationv1.AddToScheme, certificatesv1.AddToScheme, appsv1.AddToScheme, authenticationv1.AddToScheme, authorizationv1.AddToScheme, autoscalingv1.AddToScheme,
 		autoscalingv2.AddToScheme, batchv1.AddToScheme, coordinationv1.AddToScheme, corev1.AddToScheme,
 		discoveryv1.AddToScheme, eventsv1.AddToScheme, networkingv1.AddToScheme, policyv1.AddToScheme,
 		rbacv1.AddToScheme, schedulingv1.AddToScheme, storagev1.AddToScheme, apiextensionsv1.AddToScheme,

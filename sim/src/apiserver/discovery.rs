@@ -42,7 +42,9 @@ pub(super) fn answer(store: &Store, path: &DiscoveryPath, form: DiscoveryForm, k
 /// What `kubectl get --raw /` lists.
 fn paths(store: &Store) -> Vec<String> {
     let mut paths: Vec<String> =
-        ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned).into();
+        ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            .map(str::to_owned)
+            .into();
     for group in groups(store) {
         let root = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
         paths.extend(group.versions.iter().map(|(version, _)| format!("{root}/{version}")));
@@ -108,18 +110,21 @@ struct Group {
 
 /// The order in which a real server tells of its own groups (`pkg/controlplane/apiserver/aggregator.go`): of two groups with the
 /// same resource `kubectl` takes the first. Others follow by name.
-const GROUP_ORDER: [&str; 15] = [
+const GROUP_ORDER: [&str; 18] = [
     "",
+    "apiregistration.k8s.io",
     "apps",
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
     "autoscaling",
     "batch",
+    "certificates.k8s.io",
     "networking.k8s.io",
     "policy",
     "rbac.authorization.k8s.io",
     "storage.k8s.io",
+    "admissionregistration.k8s.io",
     "apiextensions.k8s.io",
     "scheduling.k8s.io",
     "coordination.k8s.io",

@@ -21,7 +21,7 @@ impl ApiServer {
             .record(&target.resource.group_kind, &target.namespace, name)
             .ok_or_else(|| StatusError::not_found(&target.resource, name))?;
         if target.subresource == "scale" {
-            return super::scale::answer(target, &record, 200);
+            return super::scale::answer(target, &record, encoder, 200);
         }
         Ok(Answer::json(200, encoder.object(&record)))
     }

@@ -39,6 +39,11 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// Whether the parameter is there, with a value or without.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(candidate, _)| candidate == name)
+    }
+
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value == "true" || value == "1")
     }
@@ -90,8 +95,13 @@ pub(crate) enum Route {
     Resource(Target),
     Discovery(DiscoveryPath),
     OpenApi(OpenApiPath),
-    /// `/healthz` and its like.
-    Health,
+    /// `/healthz` and its like: which of them, and the one check that is asked for.
+    Health {
+        name: String,
+        check: Option<String>,
+    },
+    /// `/metrics` of the server itself.
+    ServerMetrics,
     Version,
     /// Metrics of pods and nodes.
     Metrics(MetricsPath),
@@ -148,8 +158,13 @@ impl Route {
             .collect();
         let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         match segments.as_slice() {
-            ["healthz" | "livez" | "readyz", ..] => Self::Health,
+            [name @ ("healthz" | "livez" | "readyz")] => Self::Health { name: (*name).to_owned(), check: None },
+            [name @ ("healthz" | "livez" | "readyz"), check] => {
+                Self::Health { name: (*name).to_owned(), check: Some((*check).to_owned()) }
+            }
+            ["metrics"] => Self::ServerMetrics,
             ["version"] => Self::Version,
+            ["openapi", "v2"] => Self::OpenApi(OpenApiPath::Version2),
             ["openapi", "v3"] => Self::OpenApi(OpenApiPath::Index),
             ["openapi", "v3", "api", version] => Self::openapi("", version),
             ["openapi", "v3", "apis", group, version] => Self::openapi(group, version),

@@ -3,12 +3,16 @@
 use serde_json::{Value, json};
 
 use super::request::Target;
-use super::response::Answer;
+use super::response::{Answer, Encoder};
 use crate::store::{FieldError, Record, ScalePaths, StatusError, to_bytes};
 
-pub(super) fn answer(target: &Target, record: &Record, code: u16) -> Result<Answer, StatusError> {
+pub(super) fn answer(target: &Target, record: &Record, encoder: &Encoder, code: u16) -> Result<Answer, StatusError> {
     let scale = read(paths(target)?, &record.value());
-    Ok(Answer::json(code, to_bytes(&scale)))
+    let body = match &encoder.table {
+        Some(table) => table.object(&scale),
+        None => scale,
+    };
+    Ok(Answer::json(code, to_bytes(&body)))
 }
 
 /// The object as an `autoscaling/v1` `Scale`.

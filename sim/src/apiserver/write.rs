@@ -219,7 +219,7 @@ impl ApiServer {
         };
         note_checked(target, &record);
         let mut answer = if target.subresource == "scale" {
-            scale::answer(target, &record, 200)?
+            scale::answer(target, &record, encoder, 200)?
         } else {
             Answer::json(200, encoder.object(&record))
         };

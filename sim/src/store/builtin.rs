@@ -58,6 +58,7 @@ pub(crate) const BUILTIN_RESOURCES: &[Builtin] = &[
     builtin("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", &["pvc"], &[Status, ReturnsDeleted]),
     builtin("", "v1", "PersistentVolume", "persistentvolumes", &["pv"], &[ClusterScoped, Status, ReturnsDeleted]),
     builtin("", "v1", "ReplicationController", "replicationcontrollers", &["rc"], &[Status, Scale, Generation, CategoryAll]),
+    builtin("", "v1", "PodTemplate", "podtemplates", &[], &[Generation]),
     builtin("apps", "v1", "ControllerRevision", "controllerrevisions", &[], &[]),
     builtin("apps", "v1", "Deployment", "deployments", &["deploy"], &[Status, Scale, Generation, CategoryAll]),
     builtin("apps", "v1", "ReplicaSet", "replicasets", &["rs"], &[Status, Scale, Generation, CategoryAll]),
@@ -80,6 +81,22 @@ pub(crate) const BUILTIN_RESOURCES: &[Builtin] = &[
     builtin("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", &[], &[ClusterScoped, CreateOnUpdate]),
     builtin("scheduling.k8s.io", "v1", "PriorityClass", "priorityclasses", &["pc"], &[ClusterScoped, Generation]),
     builtin("storage.k8s.io", "v1", "StorageClass", "storageclasses", &["sc"], &[ClusterScoped, ReturnsDeleted]),
+    // Stored, and not acted on.
+    builtin("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", &[],
+        &[ClusterScoped, Generation, ConditionalUpdateOnly]),
+    builtin("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", &[],
+        &[ClusterScoped, Generation, ConditionalUpdateOnly]),
+    builtin("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", &[],
+        &[ClusterScoped, Status, Generation, ConditionalUpdateOnly]),
+    builtin("admissionregistration.k8s.io", "v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", &[],
+        &[ClusterScoped, Generation, ConditionalUpdateOnly]),
+    builtin("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicy", "mutatingadmissionpolicies", &[],
+        &[ClusterScoped, Generation, ConditionalUpdateOnly]),
+    builtin("admissionregistration.k8s.io", "v1", "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings", &[],
+        &[ClusterScoped, Generation, ConditionalUpdateOnly]),
+    builtin("apiregistration.k8s.io", "v1", "APIService", "apiservices", &[], &[ClusterScoped, Status, ConditionalUpdateOnly]),
+    builtin("certificates.k8s.io", "v1", "CertificateSigningRequest", "certificatesigningrequests", &["csr"],
+        &[ClusterScoped, Status]),
 ];
 
 /// Kinds that show objects which another group stores.
@@ -123,7 +140,8 @@ impl Builtin {
             versions.push(older);
         }
         let categories: &[&str] = match self.kind {
-            "CustomResourceDefinition" => &["api-extensions"],
+            "CustomResourceDefinition" | "APIService" => &["api-extensions"],
+            _ if self.group == "admissionregistration.k8s.io" => &["api-extensions"],
             _ if has(CategoryAll) => &["all"],
             _ => &[],
         };

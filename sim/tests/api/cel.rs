@@ -246,16 +246,15 @@ async fn a_rule_costs_what_it_does_and_not_what_it_might() {
 #[tokio::test(start_paused = true)]
 async fn what_a_rule_walks_through_in_its_loops_counts() {
     let rules = [
-        "self.tags.all(a, self.note.split('').all(b, a != b))",
         "self.tags.all(a, !self.note.contains(a))",
-        "self.tags.all(a, !(self.note in self.tags.map(b, b + a)))",
+        "self.tags.all(a, !(self.note in self.tags))",
         "self.tags.filter(a, self.tags.map(b, a + b).size() < 1).size() == 0",
     ];
     let properties = json!({"tags": {"type": "array", "items": {"type": "string"}}, "note": {"type": "string"}});
     for (index, rule) in rules.into_iter().enumerate() {
         let world = world().await;
         let gauges = gauges(&world, &with_rules(&json!([{"rule": rule}]), &properties)).await;
-        let (letters, tags) = if index == 1 { (100_000, 110) } else { (1_010, 1_010) };
+        let (letters, tags) = if index == 0 { (100_000, 110) } else { (1_010, 1_010) };
         let spec = |letters: usize, tags: usize| {
             let tags: Vec<String> = (0..tags).map(|number| format!("tag-{number}")).collect();
             json!({"note": "x".repeat(letters), "tags": tags})

@@ -30,8 +30,56 @@ async fn the_server_names_its_version() {
         let request = http::Request::get(path).body(Vec::new()).unwrap();
         assert_eq!(world.client.request_text(request).await.unwrap(), "ok");
     }
+    for (path, text) in [
+        ("/readyz?verbose", "[+]ping ok\nreadyz check passed\n"),
+        ("/livez?verbose=1", "[+]ping ok\nlivez check passed\n"),
+        ("/healthz/ping", "ok"),
+    ] {
+        let request = http::Request::get(path).body(Vec::new()).unwrap();
+        assert_eq!(world.client.request_text(request).await.unwrap(), text, "{path}");
+    }
     let refusal = world.request("GET", "/nonsense", "", "").await.refusal();
     assert_eq!(refusal.code, 404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_counts_requests_and_objects() {
+    let world = world().await;
+    let metrics = async || {
+        let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+        world.client.request_text(request).await.unwrap()
+    };
+    let line = "apiserver_storage_objects{resource=\"configmaps\"} 1";
+    assert!(!metrics().await.lines().any(|found| found == line));
+    world.config_maps().create(&Default::default(), &crate::support::config_map("a")).await.unwrap();
+    let text = metrics().await;
+    assert!(text.lines().any(|found| found == line), "{text}");
+    let counted = "apiserver_request_total{resource=\"configmaps\",subresource=\"\",verb=\"CREATE\"} 1";
+    assert!(text.lines().any(|found| found == counted), "{text}");
+}
+
+/// kubectl asks for the document in protobuf when it is to create a kind that no version 3 document has.
+#[tokio::test(start_paused = true)]
+async fn the_older_openapi_document_points_at_the_newer_ones() {
+    use http_body_util::BodyExt;
+    let world = world().await;
+    for (accept, media_type) in [
+        ("application/json", "application/json"),
+        (
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        ),
+    ] {
+        let request =
+            http::Request::get("/openapi/v2").header("Accept", accept).body(kube::client::Body::empty()).unwrap();
+        let response = world.client.send(request).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["Content-Type"].to_str().unwrap()),
+            (200, media_type)
+        );
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&body).contains("described in /openapi/v3"));
+    }
 }
 
 /// Body, media type and entity tag of an aggregated document; the body is empty for 304.
@@ -57,7 +105,7 @@ async fn one_document_tells_of_every_group() {
     assert_eq!(before["apiVersion"], "apidiscovery.k8s.io/v2");
     let names: Vec<&str> =
         before["items"].as_array().unwrap().iter().map(|group| group["metadata"]["name"].as_str().unwrap()).collect();
-    assert_eq!(names[..4], ["apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io"]);
+    assert_eq!(names[..4], ["apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io"]);
     let autoscaling = &before["items"][names.iter().position(|name| *name == "autoscaling").unwrap()];
     assert_eq!(
         (&autoscaling["versions"][0]["version"], &autoscaling["versions"][1]["version"]),

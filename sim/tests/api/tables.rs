@@ -41,6 +41,77 @@ async fn lists_and_objects_come_as_tables_when_asked_for() {
     assert_eq!(without["rows"][0]["object"], Value::Null);
 }
 
+/// kubectl would make a table of its own of it, with an age by its own clock.
+#[tokio::test(start_paused = true)]
+async fn a_scale_has_columns_of_its_own_and_its_age_in_the_time_of_the_cluster() {
+    let world = world().await;
+    world.deployments().create(&PostParams::default(), &deployment("web", "podinfo:1")).await.unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(130)).await;
+    let table = get(&world, "/apis/apps/v1/namespaces/test/deployments/web/scale", TABLE).await;
+    assert_eq!(names(&table), ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(table["rows"][0]["cells"], json!(["web", 1, 0, "2m10s"]));
+    assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "web");
+    let with_object =
+        get(&world, "/apis/apps/v1/namespaces/test/deployments/web/scale?includeObject=Object", TABLE).await;
+    assert_eq!(with_object["rows"][0]["object"]["kind"], "Scale");
+    let plain = get(&world, "/apis/apps/v1/namespaces/test/deployments/web/scale", "application/json").await;
+    assert_eq!((&plain["kind"], &plain["spec"]["replicas"]), (&json!("Scale"), &json!(1)));
+}
+
+/// They are stored, so that what installs them works; the server does not ask webhooks nor sign certificates.
+#[tokio::test(start_paused = true)]
+async fn objects_that_extend_a_server_are_stored_and_shown() {
+    let world = world().await;
+    let client = json!({"service": {"namespace": "test", "name": "hook"}});
+    let webhook = json!({
+        "name": "hook.example.com", "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"],
+    });
+    let (admission, certificates) = ("admissionregistration.k8s.io/v1", "certificates.k8s.io/v1");
+    let policy =
+        json!({"validations": [{"expression": "true"}], "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}});
+    let api_service = json!({"group": "example.com", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1,
+        "service": {"namespace": "test", "name": "api"}});
+    let signing = json!({"signerName": "example.com/s", "request": "AAAA", "usages": ["digital signature"],
+        "expirationSeconds": 7200});
+    let template =
+        json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "app", "image": "a:1"}]}});
+    let cases = [
+        (admission, "ValidatingWebhookConfiguration", "", "webhooks", json!([webhook]), json!(["o", 1, "0s"])),
+        (admission, "MutatingWebhookConfiguration", "", "webhooks", json!([webhook]), json!(["o", 1, "0s"])),
+        (admission, "ValidatingAdmissionPolicy", "", "spec", policy, json!(["o", 1, "v1/ConfigMap", "0s"])),
+        (
+            admission,
+            "ValidatingAdmissionPolicyBinding",
+            "",
+            "spec",
+            json!({"policyName": "p", "paramRef": {"name": "c"}, "validationActions": ["Deny"]}),
+            json!(["o", "p", "*/c", "0s"]),
+        ),
+        ("apiregistration.k8s.io/v1", "APIService", "", "spec", api_service, json!(["o", "test/api", "Unknown", "0s"])),
+        (
+            certificates,
+            "CertificateSigningRequest",
+            "",
+            "spec",
+            signing,
+            json!(["o", "0s", "example.com/s", "", "120m", "Pending"]),
+        ),
+        ("v1", "PodTemplate", "namespaces/test/", "template", template, json!(["o", "app", "a:1", "app=a"])),
+    ];
+    for (api_version, kind, namespace, field, value, cells) in cases {
+        let root = if api_version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{api_version}") };
+        let plural = kind.to_lowercase().replace("policy", "policie") + "s";
+        let plural = plural.replace("policiebinding", "policybinding");
+        let path = format!("{root}/{namespace}{plural}");
+        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "o"}, field: value});
+        let request = http::Request::post(&path).header("Content-Type", "application/json");
+        let request = request.body(body.to_string().into_bytes()).unwrap();
+        let created: Value = world.client.request(request).await.unwrap();
+        assert_eq!(created["kind"], kind);
+        assert_eq!(get(&world, &path, TABLE).await["rows"][0]["cells"], cells, "{kind}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_first_form_that_exists_is_given() {
     let world = world().await;

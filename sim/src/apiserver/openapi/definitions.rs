@@ -65,6 +65,7 @@ impl Definition {
     pub(crate) fn of_kind(group: &str, version: &str, kind: &str) -> Option<&'static Self> {
         let package = match group {
             "" => "io.k8s.api.core".to_owned(),
+            "apiregistration.k8s.io" => "io.k8s.kube-aggregator.pkg.apis.apiregistration".to_owned(),
             "apiextensions.k8s.io" => "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions".to_owned(),
             _ => format!("io.k8s.api.{}", group.split('.').next().unwrap_or_default()),
         };
@@ -156,6 +157,7 @@ mod tests {
             ("autoscaling", "v2", "HorizontalPodAutoscaler"),
             ("rbac.authorization.k8s.io", "v1", "Role"),
             ("apiextensions.k8s.io", "v1", "CustomResourceDefinition"),
+            ("apiregistration.k8s.io", "v1", "APIService"),
         ] {
             let found = Definition::of_kind(group, version, kind).map(Definition::type_name);
             assert_eq!(found, Some(kind));

@@ -8,6 +8,7 @@ mod cluster_kinds;
 pub(crate) mod custom;
 mod duration;
 mod event;
+mod extensions;
 mod json_path;
 mod networking;
 mod pod;
@@ -86,7 +87,9 @@ impl TableForm {
                 return Err(StatusError::invalid("meta.k8s.io", "TableOptions", "", &[problem]));
             }
         };
-        let columns = match target.served_version().and_then(|version| version.columns.clone()) {
+        let custom = target.served_version().and_then(|version| version.columns.clone());
+        let columns = match custom {
+            _ if target.subresource == "scale" => Columns::Builtin(printer("autoscaling", "Scale")),
             Some(columns) => Columns::Custom(columns),
             None => {
                 let kind = &target.resource.group_kind;
@@ -113,6 +116,18 @@ impl TableForm {
         let metadata = json!({"resourceVersion": record.resource_version.to_string()});
         let row = self.row(record, &served);
         to_bytes(&self.table(&metadata, &[row]))
+    }
+
+    /// The table of an object that is not stored as such, as a scale.
+    pub(crate) fn object(&self, object: &Value) -> Value {
+        let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+        let mut row = json!({"cells": self.cells(object)});
+        row["object"] = match self.include {
+            IncludeObject::Nothing => Value::Null,
+            IncludeObject::Metadata => self.partial(object),
+            IncludeObject::Object => object.clone(),
+        };
+        self.table(&metadata, &[row])
     }
 
     /// A bookmark is an object like any other to a real server: a row with little in it.

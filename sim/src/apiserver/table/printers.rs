@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{cluster_kinds, event, networking, pod, workloads};
+use super::{cluster_kinds, event, extensions, networking, pod, workloads};
 
 /// Columns and rows of a built-in kind.
 #[derive(Debug)]
@@ -96,6 +96,22 @@ static PRINTERS: &[Printer] = &[
         cluster_kinds::volume),
     printer_of("", "ReplicationController", &[NAME, count("Desired"), count("Current"), count("Ready"), AGE, wide("Containers"),
         wide("Images"), wide("Selector")], workloads::replication_controller),
+    printer_of("", "PodTemplate", &[NAME, text("Containers"), text("Images"), text("Pod Labels")], extensions::pod_template),
+    printer_of("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", &[NAME, count("Webhooks"), AGE],
+        extensions::webhook_configuration),
+    printer_of("admissionregistration.k8s.io", "MutatingWebhookConfiguration", &[NAME, count("Webhooks"), AGE],
+        extensions::webhook_configuration),
+    printer_of("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", &[NAME, count("Validations"), text("ParamKind"), AGE],
+        extensions::validating_policy),
+    printer_of("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", &[NAME, text("PolicyName"), text("ParamRef"), AGE],
+        extensions::policy_binding),
+    printer_of("admissionregistration.k8s.io", "MutatingAdmissionPolicy", &[NAME, count("Mutations"), text("ParamKind"), AGE],
+        extensions::mutating_policy),
+    printer_of("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", &[NAME, text("PolicyName"), text("ParamRef"), AGE],
+        extensions::policy_binding),
+    printer_of("apiregistration.k8s.io", "APIService", &[NAME, text("Service"), text("Available"), AGE], extensions::api_service),
+    printer_of("certificates.k8s.io", "CertificateSigningRequest", &[NAME, AGE, text("SignerName"), text("Requestor"),
+        text("RequestedDuration"), text("Condition")], extensions::signing_request),
     printer_of("apps", "Deployment", &[NAME, text("Ready"), text("Up-to-date"), text("Available"), AGE, wide("Containers"),
         wide("Images"), wide("Selector")], workloads::deployment),
     printer_of("apps", "ReplicaSet", &[NAME, count("Desired"), count("Current"), count("Ready"), AGE, wide("Containers"),
@@ -107,6 +123,7 @@ static PRINTERS: &[Printer] = &[
     printer_of("apps", "ControllerRevision", &[NAME, text("Controller"), text("Revision"), AGE], workloads::controller_revision),
     printer_of("autoscaling", "HorizontalPodAutoscaler", &[NAME, text("Reference"), text("Targets"), text("MinPods"),
         text("MaxPods"), text("Replicas"), AGE], workloads::autoscaler),
+    printer_of("autoscaling", "Scale", &[NAME, count("Desired"), count("Available"), AGE], workloads::scale),
     printer_of("batch", "Job", &[NAME, text("Status"), text("Completions"), text("Duration"), AGE, wide("Containers"),
         wide("Images"), wide("Selector")], workloads::job),
     printer_of("batch", "CronJob", &[NAME, text("Schedule"), text("Timezone"), typed("Suspend", "boolean"), count("Active"),

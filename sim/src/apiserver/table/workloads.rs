@@ -188,6 +188,12 @@ pub(super) fn autoscaler(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// Of what `autoscaling/v1` shows of an object that can be scaled.
+pub(super) fn scale(object: &Value, now: Timestamp) -> Vec<Value> {
+    let replicas = |pointer: &str| json!(number(object, pointer));
+    vec![name(object), replicas("/spec/replicas"), replicas("/status/replicas"), age(object, now)]
+}
+
 fn autoscaler_metrics(object: &Value) -> String {
     /// Metrics that are shown before the rest is only counted.
     const SHOWN: usize = 2;
