@@ -67,7 +67,7 @@ async fn the_older_openapi_document_points_at_the_newer_ones() {
         ("application/json", "application/json"),
         (
             "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
-            "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
         ),
     ] {
         let request =

@@ -13,8 +13,10 @@ const TITLE: &str = "Kubernetes";
 const VERSION: &str = "v1.36.3";
 const DESCRIPTION: &str = "The types and paths of this server are described in /openapi/v3.";
 
-/// What clients made of Go ask for (`openapi.v2.Document` of gnostic).
-const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type of the document in protobuf (`openapi.v2.Document` of gnostic).
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The older name, by which clients made of Go ask for it. They cannot read it in an answer: an `@` has no place there.
+const OLDER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 /// Numbers of fields of `openapi.v2.Document` and of its `Info`.
 mod number {
@@ -28,7 +30,7 @@ mod number {
 }
 
 pub(super) fn answer(accept: &str) -> Answer {
-    if accept.split([',', ';']).any(|media_type| media_type.trim() == PROTOBUF) {
+    if accept.split([',', ';']).any(|media_type| [PROTOBUF, OLDER_PROTOBUF].contains(&media_type.trim())) {
         let mut answer = Answer::json(200, Bytes::from(protobuf()));
         answer.content_type = Some(PROTOBUF.to_owned());
         return answer;
