@@ -20,6 +20,13 @@ const EMBEDDED_ONLY: &[(&str, &str)] = &[
         "cel::a_rule_that_would_take_too_long_is_not_run",
         "rules have estimated costs there, and are refused with the definition",
     ),
+    ("cel::a_rule_costs_what_it_does_and_not_what_it_might", "rules of this cost are refused with the definition"),
+    ("cel::what_a_rule_walks_through_in_its_loops_counts", "rules of this cost are refused with the definition"),
+    ("tables::a_scale_has_columns_of_its_own_and_its_age_in_the_time_of_the_cluster", "ages follow the virtual clock"),
+    (
+        "tables::objects_that_extend_a_server_are_stored_and_shown",
+        "a real server acts on them, and has some of its own",
+    ),
     ("cel::rules_have_the_functions_that_definitions_use", "rules of this cost are refused with the definition"),
     ("cel::rules_that_do_not_compile_refuse_the_definition", "the compilers have words of their own"),
     (
