@@ -121,7 +121,8 @@ fn an_actor_that_keeps_dying_is_quarantined_and_recovers() {
         assert!(degraded["message"].as_str().unwrap().contains("on purpose"), "{degraded:#}");
         assert!(world.condition("podinfo", "Promoted").is_some(), "other conditions stay");
 
-        // The other is released as if nothing had happened.
+        // The other is released as if nothing had happened. Many users, so that the first check has two scrapes to judge by.
+        world.traffic.set_load("test", "other", 1000.0);
         let journal = world.follow("test", "other");
         world.set_image("other", "podinfo:6.0.1");
         world.wait_for_phase("other", "Succeeded").await;

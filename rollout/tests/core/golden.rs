@@ -270,7 +270,7 @@ fn metrics_outage_holds_and_resumes() {
 fn empty_answers_after_an_outage_are_part_of_it() {
     let run = settled(scenarios::outage_with_an_empty_end);
     assert_eq!(run.events, settled(scenarios::outage).events);
-    assert_eq!(run.seconds_to("Metrics are available"), 56);
+    assert_eq!(run.seconds_to("Metrics are available"), 56 + REACH);
 }
 
 #[test]
