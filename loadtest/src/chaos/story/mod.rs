@@ -75,6 +75,10 @@ impl fmt::Display for Tale {
     }
 }
 
+/// Longer than the API server misbehaves. Deadlines are judged by what was seen last: one that passes while no watch gets through
+/// would fail a canary that has become ready.
+const DEADLINE: u32 = 300;
+
 /// The tales of a world.
 pub(super) fn tales(random: &mut Random) -> Vec<Tale> {
     (0..CANARIES).map(|index| tale(index, random)).collect()
@@ -91,6 +95,10 @@ fn tale(index: usize, random: &mut Random) -> Tale {
         let number = u32::try_from(count * 3 + 1).unwrap_or(u32::MAX);
         Farewell { during: during.then(|| objects::image(number, "")), reverts: shape.reverts }
     });
+    // A target that is given back has to serve before the canary goes. One that never will keeps it for ever, and its users on
+    // the primary, until somebody mends it.
+    let serves = releases.last().is_none_or(|release| !matches!(release.quality, Quality::Unready | Quality::Crashing));
+    let farewell = farewell.filter(|farewell| serves || !farewell.reverts || farewell.during.is_some());
     let mut objects = Vec::new();
     let mut deployment = objects::deployment(&name);
     if shape.has_config {
@@ -102,7 +110,9 @@ fn tale(index: usize, random: &mut Random) -> Tale {
     if shape.is_scaled {
         objects.push(autoscaler(&name));
     }
-    objects.push(shape.canary(&name));
+    let mut canary = shape.canary(&name);
+    canary["spec"]["progressDeadlineSeconds"] = DEADLINE.into();
+    objects.push(canary);
     Tale { name, shape, objects, releases, farewell }
 }
 
