@@ -75,6 +75,8 @@ async fn play_here(story: u64, trouble: Trouble) -> anyhow::Result<End> {
         let _ = task.await;
     }
     troubles::end(&world.cluster, &world.gates);
+    // Its next death may be arranged already, and nobody would wake it: pods go some seconds after a release has ended.
+    world.cluster.faults().revive(CONTROLLER);
     operator.rise()?;
     tokio::time::sleep(SETTLING).await;
 
