@@ -26,7 +26,8 @@ const USERS_PATIENCE: Duration = Duration::from_secs(10);
 /// All that can be under way in this time. More connections of all scenarios together than Envoy may have files open would
 /// turn a short stall into one that does not end.
 const USERS_CONNECTIONS: usize = 100;
-/// What every run tells; `AVIARY_REAL_FULL=1` tells all.
+/// What every run tells; `AVIARY_REAL_FULL=1` tells all. Blue/green is not among them: what its own load sends to a canary that
+/// Envoy has not heard of yet counts as failed requests of the canary here, which Istio's own metrics may not.
 const SAMPLE: &[&str] = &[
     "good-release",
     "errors",
@@ -35,7 +36,6 @@ const SAMPLE: &[&str] = &[
     "config-map",
     "ab-header",
     "session-affinity",
-    "blue-green",
     "reverted-progressing",
     "deleted-succeeded",
 ];
