@@ -14,6 +14,7 @@ use kube::Client;
 use super::host::{Headers, Host};
 use super::{run_all, run_all_with_kills};
 use crate::real::{Aviary, Inside, in_bench, is_full_set};
+use crate::support::process::eventually;
 
 /// Port 80 of the Gateway `istio-system/public-gateway`.
 const GATEWAY: &str = "http://10.99.0.1:18080/";
@@ -124,9 +125,18 @@ impl Host for Real<'_> {
         let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().timeout(USERS_PATIENCE);
         let options = options.max_connections(USERS_CONNECTIONS);
         let host = host_name(namespace, host);
-        let users = Users::start(options.host(&host).headers(header_map(headers))).unwrap();
-        self.users.borrow_mut().push((host, users));
-        std::future::ready(()).boxed_local()
+        let options = options.host(&host).headers(header_map(headers));
+        async move {
+            // Users come to what is served: what the operator has just routed reaches the proxy a moment later.
+            let client = reqwest::Client::new();
+            let served = async || {
+                let answer = client.get(GATEWAY).header("host", &host).send().await;
+                answer.is_ok_and(|answer| answer.status().is_success())
+            };
+            eventually("users are served", served).await;
+            self.users.borrow_mut().push((host.clone(), Users::start(options).unwrap()));
+        }
+        .boxed_local()
     }
 
     fn has_lost_requests(&self, namespace: &str) -> Option<bool> {
