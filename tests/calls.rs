@@ -7,7 +7,7 @@ use aviary_sim::calls::{CallCounts, CallEntry, Verb};
 use aviary_sim::controllers::PodDetail;
 use aviary_sim::traffic::Behaviour;
 
-use crate::support::{AGENT, World, canary, deployment, in_virtual_time};
+use crate::support::{AGENT, WATCHED_KINDS, World, canary, deployment, in_virtual_time};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// kube's watcher asks for watches of 290 seconds, so an hour sees at most thirteen.
@@ -113,21 +113,10 @@ fn start_up_is_one_list_and_one_watch_for_each_kind() {
         world.start();
         world.wait_until("canaries are found", || !world.phase("podinfo19").is_empty()).await;
         let (_, opened) = calls_since(&world, &before);
-        let expected: BTreeMap<String, u64> = [
-            "alertproviders",
-            "canaries",
-            "configmaps",
-            "deployments",
-            "destinationrules",
-            "horizontalpodautoscalers",
-            "metrictemplates",
-            "secrets",
-            "services",
-            "virtualservices",
-        ]
-        .iter()
-        .flat_map(|resource| [(format!("list {resource}"), 1), (format!("watch {resource}"), 1)])
-        .collect();
+        let expected: BTreeMap<String, u64> = WATCHED_KINDS
+            .iter()
+            .flat_map(|resource| [(format!("list {resource}"), 1), (format!("watch {resource}"), 1)])
+            .collect();
         assert_eq!(opened, expected);
     });
 }

@@ -51,50 +51,30 @@ actions:
     assert_eq!(errors(&messages), ["1:29: actions[0].name: there is no canary \"podinf\"; did you mean \"podinfo\"?"]);
 }
 
+const IMPLAUSIBLE: &str = "\
+releases:
+  - tag: ''
+  - image: x y z
+  - container: podinfod
+versions:
+  new: {latency: {median: 900ms, p99: 60ms}}
+load:
+  - {requestsPerSecond: -5}
+  - {requestsPerSecond: 1e12}
+api:
+  - {fault: Error, from: -5s}
+  - {fault: Restart, from: 10000h, probability: 0.5}
+prometheus:
+  - {fault: Down, delay: 5s}
+timeLimit: 0s
+";
+
 #[test]
 fn values_that_nobody_can_mean_are_refused() {
-    let Played { report, messages, .. } = play_scenario(
-        "\
-releases:
-  - tag: ''
-  - image: x y z
-  - container: podinfod
-versions:
-  new: {latency: {median: 900ms, p99: 60ms}}
-load:
-  - {requestsPerSecond: -5}
-  - {requestsPerSecond: 1e12}
-api:
-  - {fault: Error, from: -5s}
-  - {fault: Restart, from: 10000h, probability: 0.5}
-prometheus:
-  - {fault: Down, delay: 5s}
-timeLimit: 0s
-seed: 1
-seed: 2
-",
-    );
+    let Played { report, messages, .. } = play_scenario(&format!("{IMPLAUSIBLE}seed: 1\nseed: 2\n"));
     assert_eq!(report.exit_code, 2);
     assert_eq!(errors(&messages), ["17:1: the key \"seed\" is there twice"]);
-    let Played { messages, .. } = play_scenario(
-        "\
-releases:
-  - tag: ''
-  - image: x y z
-  - container: podinfod
-versions:
-  new: {latency: {median: 900ms, p99: 60ms}}
-load:
-  - {requestsPerSecond: -5}
-  - {requestsPerSecond: 1e12}
-api:
-  - {fault: Error, from: -5s}
-  - {fault: Restart, from: 10000h, probability: 0.5}
-prometheus:
-  - {fault: Down, delay: 5s}
-timeLimit: 0s
-",
-    );
+    let Played { messages, .. } = play_scenario(IMPLAUSIBLE);
     assert_eq!(
         errors(&messages),
         [

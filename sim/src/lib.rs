@@ -18,6 +18,6 @@ pub mod store;
 pub mod traffic;
 
 mod quantity;
-mod random;
+pub mod random;
 
 pub use cluster::{Cluster, ClusterOptions};

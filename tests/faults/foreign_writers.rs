@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aviary_sim::calls::Verb;
+use aviary_sim::calls::{CallCounts, Verb};
 use aviary_sim::faults::{Action, Rule};
 use aviary_sim::store::kinds;
 use serde_json::{Value, json};
@@ -165,17 +165,23 @@ fn a_namespace_that_is_deleted_goes_with_its_canary() {
     });
 }
 
+/// The write that scales the target down takes a second, of which half has passed; and the calls before the release ended.
+async fn in_the_middle_of_the_scale_down() -> (World, CallCounts) {
+    let world = released_to(50).await;
+    let slow = Rule::new(Action::Delay(Duration::from_secs(1))).client(AGENT).verbs(&[Verb::Patch]);
+    world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
+    let before = world.cluster.calls().snapshot();
+    world.wait_for_phase("podinfo", "Finalising").await;
+    // Three seconds for the mesh to follow, and half of the delay.
+    world.pass(Duration::from_millis(3500)).await;
+    (world, before)
+}
+
 /// The Deployment controller writes the status whenever it likes; that is no reason to look again.
 #[test]
 fn a_status_write_does_not_hold_up_a_scale_down() {
     in_virtual_time(async {
-        let world = released_to(50).await;
-        let slow = Rule::new(Action::Delay(Duration::from_secs(1))).client(AGENT).verbs(&[Verb::Patch]);
-        world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
-        let before = world.cluster.calls().snapshot();
-        world.wait_for_phase("podinfo", "Finalising").await;
-        // Three seconds for the mesh to follow, and half of the delay.
-        world.pass(Duration::from_millis(3500)).await;
+        let (world, before) = in_the_middle_of_the_scale_down().await;
         world.change(&kinds::DEPLOYMENT, "podinfo", |target| target["status"]["collisionCount"] = json!(1));
         world.wait_for_phase("podinfo", "Succeeded").await;
         let calls = world.cluster.calls().since(&before).of_client(AGENT);
@@ -188,13 +194,7 @@ fn a_status_write_does_not_hold_up_a_scale_down() {
 #[test]
 fn a_scale_down_is_not_written_over_an_edit() {
     in_virtual_time(async {
-        let world = released_to(50).await;
-        let slow = Rule::new(Action::Delay(Duration::from_secs(1))).client(AGENT).verbs(&[Verb::Patch]);
-        world.cluster.faults().add(slow.resource("deployments").name("podinfo").nth(1));
-        let before = world.cluster.calls().snapshot();
-        world.wait_for_phase("podinfo", "Finalising").await;
-        // Three seconds for the mesh to follow, and half of the delay.
-        world.pass(Duration::from_millis(3500)).await;
+        let (world, before) = in_the_middle_of_the_scale_down().await;
         world.set_image("podinfo", "podinfo:6.0.3");
         world.pass(Duration::from_secs(1)).await;
         let calls = world.cluster.calls().since(&before).of_client(AGENT);

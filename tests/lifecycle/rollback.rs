@@ -67,14 +67,20 @@ fn too_many_failed_checks_roll_back() {
     });
 }
 
+/// A release that has failed two checks, with a threshold that is far away.
+async fn with_two_failed_checks() -> World {
+    let mut world = World::new(1);
+    world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
+    world.begin(|canary| canary["spec"]["analysis"]["threshold"] = json!(100)).await;
+    world.set_image("podinfo", "podinfo:6.0.2");
+    world.wait_until("two failed checks", || world.status("podinfo")["failedChecks"] == 2).await;
+    world
+}
+
 #[test]
 fn a_lowered_threshold_rolls_back_at_once() {
     in_virtual_time(async {
-        let mut world = World::new(1);
-        world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
-        world.begin(|canary| canary["spec"]["analysis"]["threshold"] = json!(100)).await;
-        world.set_image("podinfo", "podinfo:6.0.2");
-        world.wait_until("two failed checks", || world.status("podinfo")["failedChecks"] == 2).await;
+        let world = with_two_failed_checks().await;
         world.pass(Duration::from_secs(3)).await;
         let edited = world.now();
         world.patch_canary("podinfo", json!({"analysis": {"threshold": 2}})).await;
@@ -94,11 +100,7 @@ fn a_lowered_threshold_rolls_back_at_once() {
 fn a_rollback_whose_route_is_refused_for_a_second_leads_users_away_soon() {
     for status in [403, 500] {
         in_virtual_time(async {
-            let mut world = World::new(1);
-            world.traffic.set_behaviour("podinfo:6.0.2", Behaviour::failing(0.1));
-            world.begin(|canary| canary["spec"]["analysis"]["threshold"] = json!(100)).await;
-            world.set_image("podinfo", "podinfo:6.0.2");
-            world.wait_until("two failed checks", || world.status("podinfo")["failedChecks"] == 2).await;
+            let world = with_two_failed_checks().await;
             let refusal = Rule::new(Action::error(status)).client(AGENT).writes().resource("virtualservices");
             let refusal = world.cluster.faults().add(refusal);
             let edited = world.now();

@@ -12,11 +12,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
 
 use super::audit::Audit;
+use super::scripts::{INSIDE, are_tools_there, script};
 
-/// Set within a bench: its directory. `DIR/inside` sets it.
-const INSIDE: &str = "AVIARY_BENCH";
-/// With it a missing part fails the test, and parts that are not there are built.
-const REQUIRED: &str = "AVIARY_REQUIRE_REAL";
 /// For a bench to come up, and for a test body to end: several times what they take on a busy machine of two cores.
 const LIMIT: Duration = Duration::from_secs(600);
 /// With it tests do all that they can, and not only a sample.
@@ -34,28 +31,6 @@ pub struct Bench {
     /// The bench lives as long as this end of the pipe is open. The kernel closes it when this process is killed.
     _life_line: ChildStdin,
     lines: mpsc::Receiver<String>,
-}
-
-fn script(name: &str) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(name));
-    command.stdin(Stdio::null());
-    // A command within a bench takes itself to be there already.
-    command.env_remove(INSIDE);
-    command
-}
-
-/// Whether the parts are there. Says aloud what is missing.
-pub fn are_tools_there() -> bool {
-    let is_required = std::env::var_os(REQUIRED).is_some();
-    let arguments: &[&str] = if is_required { &[] } else { &["--check"] };
-    let output = script("tools").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
-        return true;
-    }
-    assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");
-    eprintln!("SKIPPED: {said}");
-    false
 }
 
 /// Whether tests do all that they can, and not only a sample.

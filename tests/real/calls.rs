@@ -10,20 +10,8 @@ use serde_json::json;
 use super::audit::{Audit, Call};
 use super::bench::is_full_set;
 use super::{Inside, api, canary, create_through, deployment, eventually, get, in_bench, set_image};
+use crate::support::WATCHED_KINDS;
 
-/// Kinds that are watched with `--mesh-provider=istio`.
-const WATCHED: [&str; 10] = [
-    "alertproviders",
-    "canaries",
-    "configmaps",
-    "deployments",
-    "destinationrules",
-    "horizontalpodautoscalers",
-    "metrictemplates",
-    "secrets",
-    "services",
-    "virtualservices",
-];
 /// Kinds of Aviary's own, which are looked for before anything else is done.
 const OWN: [&str; 3] = ["alertproviders", "canaries", "metrictemplates"];
 /// A watch is asked for so long.
@@ -73,7 +61,7 @@ fn assert_start_up(start: &Audit) {
     let looks: BTreeMap<_, _> = OWN.iter().map(|kind| (format!("list {kind}"), 1)).collect();
     assert_eq!(start.count(is_look), looks, "whether the definitions are there");
     let expected: BTreeMap<_, _> =
-        WATCHED.iter().flat_map(|kind| [(format!("list {kind}"), 1), (format!("watch {kind}"), 1)]).collect();
+        WATCHED_KINDS.iter().flat_map(|kind| [(format!("list {kind}"), 1), (format!("watch {kind}"), 1)]).collect();
     assert_eq!(start.count(|call| call.fills_a_cache() && !is_look(call)), expected);
     let reads = start.count(|call| call.verb == "get");
     assert_eq!(reads, BTreeMap::from([("get /version".to_owned(), 1)]));

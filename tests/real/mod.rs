@@ -14,6 +14,7 @@ mod loop_releases;
 mod owner;
 mod permissions;
 mod release;
+mod scripts;
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;

@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use parking_lot::Mutex;
 
-use super::bench::{self, Bench, are_tools_there};
+use super::bench::{self, Bench};
 use super::eventually;
+use super::scripts::are_tools_there;
 
 /// Set in the process that owns the bench: the bench's directory.
 const OWNED: &str = "AVIARY_BENCH_OWNED";

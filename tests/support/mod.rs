@@ -18,6 +18,19 @@ use serde_json::{Value, json};
 
 /// The controller's user agent.
 pub const AGENT: &str = "aviary";
+/// Kinds that are watched with `--mesh-provider=istio`.
+pub const WATCHED_KINDS: [&str; 10] = [
+    "alertproviders",
+    "canaries",
+    "configmaps",
+    "deployments",
+    "destinationrules",
+    "horizontalpodautoscalers",
+    "metrictemplates",
+    "secrets",
+    "services",
+    "virtualservices",
+];
 
 /// A world to test in.
 pub struct World {

@@ -1,6 +1,10 @@
 //! A real kube-apiserver for tests that compare the embedded one with it: brought up by `tests/real/up --only api-server`, used from
 //! within its namespaces, and gone with the test however that ends.
 
+#[path = "../../../tests/real/scripts.rs"]
+#[allow(unreachable_pub)]
+mod scripts;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -8,10 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-/// Set within a bench: its directory. `DIR/inside` sets it.
-const INSIDE: &str = "AVIARY_BENCH";
-/// With it a missing part fails the test, and parts that are not there are built.
-const REQUIRED: &str = "AVIARY_REQUIRE_REAL";
+use scripts::{INSIDE, are_tools_there, script};
 
 /// A running API server; dropped, it is gone.
 pub(crate) struct Bench {
@@ -19,27 +20,6 @@ pub(crate) struct Bench {
     process: Child,
     /// The server lives as long as this end of the pipe is open. The kernel closes it when this process is killed.
     _life_line: ChildStdin,
-}
-
-fn script(name: &str) -> Command {
-    let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/real").join(name));
-    // A command within a bench takes itself to be there already.
-    command.stdin(Stdio::null()).env_remove(INSIDE);
-    command
-}
-
-/// Whether the parts are there. Says aloud what is missing.
-fn are_tools_there() -> bool {
-    let is_required = std::env::var_os(REQUIRED).is_some();
-    let arguments: &[&str] = if is_required { &[] } else { &["--check"] };
-    let output = script("tools").args(arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
-        return true;
-    }
-    assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");
-    eprintln!("SKIPPED: {said}");
-    false
 }
 
 impl Bench {

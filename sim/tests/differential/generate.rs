@@ -4,20 +4,16 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::{Field, KINDS, Kind};
 
-/// SplitMix64: small, and the same everywhere.
-pub(crate) struct Random(pub(crate) u64);
+/// What a sequence is made from.
+pub(crate) struct Random(aviary_sim::random::Random);
 
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(aviary_sim::random::Random::new(seed))
     }
 
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
+        usize::try_from(self.0.below(bound as u64)).unwrap()
     }
 
     /// True so many times of a hundred.

@@ -72,7 +72,7 @@ async fn compare(real: Client) {
     let (first, count) = (number("AVIARY_SEED", 1), number("AVIARY_SEQUENCES", SEQUENCES));
     let mut found: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for seed in first..first + count {
-        let (kind, mut operations) = generate::sequence(&mut Random(seed));
+        let (kind, mut operations) = generate::sequence(&mut Random::new(seed));
         let Some(mut difference) = both.difference(kind.collection, &operations).await else { continue };
         let signature = difference.signature(kind.collection);
         if let Some((times, _)) = found.get_mut(&signature) {
