@@ -10,6 +10,10 @@ use crate::message::Message;
 use crate::snapshot::Split;
 use crate::step::Context;
 
+/// The primary of a deleted canary is collected, and the watch of its kind may tell so before that of the canaries does.
+/// Watches are fractions of a second apart, on a busy API server seconds.
+const COLLECTED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The next repair, objects first. `None` when all is in shape.
 pub(crate) fn repair(context: Context) -> Option<Decision> {
     repair_objects(context).or_else(|| repair_weights(context))
@@ -57,7 +61,7 @@ pub(crate) fn restore_primary(context: Context) -> Option<Decision> {
         return Some(context.step().effect(Effect::Apply(Component::Primary)).done());
     }
     let message = Message::PrimaryMissing { primary: plan.primary_id(), target: plan.target_id() };
-    Some(context.hold(HoldKind::PrimaryMissing, message, Duration::ZERO, None))
+    Some(context.hold(HoldKind::PrimaryMissing, message, COLLECTED_WITHIN, None))
 }
 
 /// While the canary serves everybody, a missing primary comes back with the next promotion.

@@ -248,10 +248,10 @@ impl Run {
             }
             self.begin_hold(decision.hold.clone());
             let Some(next) = self.next_time(&decision) else {
-                self.announce(Timestamp::MAX);
+                self.announce(limit);
                 return;
             };
-            self.announce(next);
+            self.announce(next.min(limit));
             if next > limit {
                 self.world.now = limit;
                 return;

@@ -354,6 +354,19 @@ fn q25_a_deleted_primary_comes_back_only_from_what_was_promoted() {
     assert!(missing(&run) && run.world.primary.is_none());
 }
 
+/// The watch of Deployments may tell of what was collected before the watch of canaries tells why.
+#[test]
+fn a_primary_that_went_with_its_canary_is_not_called_missing() {
+    let mut run = scenarios::threshold();
+    run.settle();
+    run.apply(Event::DeletePrimary);
+    let is_told = |run: &Run| run.events.iter().any(|event| event.contains("is missing and cannot be restored"));
+    run.run_until(run.world.now + seconds(4));
+    assert!(!is_told(&run));
+    run.run_until(run.world.now + seconds(6));
+    assert!(is_told(&run));
+}
+
 /// Ready means rolled out, and a workload of no pods is.
 #[test]
 fn nothing_is_routed_to_a_primary_without_pods() {
