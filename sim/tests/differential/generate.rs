@@ -47,6 +47,22 @@ pub(crate) fn sequence(random: &mut Random) -> (&'static Kind, Vec<Operation>) {
     (kind, operations)
 }
 
+/// The name of the last object of a sequence, which tells that there is no more to come.
+pub(crate) const END: &str = "end";
+
+/// Creates that object; it meets every selector.
+pub(crate) fn create_end(kind: &Kind) -> Operation {
+    let mut object = (kind.base)();
+    object["metadata"]["name"] = json!(END);
+    object["metadata"]["labels"]["x"] = json!("1");
+    Operation {
+        method: "POST",
+        path: kind.collection.to_owned(),
+        content_type: "application/json",
+        body: object.to_string(),
+    }
+}
+
 fn operation(kind: &'static Kind, random: &mut Random) -> Operation {
     match random.below(100) {
         0..6 => create(kind, random),

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use bench::Bench;
 use generate::{Operation, Random};
+use kinds::Kind;
 use server::{Answer, Server};
 
 const TEST: &str = "random_sequences_have_the_answers_of_a_real_server";
@@ -73,7 +74,7 @@ async fn compare(real: Client) {
     let mut found: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for seed in first..first + count {
         let (kind, mut operations) = generate::sequence(&mut Random::new(seed));
-        let Some(mut difference) = both.difference(kind.collection, &operations).await else { continue };
+        let Some(mut difference) = both.difference(kind, &operations).await else { continue };
         let signature = difference.signature(kind.collection);
         if let Some((times, _)) = found.get_mut(&signature) {
             *times += 1;
@@ -83,10 +84,8 @@ async fn compare(real: Client) {
         for position in (0..difference.position).rev() {
             let mut shorter = operations.clone();
             shorter.remove(position);
-            if let Some(still) = both
-                .difference(kind.collection, &shorter)
-                .await
-                .filter(|still| still.signature(kind.collection) == signature)
+            if let Some(still) =
+                both.difference(kind, &shorter).await.filter(|still| still.signature(kind.collection) == signature)
             {
                 shorter.truncate(still.position + 1);
                 operations = shorter;
@@ -165,13 +164,13 @@ impl Both {
         }
     }
 
-    /// The first answer that differs.
-    async fn difference(&mut self, collection: &str, operations: &[Operation]) -> Option<Difference> {
+    /// The first answer that differs; or what a watch from the first version says in the end.
+    async fn difference(&mut self, kind: &Kind, operations: &[Operation]) -> Option<Difference> {
         self.runs += 1;
         let namespace = format!("{}-{}", self.prefix, self.runs);
         let mut real = Server::new(self.real.clone(), &namespace).await;
         let mut here = Server::new(self.here.clone(), &namespace).await;
-        let object_path = format!("{collection}/a");
+        let object_path = format!("{}/a", kind.collection);
         let read = Operation {
             method: "GET",
             path: object_path.clone(),
@@ -190,12 +189,23 @@ impl Both {
                     *self.known.entry(reason).or_default() += 1;
                     return None;
                 }
-                let mut paths = Vec::new();
-                differing("", &real.body, &here.body, &mut paths);
-                return Some(Difference { position, real, here, paths });
+                return Some(Difference::at(position, real, here));
             }
         }
-        None
+        // Half of the watches have a selector, which objects begin and cease to meet.
+        let selector = if operations.len() % 2 == 0 { "" } else { "&labelSelector=x%3D1" };
+        let end = generate::create_end(kind);
+        let answers = (real.send(&end).await, here.send(&end).await);
+        assert_eq!(answers.0.code, 201, "{:?}", answers.0.body);
+        let told = (
+            real.events_until(generate::END, kind.collection, selector).await,
+            here.events_until(generate::END, kind.collection, selector).await,
+        );
+        if told.0 == told.1 {
+            return None;
+        }
+        let answer = |events: Option<Value>| Answer { code: 200, warnings: Vec::new(), body: events.into() };
+        Some(Difference::at(operations.len() - 1, answer(told.0), answer(told.1)))
     }
 }
 
@@ -221,6 +231,12 @@ fn differing(path: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
 }
 
 impl Difference {
+    fn at(position: usize, real: Answer, here: Answer) -> Difference {
+        let mut paths = Vec::new();
+        differing("", &real.body, &here.body, &mut paths);
+        Difference { position, real, here, paths }
+    }
+
     /// What makes it the same as another one: much the same words about the same kind.
     fn signature(&self, collection: &str) -> String {
         let kind = collection.rsplit('/').next().unwrap_or_default();

@@ -17,6 +17,9 @@ pub(crate) struct Answer {
     pub(crate) body: Value,
 }
 
+/// No event is later than that.
+const WATCHED: Duration = Duration::from_secs(5);
+
 /// A namespace of a server, and what it calls things in there.
 pub(crate) struct Server {
     client: Client,
@@ -89,6 +92,31 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{path}: the garbage collector does nothing");
+    }
+
+    /// What a watch from the first version that was seen tells, until it tells of the object `end`. `None` if no version was.
+    pub(crate) async fn events_until(&mut self, end: &str, collection: &str, selector: &str) -> Option<Value> {
+        let first = self.versions.first()?;
+        let collection = collection.replace("@namespace", &self.namespace);
+        let path = format!("{collection}?watch=1&resourceVersion={first}{selector}");
+        let request = http::Request::get(path).body(Body::empty()).unwrap();
+        let response = self.client.send(request).await.unwrap();
+        let mut body = response.into_body();
+        let (mut text, mut events) = (Vec::new(), Vec::new());
+        while let Ok(Some(frame)) = tokio::time::timeout(WATCHED, body.frame()).await {
+            text.extend_from_slice(&frame.unwrap().into_data().unwrap_or_default());
+            while let Some(length) = text.iter().position(|byte| *byte == b'\n') {
+                let mut event: Value = serde_json::from_slice(&text[..length]).unwrap();
+                text.drain(..=length);
+                if event.pointer("/object/metadata/name") == Some(&json!(end)) {
+                    return Some(json!(events));
+                }
+                self.normalise(&mut event);
+                events.push(event);
+            }
+        }
+        events.push(json!({"type": "the watch tells no more"}));
+        Some(json!(events))
     }
 
     fn normalise(&mut self, value: &mut Value) {
