@@ -135,7 +135,7 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
     let directory = KeptOnFailure(Some(directory));
     let Some(bench) = Bench::up(directory.path()) else { return };
     let mut command = bench.inside(&std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]);
+    command.args(["--exact", "--include-ignored", test, "--nocapture"]);
     let (mut process, lines) = spawn_with_lines(command);
     let limit = if is_full_set() { FULL_LIMIT } else { LIMIT };
     let deadline = Instant::now() + limit;

@@ -100,9 +100,7 @@ impl Stage {
     }
 }
 
-/// The sample of it passed in parts and not yet in one run, so it is not part of every run.
 #[test]
-#[ignore = "not yet green in one run; takes five minutes: cargo test --test main real::faults -- --ignored --nocapture"]
 fn releases_end_the_same_whatever_fails() {
     in_bench("real::faults::releases_end_the_same_whatever_fails", async |bench: Inside| {
         let _network = bench.network().await;

@@ -221,6 +221,7 @@ fn is_at_rest(deployment: &Value) -> bool {
     let (wanted, status) = (&deployment["spec"]["replicas"], &deployment["status"]);
     let number = |field: &str| status[field].as_u64().unwrap_or_default();
     status["observedGeneration"] == deployment["metadata"]["generation"]
+        && number("terminatingReplicas") == 0
         && ["replicas", "updatedReplicas", "availableReplicas"]
             .iter()
             .all(|field| Some(number(field)) == wanted.as_u64())
