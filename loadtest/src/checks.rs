@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use aviary_crds::Phase;
 use aviary_rollout::is_legal;
 use aviary_sim::cluster::Cluster;
-use aviary_sim::store::{ChangeType, GroupKind, StoreEvent, kinds};
+use aviary_sim::store::{ChangeType, GroupKind, Store, StoreEvent, kinds};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Namespace and name.
-type Key = (String, String);
+pub(crate) type Key = (String, String);
 
 /// Follows every change of the store, in its order, and knows what must hold after each.
 pub struct Watchman {
@@ -19,7 +19,28 @@ pub struct Watchman {
     /// Weights of a VirtualService by host.
     weights: BTreeMap<Key, BTreeMap<String, i64>>,
     phases: BTreeMap<Key, Phase>,
+    /// Canaries that are to be rolled back, or were, and the revision that has failed.
+    failed: BTreeMap<Key, Revision>,
     forbidden_images: Vec<String>,
+}
+
+/// What is analysed: the template's hash and the checksums of the configs, as the status has them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Revision(Value, Value);
+
+impl Revision {
+    pub(crate) fn of(canary: &Value) -> Revision {
+        let status = &canary["status"];
+        Revision(status["lastAppliedSpec"].clone(), status["trackedConfigs"].clone())
+    }
+}
+
+/// Whether the status of a canary under analysis says that it is to be rolled back: as many checks have failed as may.
+pub(crate) fn is_past_threshold(canary: &Value) -> bool {
+    let (spec, status) = (&canary["spec"], &canary["status"]);
+    let analysing = matches!(status["phase"].as_str(), Some("Progressing" | "WaitingPromotion"));
+    let threshold = spec["analysis"]["threshold"].as_i64().unwrap_or(0);
+    analysing && spec["skipAnalysis"] != true && status["failedChecks"].as_i64().unwrap_or(0) >= threshold
 }
 
 /// What counts of a Deployment.
@@ -33,20 +54,26 @@ impl Watchman {
     /// Follows the cluster from now on. Objects that exist are taken as they are.
     #[must_use]
     pub fn new(cluster: &Cluster) -> Watchman {
-        let store = cluster.store();
+        Watchman::of(cluster.store())
+    }
+
+    fn of(store: &Store) -> Watchman {
         let mut watchman = Watchman {
             changes: store.subscribe(),
             deployments: BTreeMap::new(),
             weights: BTreeMap::new(),
             phases: BTreeMap::new(),
+            failed: BTreeMap::new(),
             forbidden_images: Vec::new(),
         };
         for deployment in store.list(&kinds::DEPLOYMENT, None) {
             watchman.deployments.insert(key_of(&deployment), workload(&deployment));
         }
         for routes in store.list(&kinds::VIRTUAL_SERVICE, None) {
-            let weights = rules(&routes).into_iter().flatten().collect();
-            watchman.weights.insert(key_of(&routes), weights);
+            watchman.weights.insert(key_of(&routes), greatest_weights(rules(&routes)));
+        }
+        for canary in store.list(&kinds::CANARY, None) {
+            watchman.note_failure(&key_of(&canary), &canary);
         }
         watchman
     }
@@ -69,7 +96,10 @@ impl Watchman {
             let found = match &event.kind {
                 kind if *kind == kinds::DEPLOYMENT => self.check_workload(&key, &event),
                 kind if *kind == kinds::VIRTUAL_SERVICE => self.check_routes(&key, &event),
-                kind if *kind == kinds::CANARY => self.check_phase(&key, &event),
+                kind if *kind == kinds::CANARY => {
+                    self.note_failure(&key, event.object());
+                    self.check_phase(&key, &event)
+                }
                 _ => continue,
             };
             let (namespace, name) = key;
@@ -104,16 +134,16 @@ impl Watchman {
 
     fn check_routes(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
         let mut violations = Vec::new();
-        let mut weights = BTreeMap::new();
-        for rule in rules(event.object()) {
+        let rules = rules(event.object());
+        for rule in &rules {
             let sum: i64 = rule.iter().map(|(_, weight)| weight).sum();
             if sum != 100 {
                 violations.push(format!("weights sum to {sum}"));
             }
-            weights.extend(rule);
         }
+        let weights = greatest_weights(rules);
         let before = self.weights.insert(key.clone(), weights.clone()).unwrap_or_default();
-        let failed = self.phases.get(key) == Some(&Phase::Failed);
+        let has_failed = self.failed.contains_key(key);
         for (host, weight) in weights {
             if weight <= before.get(&host).copied().unwrap_or(0) {
                 continue;
@@ -124,16 +154,30 @@ impl Watchman {
             if available == 0 {
                 violations.push(format!("{host} got {weight} %, but {workload} has no available pod"));
             }
-            if failed && host.ends_with("-canary") {
-                violations.push(format!("{host} got {weight} % after it has failed"));
+            if has_failed && host.ends_with("-canary") {
+                let before = before.get(&host).copied().unwrap_or(0);
+                violations.push(format!("{FAILED_SIDE_GAINS_NOTHING}: {host} got {weight} % instead of {before} %"));
             }
         }
         violations
     }
 
+    /// The cause of a rollback stays until there is a new revision, whatever becomes of the status in between.
+    fn note_failure(&mut self, key: &Key, canary: &Value) {
+        let revision = Revision::of(canary);
+        // After a failed promotion the canary is the healthy side, and has everybody.
+        let was_rolled_back = canary["status"]["phase"] == "Failed" && canary["status"]["canaryWeight"] != 100;
+        if was_rolled_back || is_past_threshold(canary) {
+            self.failed.insert(key.clone(), revision);
+        } else if self.failed.get(key).is_some_and(|failed| *failed != revision) {
+            self.failed.remove(key);
+        }
+    }
+
     fn check_phase(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
         if event.change == ChangeType::Deleted {
             self.phases.remove(key);
+            self.failed.remove(key);
             return Vec::new();
         }
         let Ok(phase) = serde_json::from_value::<Phase>(event.object()["status"]["phase"].clone()) else {
@@ -146,7 +190,11 @@ impl Watchman {
     }
 }
 
-fn key_of(object: &Value) -> Key {
+/// Name of the invariant: from the moment at which the cause of a rollback is in the status, until there is a new revision,
+/// the canary never gets a greater share.
+pub(crate) const FAILED_SIDE_GAINS_NOTHING: &str = "failed_side_gains_nothing";
+
+pub(crate) fn key_of(object: &Value) -> Key {
     let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     (text("namespace"), text("name"))
 }
@@ -156,8 +204,18 @@ fn workload(deployment: &Value) -> Workload {
     Workload { available: number("/status/availableReplicas"), replicas: number("/spec/replicas") }
 }
 
+/// The greatest share that each host has of the requests of any rule: users who meet the conditions of one rule are users.
+pub(crate) fn greatest_weights(rules: Vec<Vec<(String, i64)>>) -> BTreeMap<String, i64> {
+    let mut greatest = BTreeMap::new();
+    for (host, weight) in rules.into_iter().flatten() {
+        let known = greatest.entry(host).or_insert(0);
+        *known = weight.max(*known);
+    }
+    greatest
+}
+
 /// Hosts and weights of each HTTP rule.
-fn rules(routes: &Value) -> Vec<Vec<(String, i64)>> {
+pub(crate) fn rules(routes: &Value) -> Vec<Vec<(String, i64)>> {
     let rules = routes["spec"]["http"].as_array().cloned().unwrap_or_default();
     let of_rule = |rule: &Value| {
         let routes = rule["route"].as_array().cloned().unwrap_or_default();
@@ -274,3 +332,6 @@ pub fn remove_noise(value: &mut Value) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,5 +15,6 @@ pub mod fleet;
 mod ledger;
 mod objects;
 mod process;
+mod promptness;
 pub mod random;
 pub mod users;

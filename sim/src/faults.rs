@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::calls::{Call, Verb};
 use crate::random::Random;
@@ -195,6 +195,8 @@ struct Plan {
     next_rule: u64,
     injected: u64,
     clients: HashMap<String, ClientFate>,
+    /// Who hears of the requests that are hit.
+    listeners: Vec<mpsc::UnboundedSender<Call>>,
 }
 
 struct ArmedRule {
@@ -222,6 +224,7 @@ impl Faults {
                     next_rule: 0,
                     injected: 0,
                     clients: HashMap::new(),
+                    listeners: Vec::new(),
                 }),
                 killed: Notify::new(),
             }),
@@ -256,6 +259,14 @@ impl Faults {
     #[must_use]
     pub fn injected(&self) -> u64 {
         self.inner.plan.lock().injected
+    }
+
+    /// The requests that are hit by a rule from now on, as they come.
+    #[must_use]
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Call> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.inner.plan.lock().listeners.push(sender);
+        receiver
     }
 
     /// Ends all open watches, of one kind or of all. Clients see their streams end.
@@ -332,7 +343,7 @@ impl Faults {
         if plan.clients.get(&call.key.client).is_some_and(|fate| fate.writes_left == 0) {
             return Some(Action::Hang);
         }
-        let Plan { random, rules, injected, .. } = &mut *plan;
+        let Plan { random, rules, injected, listeners, .. } = &mut *plan;
         for armed in rules {
             if !armed.rule.matches(call) {
                 continue;
@@ -346,6 +357,7 @@ impl Faults {
             }
             armed.hits += 1;
             *injected += 1;
+            listeners.retain(|listener| listener.send(call.clone()).is_ok());
             return Some(armed.rule.action.clone());
         }
         None

@@ -2,9 +2,10 @@
 //! API server restarts, Prometheus goes away, the controller is killed.
 //!
 //! A story is eight canaries of random shape, their releases, and what their users do meanwhile. It is played once without
-//! any trouble, and then in several worlds, one for each seed, with trouble that the seed decides. After every write,
-//! [`crate::checks`] must hold, and each world must end as the story did without trouble. In the last world of a story
-//! the metrics lie: there a release may end either way, and the rest must be as it then should be.
+//! any trouble, and then in several worlds, one for each seed, with trouble that the seed decides. In half of the stories the
+//! mesh hears of routes and pods late. After every write, [`crate::checks`] must hold, users must be led away from what has
+//! failed in time, and each world must end as the story did without trouble. In the last world of a
+//! story the metrics lie: there a release may end either way, and the rest must be as it then should be.
 
 mod gates;
 mod report;

@@ -9,7 +9,15 @@ use http::StatusCode;
 
 use super::CONTROLLER;
 use super::gates::Gates;
+use crate::promptness::Promptness;
 use crate::random::Random;
+
+/// What is disturbed, and who keeps the time that it takes.
+pub(super) struct Surroundings {
+    pub(super) cluster: Cluster,
+    pub(super) gates: Gates,
+    pub(super) promptness: Promptness,
+}
 
 /// What goes wrong in a world, and by which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +61,8 @@ pub(super) fn arm(cluster: &Cluster, random: &mut Random) {
 }
 
 /// The cluster's own troubles, now and then, for ever.
-pub(super) async fn disturb(cluster: Cluster, gates: Gates, mut random: Random, lies: bool) {
+pub(super) async fn disturb(around: Surroundings, mut random: Random, lies: bool) {
+    let Surroundings { cluster, gates, promptness } = around;
     loop {
         tokio::time::sleep(Duration::from_secs(3 + random.below(60))).await;
         match random.below(7) {
@@ -68,11 +77,13 @@ pub(super) async fn disturb(cluster: Cluster, gates: Gates, mut random: Random, 
                 // Far below the ten minutes after which missing answers count as failed checks.
                 tokio::time::sleep(Duration::from_secs(1 + random.below(90))).await;
                 cluster.prometheus().set_fault(None);
+                promptness.note_trouble();
             }
             4 if lies => {
                 cluster.prometheus().set_fault(Some(lie(&mut random)));
                 tokio::time::sleep(Duration::from_secs(1 + random.below(300))).await;
                 cluster.prometheus().set_fault(None);
+                promptness.note_trouble();
             }
             5 => {
                 gates.set_down(true);

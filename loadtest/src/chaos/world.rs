@@ -15,9 +15,10 @@ use tokio::task::LocalSet;
 
 use super::CONTROLLER;
 use super::story::{self, GATES, Quality, Tale};
-use super::troubles::{self, Trouble};
+use super::troubles::{self, Surroundings, Trouble};
 use crate::checks::{Watchman, final_state};
 use crate::objects::Name;
+use crate::promptness::Promptness;
 use crate::random::Random;
 use user::World;
 
@@ -57,13 +58,16 @@ async fn play_here(story: u64, trouble: Trouble) -> anyhow::Result<End> {
     let patrol = Rc::new(Patrol::new(watchman));
     let patrolling = tokio::task::spawn_local(Patrol::go_round(Rc::clone(&patrol)));
 
-    let operator = Rc::new(Operator::new(&world)?);
+    let promptness = Promptness::follow(&world.cluster);
+    let operator = Rc::new(Operator::new(&world, promptness.clone())?);
     let mut tasks = vec![patrolling];
     if let Trouble::Honest(seed) | Trouble::Lying(seed) = trouble {
         let mut random = Random::new(seed);
         troubles::arm(&world.cluster, &mut random);
         let of_cluster = Random::new(random.next());
-        let disturb = troubles::disturb(world.cluster.clone(), world.gates.clone(), of_cluster, trouble.lies());
+        let surroundings =
+            Surroundings { cluster: world.cluster.clone(), gates: world.gates.clone(), promptness: promptness.clone() };
+        let disturb = troubles::disturb(surroundings, of_cluster, trouble.lies());
         tasks.push(tokio::task::spawn_local(disturb));
         tasks.push(tokio::task::spawn_local(Operator::die_and_rise(Rc::clone(&operator), random)));
     }
@@ -81,6 +85,7 @@ async fn play_here(story: u64, trouble: Trouble) -> anyhow::Result<End> {
     tokio::time::sleep(SETTLING).await;
 
     let mut problems = patrol.violations();
+    problems.extend(promptness.violations());
     let mut misjudged = 0;
     for (tale, acted) in tales.iter().zip(acted) {
         let Name { namespace, name } = &tale.name;
@@ -142,16 +147,18 @@ impl Patrol {
 struct Operator {
     cluster: Cluster,
     services: ServiceNames,
+    promptness: Promptness,
     alive: RefCell<Option<Controller>>,
     deaths: Cell<u64>,
     violations: RefCell<Vec<String>>,
 }
 
 impl Operator {
-    fn new(world: &World) -> anyhow::Result<Operator> {
+    fn new(world: &World, promptness: Promptness) -> anyhow::Result<Operator> {
         let operator = Operator {
             cluster: world.cluster.clone(),
             services: ServiceNames::with_prometheus(world.cluster.prometheus()).and(GATES, world.gates.service()),
+            promptness,
             alive: RefCell::new(None),
             deaths: Cell::new(0),
             violations: RefCell::new(Vec::new()),
@@ -168,6 +175,7 @@ impl Operator {
             let config = ControllerConfig::default();
             let controller = embedded::start_controller(config, &self.cluster, CONTROLLER, &self.services);
             *alive = Some(controller.context("start the controller")?);
+            self.promptness.note_controller(false);
         }
         Ok(())
     }
@@ -179,6 +187,7 @@ impl Operator {
         let violations = metrics.lines().filter(|line| line.starts_with("aviary_invariant_violations_total"));
         self.violations.borrow_mut().extend(violations.map(str::to_owned));
         controller.kill();
+        self.promptness.note_controller(true);
     }
 
     /// Dies right after a write, again and again, and is started anew.

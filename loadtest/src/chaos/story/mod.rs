@@ -75,9 +75,9 @@ impl fmt::Display for Tale {
     }
 }
 
-/// Longer than the API server misbehaves. Deadlines are judged by what was seen last: one that passes while no watch gets through
-/// would fail a canary that has become ready.
-const DEADLINE: u32 = 300;
+/// Far longer than pods take to start, and shorter than the API server misbehaves at times: a deadline that passes while no
+/// watch gets through must fail nobody who has become ready.
+const DEADLINE: u32 = 60;
 
 /// The tales of a world.
 pub(super) fn tales(random: &mut Random) -> Vec<Tale> {

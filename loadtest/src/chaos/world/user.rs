@@ -8,7 +8,7 @@ use aviary_crds::duration::format_go_duration;
 use aviary_sim::cluster::{Cluster, ClusterOptions};
 use aviary_sim::controllers::{ControllerOptions, PodDetail, Utilisation};
 use aviary_sim::store::{GroupKind, kinds};
-use aviary_sim::traffic::Behaviour;
+use aviary_sim::traffic::{Behaviour, TrafficOptions};
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -48,6 +48,7 @@ impl World {
         let cluster = Cluster::new(ClusterOptions {
             controllers: Some(controllers),
             logged_calls: 0,
+            traffic: mesh(story),
             // The same uids in all worlds of a story: names and labels follow from them.
             ..embedded::cluster_options(story)
         });
@@ -238,6 +239,21 @@ impl World {
         }
         story
     }
+}
+
+/// How late the proxies hear of routes and of pods, and how long pods that end go on answering. In half of the stories they
+/// hear at once, as in a cluster without a mesh of its own; in the others as late as Istio's do, or almost as late as the
+/// settings of the controller allow for (a second for pods that came, three for those that go), each alone and both.
+fn mesh(story: u64) -> TrafficOptions {
+    let (route, endpoint, drain) = match story % 8 {
+        1 => (110, 110, 5000),
+        3 => (900, 10, 0),
+        5 => (10, 900, 0),
+        7 => (900, 900, 0),
+        _ => (0, 0, 0),
+    };
+    let [route_lag, endpoint_lag, drain] = [route, endpoint, drain].map(Duration::from_millis);
+    TrafficOptions { route_lag, endpoint_lag, drain, ..TrafficOptions::default() }
 }
 
 /// What the primary runs after releases that ended in these phases.
