@@ -151,6 +151,29 @@ fn an_actor_that_keeps_dying_is_quarantined_and_recovers() {
     });
 }
 
+/// Whoever mends an object does not wait for it: a new generation is tried at once, and each only once.
+#[test]
+fn a_quarantined_canary_is_tried_as_soon_as_its_object_is_edited() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let panics = Panics::default();
+        world.begin_two(&panics).await;
+        panics.set("podinfo", FOR_EVER);
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+        world.pass(Duration::from_secs(10)).await;
+        let before = world.restarts();
+        world.patch_canary("podinfo", json!({"analysis": {"threshold": 7}})).await;
+        world.pass(Duration::from_secs(10)).await;
+        assert_eq!((world.restarts() - before, world.quarantined()), (1.0, 1.0), "it was not that");
+        panics.set("podinfo", 0);
+        world.patch_canary("podinfo", json!({"analysis": {"threshold": 5}})).await;
+        world.pass(Duration::from_secs(1)).await;
+        assert_eq!((world.condition("podinfo", "Degraded"), world.quarantined()), (None, 0.0));
+        world.wait_for_phase("podinfo", "Succeeded").await;
+    });
+}
+
 /// Its bootstrap has not even begun, so that there is no status yet.
 #[test]
 fn a_canary_that_never_made_a_step_is_quarantined_as_well() {

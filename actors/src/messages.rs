@@ -5,7 +5,7 @@ use std::fmt;
 
 use actix::{Message, Recipient};
 use aviary_crds::validated::WebhookType;
-use aviary_providers::Change;
+use aviary_providers::{Change, ObjectKey};
 use aviary_rollout::{HookAnswer, Message as Note, Notice, Outcome, RoundAnswer};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -233,6 +233,8 @@ pub enum WriteOrder {
     Changes(Vec<Change>),
     /// The status of this canary object, which carries the version that was read.
     Status(Box<DynamicObject>),
+    /// No write: these objects are read into the cache, in their turn between the writes.
+    Refresh(Vec<ObjectKey>),
 }
 
 // ---- to the observer -----------------------------------------------------------------------------------------------

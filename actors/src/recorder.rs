@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::lifetime::Lifetime;
 use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded, WriteOut};
@@ -39,6 +40,11 @@ const REMEMBERED: usize = 2_000;
 /// all, as long as the API server of a cluster without a spare one takes for an upgrade. (client-go: 12 tries as well.)
 const TRIES: u32 = 12;
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Events that are forbidden are tried again until they have been for this long: an API server that was started anew knows
+/// nobody's roles yet and forbids everything to everybody, for about a second. Where the right is missing, the worker waits
+/// this long once for each namespace, and never again until the right is there.
+const REFUSAL_DOUBTED: Duration = Duration::from_secs(10);
 
 /// What a worker does.
 enum Job {
@@ -68,8 +74,13 @@ impl Recorder {
         let workers = (0..WORKERS)
             .map(|_| {
                 let (sender, receiver) = mpsc::channel(QUEUE / WORKERS);
-                let worker =
-                    Worker { client: client.clone(), metrics: metrics.clone(), recent: HashMap::new(), created: 0 };
+                let worker = Worker {
+                    client: client.clone(),
+                    metrics: metrics.clone(),
+                    recent: HashMap::new(),
+                    created: 0,
+                    refused_since: HashMap::new(),
+                };
                 lifetime.spawn(worker.run(receiver));
                 sender
             })
@@ -122,6 +133,8 @@ struct Worker {
     recent: HashMap<(String, String), Recent>,
     /// Makes names of events of one instant differ.
     created: u64,
+    /// Namespaces whose last event was refused, and since when they are.
+    refused_since: HashMap<String, Instant>,
 }
 
 impl Worker {
@@ -154,7 +167,10 @@ impl Worker {
         let mut tries = 1;
         loop {
             match tokio::time::timeout(TIMEOUT, self.write(record, &name)).await {
-                Ok(Ok(())) => return Ok(()),
+                Ok(Ok(())) => {
+                    self.refused_since.remove(&record.about.canary.namespace);
+                    return Ok(());
+                }
                 // An earlier try arrived after all.
                 Ok(Err(kube::Error::Api(status))) if status.code == 409 && tries > 1 => return Ok(()),
                 Ok(Err(error)) if is_away(&error) && tries < TRIES => tokio::time::sleep(retry.next_delay()).await,
@@ -163,12 +179,21 @@ impl Worker {
                     tracing::debug!("an event was not recorded: {}", status.message);
                     return Ok(());
                 }
+                Ok(Err(kube::Error::Api(status))) if status.code == 403 && self.doubts_refusal(record) => {
+                    tokio::time::sleep(retry.next_delay()).await;
+                }
                 Ok(Err(kube::Error::Api(status))) => return Err(status.message.clone()),
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err(format!("no answer from the API server within {TIMEOUT:?}")),
             }
             tries += 1;
         }
+    }
+
+    /// Whether a refusal may be that of an API server that has just been started.
+    fn doubts_refusal(&mut self, record: &Record) -> bool {
+        let namespace = record.about.canary.namespace.clone();
+        self.refused_since.entry(namespace).or_insert_with(Instant::now).elapsed() < REFUSAL_DOUBTED
     }
 
     async fn write(&mut self, record: &Record, name: &str) -> kube::Result<()> {

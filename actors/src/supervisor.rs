@@ -13,13 +13,14 @@ use crate::messages::{
     CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRestarted, ChildRetired, Describe,
     DescribeCanaries, EffectDone, Epoch, EventSubject, Lane, Lead, Record, Reply, Retire, Shutdown, Write, WriteOrder,
 };
-use crate::supervision::{Exit, PanicSupervisor, RestartPolicy, Verdict};
+use crate::supervision::{Exit, Hurry, PanicSupervisor, RestartPolicy, Verdict};
 
 /// Spawns, restarts and retires the actors of canaries.
 pub(crate) struct Supervisor {
     deps: Deps,
-    children: BTreeMap<CanaryId, Addr<CanaryActor>>,
-    quarantined: BTreeSet<CanaryId>,
+    children: BTreeMap<CanaryId, Child>,
+    /// With the generation that they died of.
+    quarantined: BTreeMap<CanaryId, Option<i64>>,
     /// Children that have died and wait for their next life.
     dead: BTreeSet<CanaryId>,
     /// Whether this process may act.
@@ -28,13 +29,18 @@ pub(crate) struct Supervisor {
     stopping: Option<oneshot::Sender<()>>,
 }
 
+struct Child {
+    address: Addr<CanaryActor>,
+    hurry: Hurry,
+}
+
 impl Supervisor {
     /// A supervisor without children; they are started when the caches are complete and this process leads.
     pub(crate) fn new(deps: Deps, leads: bool) -> Supervisor {
         Supervisor {
             deps,
             children: BTreeMap::new(),
-            quarantined: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
             dead: BTreeSet::new(),
             leads,
             started: false,
@@ -68,14 +74,28 @@ impl Supervisor {
         match (self.exists(canary), self.children.get(canary)) {
             (true, None) => self.spawn(canary.clone(), context),
             (false, Some(child)) => {
-                child.do_send(Retire);
+                child.address.do_send(Retire);
                 // Its actor may be waiting for its next try; nobody else need wait for that.
-                if self.quarantined.remove(canary) {
+                if self.quarantined.remove(canary).is_some() {
                     self.update_quarantine();
                 }
             }
-            (true, Some(_)) | (false, None) => {}
+            (true, Some(child)) => {
+                // Somebody has edited what its actor dies of, and may have mended it.
+                let generation = self.generation_of(canary);
+                if let Some(died_of) = self.quarantined.get_mut(canary)
+                    && *died_of != generation
+                {
+                    *died_of = generation;
+                    child.hurry.restart_now();
+                }
+            }
+            (false, None) => {}
         }
+    }
+
+    fn generation_of(&self, canary: &CanaryId) -> Option<i64> {
+        self.deps.cache.get(&canary_key(canary)).and_then(|object| object.metadata.generation)
     }
 
     fn spawn(&mut self, canary: CanaryId, context: &mut Context<Self>) {
@@ -86,7 +106,7 @@ impl Supervisor {
             retired: supervisor.clone().recipient(),
         };
         let (id, deps) = (canary.clone(), self.deps.clone());
-        let (child, life) = PanicSupervisor::new(|_| CanaryActor::new(id.clone(), deps, parent), {
+        let (address, life) = PanicSupervisor::new(|_| CanaryActor::new(id.clone(), deps, parent), {
             let id = canary.clone();
             let mut policy = RestartPolicy::new(&id);
             move |exit: &Exit| match exit {
@@ -104,9 +124,10 @@ impl Supervisor {
                 }
             }
         });
+        let hurry = life.hurry();
         actix_rt::spawn(self.deps.lifetime.limit(life));
         tracing::info!(canary = %canary, "Synced {}/{}", canary.namespace, canary.name);
-        self.children.insert(canary, child);
+        self.children.insert(canary, Child { address, hurry });
     }
 
     fn update_quarantine(&self) {
@@ -197,7 +218,8 @@ impl Handler<ChildDied> for Supervisor {
         if !died.quarantined {
             return;
         }
-        if self.quarantined.insert(died.canary.clone()) {
+        let generation = self.generation_of(&died.canary);
+        if self.quarantined.insert(died.canary.clone(), generation).is_none() {
             self.update_quarantine();
             self.tell_quarantine(&died);
         }
@@ -217,7 +239,7 @@ impl Handler<ChildRecovered> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, ChildRecovered(canary): ChildRecovered, _: &mut Context<Self>) {
-        if self.quarantined.remove(&canary) {
+        if self.quarantined.remove(&canary).is_some() {
             tracing::info!(%canary, "canary actor has recovered");
             self.update_quarantine();
         }
@@ -257,7 +279,7 @@ impl Handler<Shutdown> for Supervisor {
     fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> Self::Result {
         let (sender, receiver) = oneshot::channel();
         self.stopping = Some(sender);
-        self.children.values().for_each(|child| child.do_send(Retire));
+        self.children.values().for_each(|child| child.address.do_send(Retire));
         self.finish_stopping();
         Box::pin(async move {
             let _ = receiver.await;
@@ -270,7 +292,10 @@ impl Handler<DescribeCanaries> for Supervisor {
 
     fn handle(&mut self, _: DescribeCanaries, _: &mut Context<Self>) -> Self::Result {
         actix::MessageResult(
-            self.children.iter().map(|(id, child)| (id.clone(), child.clone().recipient::<Describe>())).collect(),
+            self.children
+                .iter()
+                .map(|(id, child)| (id.clone(), child.address.clone().recipient::<Describe>()))
+                .collect(),
         )
     }
 }

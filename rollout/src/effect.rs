@@ -54,6 +54,8 @@ pub enum Question {
     Round,
     /// Call the hooks of one type.
     Hooks(WebhookType),
+    /// Look at the workloads anew, whatever the watches have told.
+    Workloads,
 }
 
 /// How a run ended, for the counters.

@@ -5,6 +5,7 @@ use aviary_crds::status::Phase;
 
 use crate::effect::{Component, Decision, Effect, Scale, Wake};
 use crate::phase::is_legal;
+use crate::plan::Plan;
 use crate::snapshot::{Snapshot, Split};
 use crate::state::State;
 
@@ -24,6 +25,8 @@ pub enum Violation {
     /// P3: a run that ends as failed never leaves the failed side with more traffic than it had, except after a failed
     /// promotion, where the canary is the healthy side.
     FailedSideGainsNothing,
+    /// P4: once so many checks have failed as may, the canary's share never grows, unless for a new revision.
+    NothingForWhatIsPastTheThreshold,
     /// W4: the target is not scaled to zero while requests are routed to it, nor in the step that routes them away.
     NoScaleDownWhileServing,
     /// W5: nothing is given back, and a deleted canary does not go, before the target serves.
@@ -46,6 +49,7 @@ impl Violation {
             Violation::LegalEdges => "legal_edges",
             Violation::PromotedIsAnalysed => "promoted_is_analysed",
             Violation::FailedSideGainsNothing => "failed_side_gains_nothing",
+            Violation::NothingForWhatIsPastTheThreshold => "nothing_for_what_is_past_the_threshold",
             Violation::NoScaleDownWhileServing => "no_scale_down_while_serving",
             Violation::NoRevertToUnavailableTarget => "no_revert_to_unavailable_target",
             Violation::NoHotLoop => "no_hot_loop",
@@ -56,7 +60,7 @@ impl Violation {
 }
 
 /// Checks one decision against all properties.
-pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Violation> {
+pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut require = |holds: bool, violation| {
         if !holds {
@@ -104,6 +108,15 @@ pub fn violations(state: &State, seen: &Snapshot, decision: &Decision) -> Vec<Vi
     require(
         !(ends_failed && by_analysis) || (decision.next.canary_weight == 0 && canary_after == 0),
         Violation::FailedSideGainsNothing,
+    );
+    let past_threshold = by_analysis && !plan.skip_analysis && state.failed_checks >= plan.threshold;
+    let canary_before = seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok()).map_or(0, |split| split.canary);
+    let is_new_revision = seen.target.as_ref().is_ok_and(|target| {
+        target.revision != state.last_applied || (target.configs.is_some() && target.configs != state.tracked_configs)
+    });
+    require(
+        !past_threshold || is_new_revision || canary_after <= canary_before,
+        Violation::NothingForWhatIsPastTheThreshold,
     );
     let scales_down = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
     require(!scales_down || (canary_after == 0 && splits.is_empty()), Violation::NoScaleDownWhileServing);

@@ -40,7 +40,7 @@ pub(crate) fn decide(context: Context) -> Decision {
     if let Readiness::Failed { reason } = &target.readiness
         && !target.scaled_to_zero
     {
-        return roll_back(context, &Cause::Deadline(reason.clone()));
+        return context.look_again().unwrap_or_else(|| roll_back(context, &Cause::Deadline(reason.clone())));
     }
     if let Some(decision) = repair(context) {
         return decision;

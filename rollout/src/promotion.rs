@@ -81,7 +81,7 @@ pub(crate) fn promoting(context: Context) -> Decision {
             let message = Message::Obstacle(reason.clone());
             return context.hold(HoldKind::PrimaryNotReady, message, plan.interval, *deadline);
         }
-        Readiness::Failed { reason } => return fail(context, reason),
+        Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, reason)),
     }
     if let Some(decision) = repair_objects(context) {
         return decision;
@@ -145,7 +145,7 @@ pub(crate) fn finalising(context: Context) -> Decision {
             let message = Message::Obstacle(reason.clone());
             return context.hold(HoldKind::PrimaryNotReady, message, context.plan.interval, *deadline);
         }
-        Readiness::Failed { reason } => return fail(context, reason),
+        Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, reason)),
     }
     context.leave_canary().unwrap_or_else(|| finish(context, context.step(), target, Outcome::Completed))
 }

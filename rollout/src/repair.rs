@@ -26,11 +26,13 @@ pub(crate) fn without_target(context: Context, text: &str) -> Decision {
 
 /// Missing or changed objects, one at a time.
 pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
-    if context.seen.repairs_paused {
-        return None;
-    }
     let pending = &context.seen.pending;
     let apply = |component| Some(context.step().effect(Effect::Apply(component)).done());
+    if context.seen.repairs_paused {
+        // With a promotion the primary's autoscaler is brought to the target's, and that is no repair.
+        let is_promoted_with = pending.scaler && context.state.phase == Phase::Promoting;
+        return if is_promoted_with { apply(Component::Scaler) } else { None };
+    }
     if pending.services {
         return apply(Component::Services);
     }

@@ -137,6 +137,8 @@ pub struct Answers {
     pub round: Option<Answer<RoundAnswer>>,
     /// Hooks by type, in list order, up to and including the first that failed.
     pub hooks: BTreeMap<WebhookType, Answer<Vec<HookAnswer>>>,
+    /// When the workloads were read from the API server itself; what was read is in the snapshot.
+    pub workloads: Option<Answer<()>>,
 }
 
 /// The target as it is given back.

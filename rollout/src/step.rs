@@ -229,6 +229,14 @@ impl<'a> Context<'a> {
         self.seen.answers.hooks.get(&kind).filter(|answer| self.seen.now < self.interval_after(answer.at))
     }
 
+    /// The look at a workload that seems to have failed, before that is believed; `None` once it was made. A deadline passes by
+    /// the clock, also while no watch tells that the pods have become ready.
+    pub(crate) fn look_again(self) -> Option<Decision> {
+        let looked_at = self.seen.answers.workloads.as_ref();
+        let is_fresh = looked_at.is_some_and(|answer| self.seen.now < self.interval_after(answer.at));
+        (!is_fresh).then(|| self.ask(Question::Workloads))
+    }
+
     /// The state of a gate.
     pub(crate) fn gate(self, kind: WebhookType, validity: Validity) -> Gate {
         if !self.plan.has_hooks(kind) {

@@ -238,3 +238,87 @@ fn a_rollback_whose_last_answer_is_lost_is_not_taken_back() {
         assert_eq!((&target["spec"]["replicas"], world.phase("podinfo").as_str()), (&0.into(), "Failed"));
     });
 }
+
+/// Deadlines pass by the clock. Found by chaos: while no watch of Deployments got through, one failed a canary that had become
+/// ready.
+#[test]
+fn a_deadline_that_passes_unseen_fails_no_canary() {
+    let expected = undisturbed("podinfo:6.0.1", "Succeeded");
+    // Without and with a look at the workload itself, which the controller takes at the deadline.
+    for verbs in [&[Verb::Watch, Verb::List][..], &[Verb::Watch, Verb::List, Verb::Get]] {
+        let end = in_virtual_time(async {
+            let world = served().await;
+            let mut watchman = Watchman::new(&world.cluster);
+            world.set_image("podinfo", "podinfo:6.0.1");
+            let replicas = || world.get(&kinds::DEPLOYMENT, "podinfo").unwrap()["spec"]["replicas"].clone();
+            world.wait_until("it is scaled up", || replicas() == 2).await;
+            world.pass(Duration::from_secs(1)).await;
+            let blind = Rule::new(Action::error(500)).client(AGENT).resource("deployments").verbs(verbs);
+            let blind = world.cluster.faults().add(blind);
+            world.cluster.faults().drop_watches(Some(&kinds::DEPLOYMENT));
+            world.pass(Duration::from_secs(65)).await;
+            assert_eq!(world.phase("podinfo"), "Progressing", "{}", world.story());
+            let has_begun = world.status("podinfo")["canaryWeight"] != 0;
+            assert_eq!(has_begun, !verbs.contains(&Verb::Get), "{}", world.story());
+            world.pass(Duration::from_secs(30)).await;
+            world.cluster.faults().remove(blind);
+            end_of(&world, &mut watchman).await
+        });
+        assert_same_end(&expected, &end, "a deadline that passed unseen");
+    }
+}
+
+/// A deadline that has passed indeed costs one look at each workload.
+#[test]
+fn a_deadline_that_has_passed_costs_one_look() {
+    in_virtual_time(async {
+        let world = served().await;
+        let before = world.cluster.calls().snapshot();
+        world.set_image("podinfo", "podinfo:6.0.1-crash");
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(30)).await;
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        assert_eq!((calls.count(Verb::Get, "deployments"), calls.reads()), (2, 2), "{calls}");
+    });
+}
+
+/// An API server that was started anew forbids everything for about a second, also to an operator that starts just then.
+#[test]
+fn an_operator_that_starts_in_a_moment_without_rights_waits_no_minute() {
+    in_virtual_time(async {
+        let mut world = World::new(21);
+        let forbidden = world.cluster.faults().add(Rule::new(Action::error(403)).client(AGENT));
+        world.deploy("podinfo").await;
+        world.pass(Duration::from_secs(60)).await;
+        world.start();
+        world.pass(Duration::from_secs(1)).await;
+        world.cluster.faults().remove(forbidden);
+        let start = world.cluster.clock().now();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        let took = world.cluster.clock().now().duration_since(start).as_secs();
+        assert!(took <= 20, "{took}\n{}", world.story());
+    });
+}
+
+#[test]
+fn events_of_a_moment_without_rights_are_kept() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let forbidden = Rule::new(Action::error(403)).client(AGENT).resource("events");
+        let forbidden = world.cluster.faults().add(forbidden);
+        super::wait_for_weight(&world, 30).await;
+        world.pass(Duration::from_secs(5)).await;
+        world.cluster.faults().remove(forbidden);
+        world.pass(Duration::from_secs(10)).await;
+        assert_eq!(world.count_events("podinfo", "Advance podinfo.test canary weight 30"), 1, "{}", world.story());
+        assert_eq!(world.metric("aviary_events_dropped_total"), Some(0.0));
+        // Where they are forbidden for good, nobody waits for each of them.
+        world.cluster.faults().add(Rule::new(Action::error(403)).client(AGENT).resource("events"));
+        let before = world.cluster.calls().snapshot();
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        // Six events, of which the first was tried for ten seconds.
+        let tries = calls.count(Verb::Create, "events");
+        assert!((7..=11).contains(&tries), "{calls}");
+    });
+}

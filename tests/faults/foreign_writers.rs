@@ -208,3 +208,46 @@ fn a_scale_down_is_not_written_over_an_edit() {
             .await;
     });
 }
+
+/// A repair that is not made, because somebody else was faster, is none of those that are undone again and again.
+#[test]
+fn conflicts_are_no_repairs() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let rule = Rule::new(Action::error(409)).client(AGENT).writes().resource("virtualservices").times(8);
+        world.cluster.faults().add(rule);
+        set_weights(&world, 100, 0);
+        world.pass(Duration::from_secs(4)).await;
+        assert_eq!(weights(&world), split(80, 20), "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "changed by another writer"), 0, "{}", world.story());
+        promoted(&world).await;
+    });
+}
+
+/// Whoever writes a Canary all the time gets his way, and nobody is told that something is wrong, or the same thing twice.
+#[test]
+fn a_busy_writer_of_the_canary_is_outwaited_in_silence() {
+    in_virtual_time(async {
+        let world = super::served().await;
+        let rule = Rule::new(Action::error(409)).client(AGENT).writes().resource("canaries").subresource("status");
+        let busy = world.cluster.faults().add(rule);
+        world.set_image("podinfo", "podinfo:6.0.1");
+        let before = world.cluster.calls().snapshot();
+        world.pass(Duration::from_secs(60)).await;
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        // Five steps of four tries each, and again after 1, 2, 4 … seconds.
+        assert!((100..=140).contains(&calls.count(Verb::Update, "canaries")), "{calls}");
+        world.cluster.faults().remove(busy);
+        promoted(&world).await;
+        assert_eq!(world.count_events("podinfo", "does not take hold"), 0, "{}", world.story());
+        for told in ["New revision detected!", "Starting canary analysis"] {
+            let events = world.cluster.store().list(&kinds::EVENT, Some("test"));
+            let counts: Vec<&Value> = events
+                .iter()
+                .filter(|event| event["message"].as_str().is_some_and(|message| message.starts_with(told)))
+                .map(|event| &event["count"])
+                .collect();
+            assert_eq!(counts, [&json!(1)], "{told}\n{}", world.story());
+        }
+    });
+}

@@ -9,7 +9,9 @@ use aviary_rollout::{Answer, Answers, HookAnswer, Question, RoundAnswer, provide
 use super::{CanaryActor, LOST};
 use crate::cache::Lookups;
 use crate::checks::{self, PreparedCheck};
-use crate::messages::{EffectOutcome, Epoch, Nudge, ProbeBackends, Reply, TakeSamples};
+use crate::messages::{
+    EffectOutcome, Epoch, Lane, Nudge, ProbeBackends, Reply, TakeSamples, Write, WriteError, WriteOrder,
+};
 
 /// A question that awaits its answer.
 pub(super) struct Asking {
@@ -35,6 +37,7 @@ impl CanaryActor {
             Question::Round if self.has_rollout_hooks() => self.ask_hooks(WebhookType::Rollout, reply),
             Question::Round => self.take_samples(Vec::new(), reply),
             Question::Hooks(kind) => self.ask_hooks(kind, reply),
+            Question::Workloads => self.read_workloads(reply),
         }
     }
 
@@ -75,6 +78,18 @@ impl CanaryActor {
                 }
                 return;
             }
+            EffectOutcome::Written(read) if question == Question::Workloads => match read {
+                Ok(()) => self.answers.workloads = Some(Answer { at: now, value: () }),
+                // Something else had to be read first; asked again.
+                Err(WriteError::Conflict) => {}
+                Err(WriteError::Failed(text)) => {
+                    self.asking = None;
+                    if let Some(object) = self.present_object() {
+                        self.fail(text, &object, now, context);
+                    }
+                    return;
+                }
+            },
             // Writes are no answers.
             EffectOutcome::Written(_) => return,
         }
@@ -85,6 +100,18 @@ impl CanaryActor {
     fn answer_to(&self, context: &mut Context<Self>) -> Reply {
         let epoch = self.asking.as_ref().map_or(self.epoch, |asking| asking.epoch);
         Reply::new(epoch, actix::AsyncContext::address(context).recipient())
+    }
+
+    /// Workloads are what of group `apps` was looked at.
+    fn read_workloads(&self, reply: Reply) {
+        let workloads = self.interests.iter().filter(|key| key.kind.group == "apps").cloned().collect();
+        self.deps.router.do_send(Write {
+            canary: self.id.clone(),
+            // A rollback may depend on it.
+            lane: Lane::Rollback,
+            write: WriteOrder::Refresh(workloads),
+            reply,
+        });
     }
 
     fn has_rollout_hooks(&self) -> bool {

@@ -7,7 +7,7 @@ use actix::{AsyncContext, Context};
 use aviary_crds::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_providers::{Change, Subject, finalizer};
-use aviary_rollout::{ACCEPTED, Decision, Effect, HookAnswer, Message as Note, Notice, State};
+use aviary_rollout::{ACCEPTED, Component, Decision, Effect, HookAnswer, Message as Note, Notice, State};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
@@ -108,6 +108,7 @@ impl CanaryActor {
             let Some(run) = &self.run else { return };
             let Some(task) = run.tasks.front() else {
                 self.run = None;
+                self.told.clear();
                 // The next step may follow at once; other actors have their turn first.
                 context.notify(crate::messages::Nudge);
                 return;
@@ -126,9 +127,20 @@ impl CanaryActor {
                 }
             };
             match effect {
-                Effect::Emit(note) => self.emit(note, &object, now),
-                Effect::Alert(notice) => self.alert(notice),
-                Effect::Count(outcome) => self.count(outcome),
+                // What a step has told is told, also if its status write has to be decided on anew.
+                Effect::Emit(_) | Effect::Alert(_) | Effect::Count(_) if self.told.contains(&effect) => {}
+                Effect::Emit(ref note) => {
+                    self.emit(note.clone(), &object, now);
+                    self.told.push(effect);
+                }
+                Effect::Alert(ref notice) => {
+                    self.alert(notice.clone());
+                    self.told.push(effect);
+                }
+                Effect::Count(outcome) => {
+                    self.count(outcome);
+                    self.told.push(effect);
+                }
                 // Asked beside the runs, see `ask`.
                 Effect::Ask(_) => {}
                 Effect::CallHooks(kind) => {
@@ -213,6 +225,7 @@ impl CanaryActor {
             Ok(()) => {
                 self.retry.reset();
                 self.last_failure = None;
+                self.outpaced = 0;
                 if is_status {
                     self.knowledge.wrote(object, &run.written, run.next.clone());
                     self.void_answers();
@@ -230,8 +243,11 @@ impl CanaryActor {
                 self.run_next(context);
             }
             Err(WriteError::Conflict) => {
+                if run.is_upkeep {
+                    self.upkeep.was_not_made();
+                }
                 self.run = None;
-                context.notify(crate::messages::Nudge);
+                self.was_outpaced(now, context);
             }
             Err(WriteError::Failed(text)) => self.fail(text, object, now, context),
         }
@@ -344,9 +360,23 @@ impl CanaryActor {
 }
 
 /// Whether a decision only puts right what somebody else changed. While bootstrapping, applying objects is the work
-/// itself.
+/// itself, and so is the autoscaler in a promotion.
 pub(super) fn is_upkeep(decision: &Decision) -> bool {
-    let writes = |effect: &Effect| matches!(effect, Effect::Apply(_) | Effect::SetTraffic(_));
+    let promotes = decision.next.phase == Phase::Promoting;
+    let writes = |effect: &Effect| match effect {
+        Effect::Apply(Component::Scaler) => !promotes,
+        Effect::Apply(_) | Effect::SetTraffic(_) => true,
+        Effect::ScaleTarget(_)
+        | Effect::SetFinalizer(_)
+        | Effect::Revert(_)
+        | Effect::Promote { .. }
+        | Effect::Ask(_)
+        | Effect::CallHooks(_)
+        | Effect::Emit(_)
+        | Effect::Alert(_)
+        | Effect::Count(_)
+        | Effect::WriteStatus => false,
+    };
     decision.next.phase != Phase::Initializing
         && decision.effects.iter().any(writes)
         && !decision.effects.contains(&Effect::WriteStatus)

@@ -32,6 +32,11 @@ impl Upkeep {
         true
     }
 
+    /// The repair that was counted last was not made: somebody else wrote the object meanwhile.
+    pub(super) fn was_not_made(&mut self) {
+        self.recent.pop_back();
+    }
+
     /// No repairs until then.
     pub(super) fn rest_until(&mut self, at: Timestamp) {
         self.rests_until = Some(at);
@@ -45,5 +50,24 @@ impl Upkeep {
     /// When the rest ends, if it has not.
     pub(super) fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.rests_until.filter(|until| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_that_were_not_made_do_not_count() {
+        let mut upkeep = Upkeep::default();
+        let now = Timestamp::UNIX_EPOCH;
+        for _ in 0..3 * BURST {
+            assert!(upkeep.may_repair(now));
+            upkeep.was_not_made();
+        }
+        for _ in 0..BURST {
+            assert!(upkeep.may_repair(now));
+        }
+        assert!(!upkeep.may_repair(now));
     }
 }

@@ -88,6 +88,7 @@ impl Handler<Write> for Router {
         let objects = match &write {
             WriteOrder::Changes(changes) => changes.iter().map(|change| change.key.clone()).collect(),
             WriteOrder::Status(_) => vec![canary.clone()],
+            WriteOrder::Refresh(objects) => objects.clone(),
         };
         self.queue.push(Waiting { namespace, lane, objects, job: Job { canary, write, reply } });
         self.start_waiting(context);

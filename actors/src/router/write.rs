@@ -49,6 +49,15 @@ pub(super) async fn execute(
             let what = format!("updating canary {}.{} status", key.name, key.namespace);
             limited(&what, write_status(&client, &cache, &doubts, &key, &object, &what)).await
         }
+        WriteOrder::Refresh(keys) => {
+            for key in keys {
+                let what = format!("reading {} {}.{}", key.kind.kind, key.name, key.namespace);
+                let read =
+                    async { refresh(&api(&client, &key), &cache, &key).await.map_err(|error| failed(&what, &error)) };
+                limited(&what, read).await?;
+            }
+            Ok(())
+        }
     }
 }
 

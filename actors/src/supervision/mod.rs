@@ -7,5 +7,5 @@ mod panic_supervisor;
 mod policy;
 
 pub(crate) use panic_supervisor::panic_text;
-pub use panic_supervisor::{Exit, PanicSupervisor, Verdict};
+pub use panic_supervisor::{Exit, Hurry, PanicSupervisor, Verdict};
 pub use policy::RestartPolicy;

@@ -4,11 +4,14 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context, Supervised};
+use futures::task::AtomicWaker;
 
 /// Why the last life of an actor ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +31,33 @@ pub enum Verdict {
     GiveUp,
 }
 
+/// Ends the wait for the next life. A cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Hurry(Arc<Haste>);
+
+#[derive(Debug, Default)]
+struct Haste {
+    wanted: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Hurry {
+    /// A dead actor is restarted now; one that lives is none the wiser.
+    pub fn restart_now(&self) {
+        self.0.wanted.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+
+    fn register(&self, task: &TaskContext<'_>) {
+        self.0.waker.register(task.waker());
+    }
+
+    /// Whether somebody was in a hurry since the last call.
+    fn take(&self) -> bool {
+        self.0.wanted.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// Polls an actor's context inside `catch_unwind`; asks a policy what follows each exit.
 ///
 /// **Guarantees.** The address stays valid over restarts; messages queued behind a panic are served after it; futures
@@ -42,6 +72,7 @@ where
     life: ContextFut<A, Context<A>>,
     policy: Box<dyn FnMut(&Exit) -> Verdict>,
     delay: Option<Pin<Box<tokio::time::Sleep>>>,
+    hurry: Hurry,
 }
 
 impl<A> PanicSupervisor<A>
@@ -57,7 +88,12 @@ where
         let address = context.address();
         let actor = make(&mut context);
         let life = context.into_future(actor);
-        (address, Self { life, policy: Box::new(policy), delay: None })
+        (address, Self { life, policy: Box::new(policy), delay: None, hurry: Hurry::default() })
+    }
+
+    /// What ends the wait for the next life.
+    pub fn hurry(&self) -> Hurry {
+        self.hurry.clone()
     }
 
     /// Starts an actor on the current arbiter.
@@ -78,7 +114,9 @@ where
         let this = self.get_mut();
         loop {
             if let Some(delay) = &mut this.delay {
-                if delay.as_mut().poll(task).is_pending() {
+                // Registered before it is asked for, so that none is missed.
+                this.hurry.register(task);
+                if !this.hurry.take() && delay.as_mut().poll(task).is_pending() {
                     return Poll::Pending;
                 }
                 this.delay = None;
@@ -93,7 +131,11 @@ where
             };
             match (this.policy)(&exit) {
                 Verdict::GiveUp => return Poll::Ready(()),
-                Verdict::Restart(delay) => this.delay = Some(Box::pin(tokio::time::sleep(delay))),
+                Verdict::Restart(delay) => {
+                    // What was in a hurry before this death is no reason to shorten what follows it.
+                    this.hurry.take();
+                    this.delay = Some(Box::pin(tokio::time::sleep(delay)));
+                }
             }
         }
     }
@@ -177,6 +219,26 @@ mod tests {
         address.send(Ask::Stop).await.unwrap();
         assert_eq!(address.send(Ask::Count).await.unwrap(), 1, "restarted with rebuilt fields");
         assert_eq!(*lives.borrow(), 3);
+    }
+
+    #[actix::test]
+    async fn a_dead_actor_is_restarted_at_once_on_demand() {
+        tokio::time::pause();
+        let lives = Rc::default();
+        let made = Rc::clone(&lives);
+        let (address, supervisor) =
+            PanicSupervisor::new(|_| Fragile { count: 0, lives: made }, |_| Verdict::Restart(Duration::from_secs(300)));
+        let hurry = supervisor.hurry();
+        actix_rt::spawn(supervisor);
+        // Nobody is dead yet: it does not shorten the wait after the next death.
+        hurry.restart_now();
+        assert!(address.send(Ask::Panic).await.is_err());
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(*lives.borrow(), 0);
+        hurry.restart_now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(*lives.borrow(), 1);
+        assert_eq!(address.send(Ask::Count).await.unwrap(), 1);
     }
 
     #[actix::test]

@@ -17,9 +17,10 @@ use crate::messages::{CanariesChanged, CanaryId};
 use crate::retry::Retry;
 use crate::supervision::panic_text;
 
-/// A kind that is refused is asked for again this often: CRDs are installed and rights are granted by a person, who can
-/// wait a minute.
-const REFUSED_RETRY: Duration = Duration::from_secs(60);
+/// First and longest wait before a kind that is refused is asked for again. The first is short because an API server that
+/// was started anew refuses what it will serve in a second. The longest is for CRDs that are installed and rights that are
+/// granted by a person, who can wait a minute.
+const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A kind that was listed before is refused for this long before it is believed. An API server that was started anew knows
 /// nobody's roles yet and forbids everything to everybody: for about a second, as seen with 1.36 on a busy machine.
@@ -41,6 +42,7 @@ pub(super) struct Feed {
 /// What one stream of events leaves to the next.
 struct History {
     retry: Retry,
+    refused_retry: Retry,
     listed_anew: Option<Instant>,
     /// Told once, not each minute.
     told: Option<KindState>,
@@ -62,6 +64,7 @@ impl Feed {
     pub(super) async fn run<S: Stream<Item = Event>>(self, open: impl Fn() -> S) {
         let mut history = History {
             retry: Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind),
+            refused_retry: Retry::new(REFUSED_RETRY.0, REFUSED_RETRY.1, self.kind),
             listed_anew: None,
             told: None,
             was_listed: false,
@@ -96,6 +99,7 @@ impl Feed {
                         history.told = None;
                         history.was_listed = true;
                         history.refused_since = None;
+                        history.refused_retry.reset();
                     }
                     self.take(event, &mut listing);
                 }
@@ -112,7 +116,7 @@ impl Feed {
                             return;
                         }
                         self.note_refusal(state, &error, history);
-                        tokio::time::sleep(REFUSED_RETRY).await;
+                        tokio::time::sleep(history.refused_retry.next_delay()).await;
                         // Only a new list tells that the refusal is over: a watch may have nothing to tell.
                         return;
                     }

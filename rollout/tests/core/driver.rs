@@ -265,7 +265,7 @@ impl Run {
         plan.suspended = self.world.suspended;
         let seen = self.snapshot();
         let decision = decide(&plan, &self.state, &seen);
-        let broken = invariants::violations(&self.state, &seen, &decision);
+        let broken = invariants::violations(&self.plan, &self.state, &seen, &decision);
         assert!(broken.is_empty(), "{broken:?}\nstate {:?}\nseen {seen:?}\ndecision {decision:?}", self.state);
         decision
     }
@@ -458,6 +458,7 @@ impl Run {
                 let value = self.call(kind);
                 self.answers.hooks.insert(kind, Answer { at, value });
             }
+            Question::Workloads => self.answers.workloads = Some(Answer { at, value: () }),
         }
     }
 

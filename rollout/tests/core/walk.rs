@@ -71,7 +71,12 @@ fn answers(now: Timestamp) -> Vec<Answers> {
     vec![
         Answers::default(),
         Answers { round: round(Ok(100.0), now), hooks: hooks(no(), now), ..Answers::default() },
-        Answers { round: round(Ok(100.0), now), hooks: hooks(Ok(()), now), ..Answers::default() },
+        Answers {
+            round: round(Ok(100.0), now),
+            hooks: hooks(Ok(()), now),
+            workloads: Some(Answer { at: now, value: () }),
+            ..Answers::default()
+        },
         Answers { round: round(Ok(1.0), now), hooks: hooks(no(), before), ..Answers::default() },
         Answers { round: round(down(), before), hooks: hooks(no(), before), ..Answers::default() },
     ]
@@ -157,7 +162,7 @@ fn walk(phases: &[Phase]) {
                             seen.routed_since = since;
                             seen.serving_since = ServingSince { primary: Some(since), canary: Some(since) };
                             let decision = decide(plan, &state, &seen);
-                            let broken = invariants::violations(&state, &seen, &decision);
+                            let broken = invariants::violations(plan, &state, &seen, &decision);
                             assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
                             let takes_pods_away = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
                             assert!(settled || !takes_pods_away, "{state:?}\n{seen:?}\n{decision:?}");

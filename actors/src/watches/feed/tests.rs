@@ -87,20 +87,30 @@ fn a_watch_that_ends_is_started_again_but_not_at_once() {
 }
 
 #[test]
-fn a_forbidden_kind_holds_nobody_up_and_is_asked_for_again_each_minute() {
+fn a_forbidden_kind_holds_nobody_up_and_is_asked_for_ever_more_rarely() {
     for (code, state) in [(401, KindState::Forbidden), (403, KindState::Forbidden), (404, KindState::Unserved)] {
         in_virtual_time(async move {
-            let (cache, opened) = start(move || stream::iter(refused(code)).chain(stream::pending()).boxed());
+            let (cache, opened) = start_with(move |_| stream::iter(refused(code)).chain(stream::pending()).boxed());
             cache.set_kind(&kinds::CONFIG_MAP, Some("a"), KindState::Syncing);
             assert!(!cache.is_synced());
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
             assert_eq!(cache.kind(&kinds::CONFIG_MAP, "a"), Some(state));
             assert!(cache.is_synced());
-            tokio::time::sleep(Duration::from_secs(50)).await;
-            assert_eq!(opened.load(Ordering::Relaxed), 1);
-            assert_back(&cache, &opened, Duration::from_secs(10)).await;
+            // After 1, 2, 4 … 32 seconds, each ±20 %, and then once a minute.
+            tokio::time::sleep(Duration::from_secs(600)).await;
+            let tries = opened.load(Ordering::Relaxed);
+            assert!((14..=18).contains(&tries), "{tries}");
         });
     }
+}
+
+/// An API server that was started anew forbids everything for a second, also to an operator that starts just then.
+#[test]
+fn a_refusal_of_the_first_list_is_over_in_a_moment() {
+    in_virtual_time(async {
+        let (cache, opened) = start(|| stream::iter(refused(403)).chain(stream::pending()).boxed());
+        assert_back(&cache, &opened, Duration::from_secs(2)).await;
+    });
 }
 
 /// Found on a real API server that was started anew: it forbade everything for a second.
@@ -130,7 +140,8 @@ fn a_right_that_is_taken_away_is_noticed_and_its_return_too() {
         assert_eq!(state(), Some(KindState::Synced), "it may be a moment");
         tokio::time::sleep(Duration::from_secs(25)).await;
         assert_eq!(state(), Some(KindState::Forbidden));
-        tokio::time::sleep(REFUSED_RETRY).await;
+        // It was refused for half a minute, so the next try comes within about as long again.
+        tokio::time::sleep(Duration::from_secs(40)).await;
         assert_eq!(state(), Some(KindState::Synced));
     });
 }
