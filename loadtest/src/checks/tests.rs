@@ -53,7 +53,7 @@ impl Scene {
         Scene { store, watchman }
     }
 
-    fn put(&self, kind: &GroupKind, object: Value) {
+    fn put(&self, kind: &GroupKind, object: &Value) {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let (spec, status) = (object["spec"].clone(), object["status"].clone());
         let change = |stored: &mut Value| (stored["spec"], stored["status"]) = (spec, status);
@@ -68,38 +68,38 @@ impl Scene {
 #[tokio::test]
 async fn a_canary_with_a_check_to_spare_may_gain() {
     let mut scene = Scene::new();
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[20]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[20]));
     assert_eq!(scene.found(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn the_failed_side_gains_nothing_from_the_last_failed_check_to_the_next_revision() {
     let mut scene = Scene::new();
-    scene.put(&kinds::CANARY, canary("Progressing", 3, "b"));
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[0]));
+    scene.put(&kinds::CANARY, &canary("Progressing", 3, "b"));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[0]));
     assert_eq!(scene.found(), Vec::<String>::new());
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[5]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[5]));
     let found = scene.found();
     assert!(matches!(&found[..], [one] if one.contains(FAILED_SIDE_GAINS_NOTHING)), "{found:?}");
     // Whatever the status says in between.
     for phase in ["Failed", "Progressing"] {
-        scene.put(&kinds::CANARY, canary(phase, 0, "b"));
-        scene.put(&kinds::VIRTUAL_SERVICE, routes(&[0]));
-        scene.put(&kinds::VIRTUAL_SERVICE, routes(&[10]));
+        scene.put(&kinds::CANARY, &canary(phase, 0, "b"));
+        scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[0]));
+        scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[10]));
         assert_eq!(scene.found().iter().filter(|text| text.contains(FAILED_SIDE_GAINS_NOTHING)).count(), 1, "{phase}");
     }
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[0]));
-    scene.put(&kinds::CANARY, canary("Progressing", 0, "c"));
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[10]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[0]));
+    scene.put(&kinds::CANARY, &canary("Progressing", 0, "c"));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[10]));
     assert_eq!(scene.found(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn who_starts_in_the_middle_knows_what_has_failed() {
     let mut scene = Scene::new();
-    scene.put(&kinds::CANARY, canary("Progressing", 3, "b"));
+    scene.put(&kinds::CANARY, &canary("Progressing", 3, "b"));
     scene.watchman = Watchman::of(&scene.store);
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[20]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[20]));
     assert_eq!(scene.found().len(), 1);
 }
 
@@ -108,9 +108,9 @@ async fn the_healthy_side_of_a_failed_promotion_may_gain() {
     let mut scene = Scene::new();
     let mut failed = canary("Failed", 0, "b");
     failed["status"]["canaryWeight"] = json!(100);
-    scene.put(&kinds::CANARY, canary("Promoting", 0, "b"));
-    scene.put(&kinds::CANARY, failed);
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[100]));
+    scene.put(&kinds::CANARY, &canary("Promoting", 0, "b"));
+    scene.put(&kinds::CANARY, &failed);
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[100]));
     assert_eq!(scene.found(), Vec::<String>::new());
 }
 
@@ -118,13 +118,13 @@ async fn the_healthy_side_of_a_failed_promotion_may_gain() {
 #[tokio::test]
 async fn users_of_any_rule_are_users() {
     let mut scene = Scene::new();
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[100, 0]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[100, 0]));
     assert_eq!(scene.found(), Vec::<String>::new());
-    scene.put(&kinds::DEPLOYMENT, deployment("podinfo", 0));
+    scene.put(&kinds::DEPLOYMENT, &deployment("podinfo", 0));
     let found = scene.found();
     assert!(matches!(&found[..], [one] if one.contains("scaled to zero while podinfo-canary has 100 %")), "{found:?}");
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[0, 0]));
-    scene.put(&kinds::VIRTUAL_SERVICE, routes(&[30, 0]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[0, 0]));
+    scene.put(&kinds::VIRTUAL_SERVICE, &routes(&[30, 0]));
     let found = scene.found();
     assert!(matches!(&found[..], [one] if one.contains("got 30 %, but podinfo has no available pod")), "{found:?}");
 }

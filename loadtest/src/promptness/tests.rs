@@ -12,7 +12,6 @@ use super::*;
 struct Scene {
     cluster: Cluster,
     promptness: Promptness,
-    last_step: Timestamp,
 }
 
 impl Scene {
@@ -28,7 +27,7 @@ impl Scene {
         let routes = json!({"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": metadata});
         cluster.store().create(&kinds::VIRTUAL_SERVICE, routes).unwrap();
         let last_step = cluster.clock().now();
-        let scene = Scene { cluster, promptness, last_step };
+        let scene = Scene { cluster, promptness };
         scene.route(10);
         scene.fail(2, last_step);
         scene.pass(10_000).await;
