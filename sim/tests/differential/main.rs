@@ -193,7 +193,7 @@ impl Both {
             }
         }
         // Half of the watches have a selector, which objects begin and cease to meet.
-        let selector = if operations.len() % 2 == 0 { "" } else { "&labelSelector=x%3D1" };
+        let selector = if operations.len().is_multiple_of(2) { "" } else { "&labelSelector=x%3D1" };
         let end = generate::create_end(kind);
         let answers = (real.send(&end).await, here.send(&end).await);
         assert_eq!(answers.0.code, 201, "{:?}", answers.0.body);
