@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use aviary_sim::controllers::PodDetail;
+use aviary_sim::store::kinds;
 use aviary_sim::traffic::{Behaviour, TrafficOptions, TrafficReport};
 
 use crate::support::{World, canary, deployment, in_virtual_time};
@@ -55,5 +56,30 @@ fn a_rollback_loses_no_request_where_pods_end_at_once() {
     in_virtual_time(async {
         let report = release(TrafficOptions::default(), Behaviour::slow(900.0, 2000.0), "Failed").await;
         assert_eq!((report.failures(), report.interruptions), (0.0, 0), "{report:#?}");
+    });
+}
+
+/// A successor does not know since when the pods have been there.
+#[test]
+fn nobody_is_led_to_pods_that_became_available_while_no_operator_ran() {
+    in_virtual_time(async {
+        let lag = Duration::from_millis(900);
+        let options = TrafficOptions { route_lag: Duration::ZERO, endpoint_lag: lag, ..TrafficOptions::default() };
+        let mut world = World::with_traffic(1, PodDetail::Objects, options);
+        world.traffic.set_load("test", "podinfo", LOAD);
+        world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        world.create(canary("test", "podinfo")).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        let canary = |world: &World| world.get(&kinds::DEPLOYMENT, "podinfo").unwrap();
+        world.wait_until("the canary is scaled up", || canary(&world)["spec"]["replicas"] == 2).await;
+        world.kill();
+        world.wait_until("it is available", || canary(&world)["status"]["availableReplicas"] == 2).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        let report = world.traffic.report("test", "podinfo");
+        assert_eq!((report.failures(), report.interruptions), (0.0, 0), "{report:#?}");
+        world.stop().await;
     });
 }

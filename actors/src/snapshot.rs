@@ -77,11 +77,12 @@ impl Routing {
     }
 }
 
-/// Since when the sides have had available pods, from what was seen before; nothing was when the process began.
+/// Since when the sides have had available pods, from what was seen before. Where nothing was, they may have become available
+/// just now: a predecessor that was killed told nobody.
 pub(crate) fn serving_since(seen: &Snapshot, previous: Option<ServingSince>) -> ServingSince {
     let since = |available: Option<u32>, before: fn(ServingSince) -> Option<Timestamp>| {
         let is_serving = available.is_some_and(|available| available > 0);
-        is_serving.then(|| previous.map_or(Timestamp::MIN, |previous| before(previous).unwrap_or(seen.now)))
+        is_serving.then(|| previous.and_then(before).unwrap_or(seen.now))
     };
     ServingSince {
         primary: since(seen.primary.as_ref().map(|primary| primary.available), |since| since.primary),

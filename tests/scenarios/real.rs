@@ -27,8 +27,7 @@ const USERS_PATIENCE: Duration = Duration::from_secs(10);
 /// All that can be under way in this time. More connections of all scenarios together than Envoy may have files open would
 /// turn a short stall into one that does not end.
 const USERS_CONNECTIONS: usize = 100;
-/// What every run tells; `AVIARY_REAL_FULL=1` tells all. Blue/green is not among them: what its own load sends to a canary that
-/// Envoy has not heard of yet counts as failed requests of the canary here, which Istio's own metrics may not.
+/// What every run tells; `AVIARY_REAL_FULL=1` tells all.
 const SAMPLE: &[&str] = &[
     "good-release",
     "errors",
@@ -36,6 +35,7 @@ const SAMPLE: &[&str] = &[
     "newer-revision",
     "config-map",
     "ab-header",
+    "blue-green",
     "session-affinity",
     "reverted-progressing",
     "deleted-succeeded",
@@ -86,6 +86,13 @@ fn header_map(headers: &Headers) -> HeaderMap {
     headers.iter().map(header).collect()
 }
 
+/// Whether Envoy has a pod for a cluster. What it is asked before, it answers itself with 503, and that counts as the cluster's.
+async fn is_known_to_proxy(cluster: &str) -> bool {
+    let answer = reqwest::get("http://127.0.0.1:15000/clusters").await.unwrap();
+    let clusters = answer.text().await.unwrap();
+    clusters.lines().any(|line| line.starts_with(cluster) && line.ends_with("::health_flags::healthy"))
+}
+
 impl Host for Real<'_> {
     fn name(&self) -> &'static str {
         "real"
@@ -124,9 +131,11 @@ impl Host for Real<'_> {
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()> {
         let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().timeout(USERS_PATIENCE);
         let options = options.max_connections(USERS_CONNECTIONS);
+        let cluster = format!("outbound|80||{host}.{namespace}.svc.cluster.local::");
         let host = host_name(namespace, host);
         let options = options.host(&host).headers(header_map(headers));
         async move {
+            eventually("the proxy knows the pods", async || is_known_to_proxy(&cluster).await).await;
             // Users come to what is served: what the operator has just routed reaches the proxy a moment later.
             let client = reqwest::Client::new();
             let served = async || {

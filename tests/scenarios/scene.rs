@@ -230,14 +230,14 @@ impl<'a> Scene<'a> {
     /// them.
     pub async fn load_canary(&self) {
         self.create(json!({
-            "apiVersion": "networking.istio.io/v1beta1", "kind": "VirtualService", "metadata": {"name": "load"},
+            "apiVersion": "networking.istio.io/v1beta1", "kind": "VirtualService", "metadata": {"name": "podinfo-canary"},
             "spec": {
-                "gateways": ["istio-system/public-gateway"], "hosts": [format!("load.{}.example.com", self.namespace)],
+                "gateways": ["istio-system/public-gateway"], "hosts": [format!("podinfo-canary.{}.example.com", self.namespace)],
                 "http": [{"route": [{"destination": {"host": "podinfo-canary"}}]}],
             },
         }))
         .await;
-        self.host.admit_users(&self.namespace, "load", &Headers::new()).await;
+        self.host.admit_users(&self.namespace, "podinfo-canary", &Headers::new()).await;
     }
 
     /// Users with these headers are led to this workload, and to no other. A mesh needs a moment to follow its routes.
