@@ -63,6 +63,10 @@ pub struct Schema {
     has_rules: bool,
     /// Whether some of these compare a value with the one before.
     has_transition_rules: bool,
+    /// Whether a schema below this one has a default.
+    has_defaults: bool,
+    /// Whether this schema or one below it is of a list whose items are told apart.
+    has_keyed_lists: bool,
     /// Tells the schemas of custom resources apart; 0 for those below them and of built-in kinds.
     number: u64,
 }
@@ -312,20 +316,22 @@ impl Schema {
     pub(crate) fn conform(&self, object: &mut Value) -> Conformed {
         let mut conformed = Conformed::default();
         conform::prune_root(self, object, &mut conformed.unknown_fields);
-        conform::prune_nulls(self, object);
+        if conform::has_null(object) {
+            conform::prune_nulls(self, object);
+        }
         conform::fill_defaults(self, object);
         conformed
     }
 
     /// The schemas of the values inside, and those that hold beside this one; types of Kubernetes have no rules.
     fn children(&self) -> impl Iterator<Item = &Schema> {
-        let additional = match &self.additional_properties {
-            AdditionalProperties::Schema(additional) => Some(additional),
-            AdditionalProperties::Unset | AdditionalProperties::Any => None,
-        };
+        self.inside().filter_map(SchemaRef::own).chain(&self.all_of)
+    }
+
+    /// The schemas of the values inside.
+    fn inside(&self) -> impl Iterator<Item = &SchemaRef> {
         let properties = self.properties.values().map(|property| &property.schema);
-        let references = properties.chain(&self.items).chain(additional);
-        references.filter_map(SchemaRef::own).chain(&self.all_of)
+        properties.chain(&self.items).chain(self.additional_ref())
     }
 
     /// The rules (`x-kubernetes-validations`) that an object breaks which `found` its other violations to be these.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -233,14 +233,38 @@ impl State {
         present: &Arc<Record>,
         change: &PartChange,
     ) -> Option<Arc<Record>> {
-        let record = Arc::new(Record::with_part(present, self.revision + 1, change)?);
+        let record = Record::with_part(present, self.revision + 1, change)?;
+        Some(self.put_next(shared, kind, present, record, Some(change.part)))
+    }
+
+    /// Stores new labels or annotations of an object under the next version; see [`Record::with_metadata`].
+    pub(super) fn put_metadata(
+        &mut self,
+        shared: &Shared,
+        kind: &GroupKind,
+        present: &Arc<Record>,
+        metadata: Map<String, Value>,
+    ) -> Arc<Record> {
+        let record = Record::with_metadata(present, self.revision + 1, metadata);
+        self.put_next(shared, kind, present, record, None)
+    }
+
+    /// Stores the next version of an object, of which neither the indexes nor its life depend on what changed.
+    fn put_next(
+        &mut self,
+        shared: &Shared,
+        kind: &GroupKind,
+        present: &Arc<Record>,
+        record: Record,
+        part_only: Option<Part>,
+    ) -> Arc<Record> {
+        let record = Arc::new(record);
         self.revision += 1;
         let key = ObjectKey::of(kind, present);
         let previous = self.table(kind).replace(&key, &record);
         self.decoded.forget(present);
-        // Neither the indexes nor the object's life depend on its spec or status.
-        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, Some(change.part));
-        Some(record)
+        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, part_only);
+        record
     }
 
     /// Takes an object out under the next version.
