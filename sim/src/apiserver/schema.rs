@@ -7,13 +7,13 @@ mod compile;
 mod conform;
 pub(crate) mod decode;
 mod path;
+mod properties;
 mod reference;
 pub(crate) mod structural;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use regex::Regex;
@@ -25,6 +25,7 @@ pub(crate) use reference::SchemaRef;
 use crate::store::FieldError;
 use compile::compile;
 use path::FieldPath;
+use properties::Properties;
 
 /// A compiled structural schema (`apiextensions.k8s.io/v1` `JSONSchemaProps`).
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ pub struct Schema {
     embedded_resource: bool,
     format: String,
     default: Option<Value>,
-    properties: BTreeMap<String, Property>,
+    properties: Properties,
     /// Structs by value: Go writes them even when they are empty.
     always_present: Vec<String>,
     additional_properties: AdditionalProperties,
@@ -330,7 +331,7 @@ impl Schema {
 
     /// The schemas of the values inside.
     fn inside(&self) -> impl Iterator<Item = &SchemaRef> {
-        let properties = self.properties.values().map(|property| &property.schema);
+        let properties = self.properties.iter().map(|(_, property)| &property.schema);
         properties.chain(&self.items).chain(self.additional_ref())
     }
 

@@ -56,13 +56,16 @@ impl Table {
         self.objects.get(namespace)?.get(name)
     }
 
-    /// Puts a record into the place of the object's last one. Only a new object costs copies of its name.
+    /// Puts a record into the place of the object's last one.
     fn replace(&mut self, key: &ObjectKey, record: &Arc<Record>) -> Option<Arc<Record>> {
-        if let Some(present) = self.objects.get_mut(&key.namespace).and_then(|objects| objects.get_mut(&key.name)) {
-            return Some(std::mem::replace(present, Arc::clone(record)));
+        let record = Arc::clone(record);
+        match self.objects.get_mut(&key.namespace) {
+            Some(objects) => objects.insert(Arc::clone(&key.name), record),
+            None => {
+                self.objects.insert(Arc::clone(&key.namespace), BTreeMap::from([(Arc::clone(&key.name), record)]));
+                None
+            }
         }
-        let (namespace, name) = (Arc::clone(&key.namespace), Arc::clone(&key.name));
-        self.objects.entry(namespace).or_default().insert(name, Arc::clone(record))
     }
 
     pub(crate) fn records(&self, namespace: Option<&str>) -> Vec<Arc<Record>> {
@@ -209,11 +212,16 @@ impl State {
     }
 
     /// Stores a new state of an object under the next version. Every check is the caller's.
-    pub(crate) fn put(&mut self, shared: &Shared, key: &ObjectKey, mut value: Value) -> Arc<Record> {
+    pub(crate) fn put(&mut self, shared: &Shared, key: &ObjectKey, value: Value) -> Arc<Record> {
+        let present = self.record_of(key).cloned();
+        self.put_after(shared, key, value, present.as_deref())
+    }
+
+    fn put_after(&mut self, shared: &Shared, key: &ObjectKey, mut value: Value, present: Option<&Record>) -> Arc<Record> {
         self.revision += 1;
         let version = self.revision;
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
-        let record = Arc::new(Record::new(value, version, self.record_of(key).map(|present| &**present)));
+        let record = Arc::new(Record::new(value, version, present));
         let previous = self.table(&key.kind).replace(key, &record);
         if let Some(previous) = &previous {
             self.decoded.forget(previous);
@@ -383,7 +391,7 @@ impl State {
                 metadata.insert("generation".to_owned(), 1.into());
             }
         }
-        let record = self.put(shared, key, value);
+        let record = self.put_after(shared, key, value, None);
         if record.has_owners() {
             self.collect_if_orphaned(shared, key);
         }

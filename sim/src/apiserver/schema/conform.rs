@@ -116,7 +116,7 @@ pub(super) fn fill_defaults(schema: &Schema, value: &mut Value) {
     }
     match value {
         Value::Object(fields) => {
-            for (name, property) in &schema.properties {
+            for (name, property) in schema.properties.iter() {
                 let child_schema = &property.schema;
                 let Some(default) = &child_schema.default else {
                     continue;
@@ -126,7 +126,7 @@ pub(super) fn fill_defaults(schema: &Schema, value: &mut Value) {
                     Some(present) => present.is_null() && !child_schema.nullable,
                 };
                 if missing {
-                    fields.insert(name.clone(), default.clone());
+                    fields.insert(name.to_owned(), default.clone());
                 }
             }
             for (name, child) in fields {
