@@ -114,9 +114,9 @@ impl ApiServer {
             manager,
             now: self.store.clock().now(),
         };
-        let (record, changed) = self
-            .store
-            .modify_part(&target.resource, &target.namespace, request.name, |present| outcome(&writer, present))?;
+        let (record, changed) =
+            self.store
+                .modify_part(&target.resource, &target.namespace, request.name, |present| outcome(&writer, present))?;
         Some(Answer::json(200, request.encoder.object(&record)).changed(changed))
     }
 }

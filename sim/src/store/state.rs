@@ -217,7 +217,13 @@ impl State {
         self.put_after(shared, key, value, present.as_deref())
     }
 
-    fn put_after(&mut self, shared: &Shared, key: &ObjectKey, mut value: Value, present: Option<&Record>) -> Arc<Record> {
+    fn put_after(
+        &mut self,
+        shared: &Shared,
+        key: &ObjectKey,
+        mut value: Value,
+        present: Option<&Record>,
+    ) -> Arc<Record> {
         self.revision += 1;
         let version = self.revision;
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());

@@ -13,9 +13,13 @@ const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha3"];
 
 /// The definitions of the kinds that the traffic goes by.
 pub(super) fn definitions() -> Vec<Value> {
-    [("VirtualService", "virtualservices", "vs"), ("DestinationRule", "destinationrules", "dr"), ("Gateway", "gateways", "gw")]
-        .map(|(kind, plural, short)| definition(kind, plural, short))
-        .into()
+    [
+        ("VirtualService", "virtualservices", "vs"),
+        ("DestinationRule", "destinationrules", "dr"),
+        ("Gateway", "gateways", "gw"),
+    ]
+    .map(|(kind, plural, short)| definition(kind, plural, short))
+    .into()
 }
 
 fn definition(kind: &str, plural: &str, short: &str) -> Value {
@@ -63,12 +67,13 @@ mod tests {
     fn every_kind_of_istio_has_a_schema_that_knows_its_fields() {
         for definition in super::definitions() {
             let mut definition = definition;
-            crate::apiserver::definition::establish(&mut definition, &crate::clock::Clock::new(jiff::Timestamp::UNIX_EPOCH));
+            crate::apiserver::definition::establish(
+                &mut definition,
+                &crate::clock::Clock::new(jiff::Timestamp::UNIX_EPOCH),
+            );
             assert_eq!(crate::apiserver::definition::checks::problems(&definition), []);
             let resource = resource_type(&definition).unwrap();
-            let [first, second, third] = &resource.versions[..] else {
-                panic!("{}", resource.kind)
-            };
+            let [first, second, third] = &resource.versions[..] else { panic!("{}", resource.kind) };
             let number = |version: &crate::store::ResourceVersion| version.schema.as_ref().unwrap().number();
             // One schema, compiled once.
             assert!(number(first) == number(second) && number(second) == number(third));

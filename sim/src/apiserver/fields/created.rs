@@ -188,7 +188,9 @@ mod tests {
                 "ownerReferences": [{"uid": "2", "name": "n"}, {"uid": "1", "kind": "K"}], "selfLink": "s",
             }),
         ];
-        for (manager, spec) in specs.iter().enumerate().map(|(index, spec)| (["kubectl", "a \"b\"", ""][index % 3], spec)) {
+        for (manager, spec) in
+            specs.iter().enumerate().map(|(index, spec)| (["kubectl", "a \"b\"", ""][index % 3], spec))
+        {
             for metadata in &metadatas {
                 let object = json!({
                     "apiVersion": "example.com/v1", "kind": "Test", "metadata": metadata, "spec": spec,
@@ -203,7 +205,13 @@ mod tests {
                 assert_eq!(track_update(&writer, before, &object, &Value::Null), expected, "{object}");
             }
         }
-        let writer = Writer { resource: &resource, version: "v1", subresource: "", manager: "m", now: jiff::Timestamp::UNIX_EPOCH };
+        let writer = Writer {
+            resource: &resource,
+            version: "v1",
+            subresource: "",
+            manager: "m",
+            now: jiff::Timestamp::UNIX_EPOCH,
+        };
         let object = json!({"apiVersion": "example.com/v1", "kind": "Test", "metadata": {"name": "a"}});
         let nothing = empty_object(&resource, "example.com/v1");
         let before = Before { object: &nothing, managed: None, is_new: true };

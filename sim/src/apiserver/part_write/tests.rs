@@ -355,7 +355,12 @@ async fn labels_and_annotations_patched_alone_are_what_the_general_way_makes_of_
     let steps = [
         ("kubectl", json!({"labels": {"team": "b"}}), 200, true),
         ("kubectl", json!({"labels": {"team": "b"}}), 200, false),
-        ("other", json!({"labels": {"team": "c", "a/b": "d"}, "annotations": {"note": "a \"quoted\" text, ü"}}), 200, true),
+        (
+            "other",
+            json!({"labels": {"team": "c", "a/b": "d"}, "annotations": {"note": "a \"quoted\" text, ü"}}),
+            200,
+            true,
+        ),
         ("kubectl", json!({"labels": {"team": null}}), 200, true),
         ("kubectl", json!({"labels": {"a/b": null}}), 200, true),
         ("other", json!({"annotations": {"note": null, "more": ""}}), 200, true),
@@ -382,7 +387,10 @@ async fn labels_and_annotations_patched_alone_are_what_the_general_way_makes_of_
         assert_eq!(outcome, (code, is_alone), "{body}");
     }
     // What comes after is spliced into what was.
-    assert_eq!(write_both(both, "PATCH", "/status", "flagger", &json!({"status": {"canaryWeight": 1}})).await, (200, true));
+    assert_eq!(
+        write_both(both, "PATCH", "/status", "flagger", &json!({"status": {"canaryWeight": 1}})).await,
+        (200, true)
+    );
     assert_eq!(write_both(both, "PATCH", "", "kubectl", &json!({"spec": {"skipAnalysis": true}})).await, (200, true));
     let mut object = present(&alone).await;
     object["spec"]["analysis"]["threshold"] = json!(9);
