@@ -206,6 +206,11 @@ async fn what_controllers_write_reads_as_in_kubernetes() {
     run_session("controllers").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn istios_kinds_are_explained_and_checked() {
+    run_session("mesh").await;
+}
+
 #[test]
 fn a_canary_is_described_as_flaggers_is() {
     in_virtual_time(async {

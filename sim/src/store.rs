@@ -74,6 +74,8 @@ pub(crate) enum PartOutcome {
     /// The part is what it was.
     Unchanged,
     Changed(PartChange),
+    /// Labels or annotations, and with them who owns the fields: the metadata as they are now, but for the version.
+    MetadataChanged(Map<String, Value>),
 }
 
 /// Where a watch begins.
@@ -335,6 +337,9 @@ impl Store {
             PartOutcome::Changed(change) => {
                 let record = state.put_part(&self.shared, &resource.group_kind, &present, &change)?;
                 Some((record, true))
+            }
+            PartOutcome::MetadataChanged(metadata) => {
+                Some((state.put_metadata(&self.shared, &resource.group_kind, &present, metadata), true))
             }
         }
     }

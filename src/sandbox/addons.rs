@@ -1,4 +1,5 @@
-//! What is on the cluster before anybody has applied anything: Prometheus, the load tester, the clock.
+//! What is on the cluster before anybody has applied anything: Prometheus, the load tester, the clock, and what is on every
+//! cluster.
 
 use std::io;
 use std::sync::Arc;
@@ -31,6 +32,10 @@ pub(super) async fn install(cluster: &Cluster, namespaces: &[String], instance: 
     for name in std::iter::once(SEARCH_NAMESPACE).chain(namespaces.iter().map(String::as_str)) {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         apply_one(&client, namespace).await.with_context(|| format!("create namespace {name:?} (--namespace)"))?;
+    }
+    let objects = serde_saphyr::from_multiple::<Value>(include_str!("bootstrap.yaml"));
+    for object in objects.context("read the objects of every cluster")? {
+        apply_one(&client, object).await.context("create the objects of every cluster")?;
     }
     apply_one(&client, service(SEARCH_NAMESPACE, "prometheus", 9090)).await.context("create Prometheus")?;
     apply_one(&client, service("kube-system", "aviary-sandbox", 80)).await.context("create the clock")?;
@@ -88,4 +93,28 @@ fn answer(status: StatusCode, body: &Value) -> Response<Bytes> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use aviary_sim::store::kinds::GroupKind;
+
+    use super::install;
+    use crate::embedded;
+
+    #[tokio::test]
+    async fn a_sandbox_has_the_roles_and_priorities_of_every_cluster() {
+        let cluster = aviary_sim::Cluster::new(embedded::cluster_options(1));
+        install(&cluster, &[], "mine").await.unwrap();
+        let names = |group: &str, kind: &str| -> Vec<String> {
+            let objects = cluster.store().list(&GroupKind::new(group.to_owned(), kind.to_owned()), None);
+            objects.iter().map(|object| object["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(names("rbac.authorization.k8s.io", "ClusterRole"), ["admin", "cluster-admin", "edit", "view"]);
+        assert_eq!(names("rbac.authorization.k8s.io", "ClusterRoleBinding"), ["cluster-admin"]);
+        let priorities = names("scheduling.k8s.io", "PriorityClass");
+        assert_eq!(priorities, ["system-cluster-critical", "system-node-critical"]);
+    }
 }

@@ -1,6 +1,7 @@
 //! From a CustomResourceDefinition to a served resource.
 
 pub(crate) mod checks;
+mod istio;
 mod selectable;
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::discovery::priority;
-use super::schema::Schema;
+use super::schema::{Schema, SchemaRef};
 use super::table::custom::CustomColumns;
 use crate::clock::{Clock, format_seconds};
 use crate::store::{FieldError, GroupKind, ResourceType, ResourceVersion, ScalePaths};
@@ -35,11 +36,20 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
     }
     let mut versions = Vec::new();
     let declared = spec["versions"].as_array().cloned().unwrap_or_default();
+    // A schema that all versions share is the definition's own in the API server's internal form. It is compiled once.
+    let shared = declared.iter().all(|other| other["schema"] == declared[0]["schema"]);
+    let mut compiled: Option<SchemaRef> = None;
     for (index, version) in declared.iter().enumerate() {
-        // A schema that all versions share is the definition's own in the API server's internal form.
-        let shared = declared.iter().all(|other| other["schema"] == version["schema"]);
-        match resource_version(version, &format!("spec.versions[{index}]"), shared) {
-            Ok(found) => versions.push(ResourceVersion { deprecation: deprecation(spec, version), ..found }),
+        let path = format!("spec.versions[{index}]");
+        let schema = match &compiled {
+            Some(schema) if shared => Ok(schema.clone()),
+            _ => compile_schema(version, &path, shared),
+        };
+        match schema.and_then(|schema| resource_version(version, &path, schema)) {
+            Ok(found) => {
+                compiled.clone_from(&found.schema);
+                versions.push(ResourceVersion { deprecation: deprecation(spec, version), ..found });
+            }
             Err(found) => problems.extend(found),
         }
     }
@@ -76,14 +86,17 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
     })
 }
 
-fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<ResourceVersion, Vec<FieldError>> {
+fn compile_schema(version: &Value, path: &str, is_shared: bool) -> Result<SchemaRef, Vec<FieldError>> {
     let schema_path = format!("{path}.schema.openAPIV3Schema");
     let declared = &version["schema"]["openAPIV3Schema"];
     if !declared.is_object() {
         return Err(vec![FieldError::required(schema_path, "schemas are required")]);
     }
-    let compiled_path = if shared_schema { "spec.validation.openAPIV3Schema" } else { &schema_path };
-    let schema = Schema::compile(declared, compiled_path)?;
+    let compiled_path = if is_shared { "spec.validation.openAPIV3Schema" } else { &schema_path };
+    Schema::compile(declared, compiled_path).map(SchemaRef::from)
+}
+
+fn resource_version(version: &Value, path: &str, schema: SchemaRef) -> Result<ResourceVersion, Vec<FieldError>> {
     let columns =
         CustomColumns::parse(&version["additionalPrinterColumns"], &format!("{path}.additionalPrinterColumns"))?;
     let subresources = &version["subresources"];
@@ -98,7 +111,7 @@ fn resource_version(version: &Value, path: &str, shared_schema: bool) -> Result<
         served: version["served"] == true,
         status: subresources["status"].is_object(),
         scale,
-        schema: Some(schema.into()),
+        schema: Some(schema),
         selectable_fields: selectable_fields(&version["selectableFields"]),
         deprecation: None,
         columns: Some(Arc::new(columns)),
@@ -145,47 +158,20 @@ pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
     });
 }
 
-/// Definitions that every embedded cluster starts with: Istio's and Flagger's, with schemas that take everything. A definition
-/// of the same name given at start or through the API replaces them.
+/// Definitions that every embedded cluster starts with: Istio's, and Flagger's with schemas that take everything. A definition of
+/// the same name given at start or through the API replaces them.
 pub(crate) fn preinstalled() -> Vec<Value> {
-    let istio = |kind: &str, plural: &str, short: &str| {
-        permissive("networking.istio.io", kind, plural, short, &["v1", "v1beta1", "v1alpha3"])
-    };
-    let flagger = |kind: &str, plural: &str, short: &str| permissive("flagger.app", kind, plural, short, &["v1beta1"]);
-    vec![
-        istio("VirtualService", "virtualservices", "vs"),
-        istio("DestinationRule", "destinationrules", "dr"),
-        istio("Gateway", "gateways", "gw"),
-        flagger("Canary", "canaries", "cd"),
-        flagger("MetricTemplate", "metrictemplates", ""),
-        flagger("AlertProvider", "alertproviders", ""),
-    ]
+    let mut definitions = istio::definitions();
+    definitions.extend([
+        permissive("flagger.app", "Canary", "canaries", "cd", "v1beta1"),
+        permissive("flagger.app", "MetricTemplate", "metrictemplates", "", "v1beta1"),
+        permissive("flagger.app", "AlertProvider", "alertproviders", "", "v1beta1"),
+    ]);
+    definitions
 }
 
-/// The columns that Istio's definitions declare.
-fn istio_columns(kind: &str) -> Value {
-    let age = json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"});
-    let text = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
-    match kind {
-        "VirtualService" => json!([text("Gateways", ".spec.gateways"), text("Hosts", ".spec.hosts"), age]),
-        "DestinationRule" => json!([text("Host", ".spec.host"), age]),
-        _ => json!([]),
-    }
-}
-
-fn permissive(group: &str, kind: &str, plural: &str, short: &str, versions: &[&str]) -> Value {
+fn permissive(group: &str, kind: &str, plural: &str, short: &str, version: &str) -> Value {
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let versions: Vec<Value> = versions
-        .iter()
-        .enumerate()
-        .map(|(index, name)| {
-            json!({
-                "name": name, "served": true, "storage": index == 0,
-                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": open, "status": open}}},
-                "subresources": {"status": {}}, "additionalPrinterColumns": istio_columns(kind),
-            })
-        })
-        .collect();
     let short_names: Vec<&str> = if short.is_empty() { Vec::new() } else { vec![short] };
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -194,7 +180,11 @@ fn permissive(group: &str, kind: &str, plural: &str, short: &str, versions: &[&s
         "spec": {
             "group": group, "scope": "Namespaced",
             "names": {"kind": kind, "plural": plural, "shortNames": short_names},
-            "versions": versions,
+            "versions": [{
+                "name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": open, "status": open}}},
+                "subresources": {"status": {}}, "additionalPrinterColumns": [],
+            }],
         },
     })
 }

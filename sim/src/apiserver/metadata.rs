@@ -273,6 +273,15 @@ pub(super) fn problems(target: &Target, value: &Value) -> Vec<FieldError> {
     let mut problems = Vec::new();
     let metadata = &value["metadata"];
     name_problems(target, &metadata["name"], &mut problems);
+    problems.extend(map_problems(metadata));
+    owner_problems(&metadata["ownerReferences"], &mut problems);
+    finalizer_problems(target, &metadata["finalizers"], &mut problems);
+    problems
+}
+
+/// Problems of the labels and annotations of an object's metadata.
+pub(super) fn map_problems(metadata: &Value) -> Vec<FieldError> {
+    let mut problems = Vec::new();
     label_problems("metadata.labels", &metadata["labels"], &mut problems);
     let mut size = 0;
     for (key, annotation) in fields(&metadata["annotations"]) {
@@ -287,8 +296,6 @@ pub(super) fn problems(target: &Target, value: &Value) -> Vec<FieldError> {
             detail: format!("may not be more than {ANNOTATIONS_LIMIT} bytes"),
         });
     }
-    owner_problems(&metadata["ownerReferences"], &mut problems);
-    finalizer_problems(target, &metadata["finalizers"], &mut problems);
     problems
 }
 

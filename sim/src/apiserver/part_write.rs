@@ -1,10 +1,11 @@
 //! Writes that change one part of a custom resource, its spec or its status, and nothing else: what an operator's writes mostly
-//! are, as merge patches, JSON patches and PUTs.
+//! are, as merge patches, JSON patches and PUTs. Merge patches of labels and annotations too.
 //!
 //! The rest of the object is neither decoded nor checked again: the new part is spliced into the stored JSON. A write is left to
 //! the general way unless everything is as usual; whatever is wrong with it is told there.
 
 mod document;
+mod labels;
 
 use serde_json::{Map, Value};
 
@@ -31,7 +32,10 @@ impl ApiServer {
     pub(super) fn patch_part(&self, request: &WriteRequest<'_>, manager: &str) -> Option<Answer> {
         let part = part_of(request.target)?;
         let change = match request.body.content_type {
-            "application/merge-patch+json" => merge_of_part(request.target, part, request.body.bytes)?,
+            "application/merge-patch+json" => match merge_patch(request.target, part, request.body.bytes)? {
+                Merge::Part(change) => change,
+                Merge::Labels(patch) => return self.patch_labels(request, manager, patch),
+            },
             "application/json-patch+json" => operations_on_part(part, request.body.bytes)?,
             _ => return None,
         };
@@ -41,6 +45,9 @@ impl ApiServer {
     /// Answers a valid PUT that leaves all but one part as it is. `None`, and no write, for every other one.
     pub(super) fn put_part(&self, request: &WriteRequest<'_>, manager: &str) -> Option<Answer> {
         let part = part_of(request.target)?;
+        if let Some(answer) = self.put_verbatim(request, part, manager) {
+            return Some(answer);
+        }
         let (document, value) = Document::parse(request.body.bytes, part)?;
         if document.api_version != request.target.api_version() || document.kind != request.target.resource.kind {
             return None;
@@ -55,6 +62,29 @@ impl ApiServer {
         })
     }
 
+    /// Answers a valid PUT whose body is the stored JSON but for one part, byte by byte: what a client in whose language fields are
+    /// sorted makes of what it has read. `None`, and no write, for every other one.
+    fn put_verbatim(&self, request: &WriteRequest<'_>, part: Part, manager: &str) -> Option<Answer> {
+        let target = request.target;
+        let isolates_status = target.served_version().is_some_and(|version| version.status);
+        if !isolates_status || target.api_version() != target.resource.storage_api_version() {
+            return None;
+        }
+        let schema = schema_apart(target, part.name())?;
+        self.change(request, manager, |writer, present| {
+            let json = present.part_replaced_in(part, request.body.bytes)?;
+            let Ok((value @ Value::Object(_), false)) = body::parse(json) else {
+                return None;
+            };
+            outcome(schema, writer, part, present, Change::Replace(value))
+        })
+    }
+
+    fn patch_labels(&self, request: &WriteRequest<'_>, manager: &str, patch: labels::Patch) -> Option<Answer> {
+        let schema = schema_apart(request.target, "metadata")?;
+        self.change(request, manager, |writer, present| patch.outcome(schema, writer, present))
+    }
+
     fn write_part(
         &self,
         request: &WriteRequest<'_>,
@@ -63,8 +93,20 @@ impl ApiServer {
         change: Change,
         is_about: impl FnOnce(&Record) -> bool,
     ) -> Option<Answer> {
+        let schema = schema_apart(request.target, part.name())?;
+        self.change(request, manager, |writer, present| {
+            let outcome = || outcome(schema, writer, part, present, change);
+            is_about(present).then(outcome).flatten()
+        })
+    }
+
+    fn change(
+        &self,
+        request: &WriteRequest<'_>,
+        manager: &str,
+        outcome: impl FnOnce(&Writer<'_>, &Record) -> Option<PartOutcome>,
+    ) -> Option<Answer> {
         let target = request.target;
-        let schema = schema_apart(target, part)?;
         let writer = Writer {
             resource: &target.resource,
             version: &target.version,
@@ -73,10 +115,8 @@ impl ApiServer {
             now: self.store.clock().now(),
         };
         let (record, changed) =
-            self.store.modify_part(&target.resource, &target.namespace, request.name, |present| {
-                let outcome = || outcome(schema, &writer, part, present, change);
-                is_about(present).then(outcome).flatten()
-            })?;
+            self.store
+                .modify_part(&target.resource, &target.namespace, request.name, |present| outcome(&writer, present))?;
         Some(Answer::json(200, request.encoder.object(&record)).changed(changed))
     }
 }
@@ -91,18 +131,30 @@ fn part_of(target: &Target) -> Option<Part> {
     }
 }
 
-/// The schema by which a part is judged without the rest.
-fn schema_apart(target: &Target, part: Part) -> Option<&SchemaRef> {
+/// The schema by which a field of the object is judged without the rest.
+fn schema_apart<'a>(target: &'a Target, field: &str) -> Option<&'a SchemaRef> {
     let version = target.served_version().filter(|version| version.view.is_none())?;
-    version.schema.as_ref().filter(|schema| schema.judges_apart(part.name()))
+    version.schema.as_ref().filter(|schema| schema.judges_apart(field))
 }
 
-/// What a merge patch says of a part, if it says nothing else, and nothing twice. It may say what the object is.
-fn merge_of_part(target: &Target, part: Part, patch: &[u8]) -> Option<Change> {
+/// What a merge patch is about.
+enum Merge {
+    Part(Change),
+    Labels(labels::Patch),
+}
+
+/// What a merge patch says of one part, or of labels and annotations, if it says nothing else, and nothing twice. It may say what
+/// the object is.
+fn merge_patch(target: &Target, part: Part, patch: &[u8]) -> Option<Merge> {
     let Ok((Value::Object(mut patch), false)) = body::parse(patch) else {
         return None;
     };
-    let value = patch.remove(part.name()).filter(Value::is_object)?;
+    let merge = match patch.remove(part.name()) {
+        Some(value) => Merge::Part(Change::Merge(value.is_object().then_some(value)?)),
+        // A write to the status leaves metadata alone.
+        None if part == Part::Spec => Merge::Labels(labels::Patch::of_metadata(patch.remove("metadata")?)?),
+        None => return None,
+    };
     for (name, expected) in [("apiVersion", &target.api_version()), ("kind", &target.resource.kind)] {
         if let Some(given) = patch.remove(name)
             && given.as_str() != Some(expected)
@@ -110,7 +162,7 @@ fn merge_of_part(target: &Target, part: Part, patch: &[u8]) -> Option<Change> {
             return None;
         }
     }
-    patch.is_empty().then_some(Change::Merge(value))
+    patch.is_empty().then_some(merge)
 }
 
 /// Operations of a JSON patch, if they all are about what is inside a part.

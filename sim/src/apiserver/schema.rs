@@ -7,13 +7,13 @@ mod compile;
 mod conform;
 pub(crate) mod decode;
 mod path;
+mod properties;
 mod reference;
 pub(crate) mod structural;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use regex::Regex;
@@ -25,6 +25,7 @@ pub(crate) use reference::SchemaRef;
 use crate::store::FieldError;
 use compile::compile;
 use path::FieldPath;
+use properties::Properties;
 
 /// A compiled structural schema (`apiextensions.k8s.io/v1` `JSONSchemaProps`).
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ pub struct Schema {
     embedded_resource: bool,
     format: String,
     default: Option<Value>,
-    properties: BTreeMap<String, Property>,
+    properties: Properties,
     /// Structs by value: Go writes them even when they are empty.
     always_present: Vec<String>,
     additional_properties: AdditionalProperties,
@@ -63,6 +64,10 @@ pub struct Schema {
     has_rules: bool,
     /// Whether some of these compare a value with the one before.
     has_transition_rules: bool,
+    /// Whether a schema below this one has a default.
+    has_defaults: bool,
+    /// Whether this schema or one below it is of a list whose items are told apart.
+    has_keyed_lists: bool,
     /// Tells the schemas of custom resources apart; 0 for those below them and of built-in kinds.
     number: u64,
 }
@@ -312,20 +317,22 @@ impl Schema {
     pub(crate) fn conform(&self, object: &mut Value) -> Conformed {
         let mut conformed = Conformed::default();
         conform::prune_root(self, object, &mut conformed.unknown_fields);
-        conform::prune_nulls(self, object);
+        if conform::has_null(object) {
+            conform::prune_nulls(self, object);
+        }
         conform::fill_defaults(self, object);
         conformed
     }
 
     /// The schemas of the values inside, and those that hold beside this one; types of Kubernetes have no rules.
     fn children(&self) -> impl Iterator<Item = &Schema> {
-        let additional = match &self.additional_properties {
-            AdditionalProperties::Schema(additional) => Some(additional),
-            AdditionalProperties::Unset | AdditionalProperties::Any => None,
-        };
-        let properties = self.properties.values().map(|property| &property.schema);
-        let references = properties.chain(&self.items).chain(additional);
-        references.filter_map(SchemaRef::own).chain(&self.all_of)
+        self.inside().filter_map(SchemaRef::own).chain(&self.all_of)
+    }
+
+    /// The schemas of the values inside.
+    fn inside(&self) -> impl Iterator<Item = &SchemaRef> {
+        let properties = self.properties.iter().map(|(_, property)| &property.schema);
+        properties.chain(&self.items).chain(self.additional_ref())
     }
 
     /// The rules (`x-kubernetes-validations`) that an object breaks which `found` its other violations to be these.

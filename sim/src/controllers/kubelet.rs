@@ -100,6 +100,7 @@ impl Engine {
         let images = pod.get("spec").map(images).unwrap_or_default();
         let behaviours = self.options.behaviours.clone();
         let of_job = super::json::controller_owner(pod).is_some_and(|owner| owner.kind == "Job");
+        let ends = of_job || waits_for_input(pod);
         let behaviour = behaviours.of_pod(images.iter().map(String::as_str));
         let memory = self.pods.get_mut(name)?;
         let start_delay = behaviour.start_delay.unwrap_or(self.options.start_delay);
@@ -124,7 +125,7 @@ impl Engine {
                 PodOutcome::ImagePullError if now < pull_again => ContainerStage::ErrImagePull,
                 PodOutcome::ImagePullError => ContainerStage::ImagePullBackOff,
                 _ if !has_started => ContainerStage::Creating,
-                PodOutcome::Ready if of_job => ContainerStage::Completed,
+                PodOutcome::Ready if ends => ContainerStage::Completed,
                 PodOutcome::Ready => ContainerStage::Running { ready: true },
                 PodOutcome::NeverReady => ContainerStage::Running { ready: false },
                 PodOutcome::CrashLoop => ContainerStage::CrashLoopBackOff { restarts, back_off: back_off(restarts) },
@@ -266,6 +267,14 @@ impl Engine {
             pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
         });
     }
+}
+
+/// Whether a pod is a shell for one session (`kubectl run -it --restart=Never`). Nobody can attach to it, so it ends as at the end
+/// of its input; otherwise kubectl would wait for it for ever.
+fn waits_for_input(pod: &Value) -> bool {
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    text(pod, "/spec/restartPolicy") != Some("Always")
+        && containers.into_iter().flatten().any(|container| container.get("stdinOnce") == Some(&Value::Bool(true)))
 }
 
 /// The events of an image that cannot be had.

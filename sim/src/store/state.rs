@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -56,13 +56,16 @@ impl Table {
         self.objects.get(namespace)?.get(name)
     }
 
-    /// Puts a record into the place of the object's last one. Only a new object costs copies of its name.
+    /// Puts a record into the place of the object's last one.
     fn replace(&mut self, key: &ObjectKey, record: &Arc<Record>) -> Option<Arc<Record>> {
-        if let Some(present) = self.objects.get_mut(&key.namespace).and_then(|objects| objects.get_mut(&key.name)) {
-            return Some(std::mem::replace(present, Arc::clone(record)));
+        let record = Arc::clone(record);
+        match self.objects.get_mut(&key.namespace) {
+            Some(objects) => objects.insert(Arc::clone(&key.name), record),
+            None => {
+                self.objects.insert(Arc::clone(&key.namespace), BTreeMap::from([(Arc::clone(&key.name), record)]));
+                None
+            }
         }
-        let (namespace, name) = (Arc::clone(&key.namespace), Arc::clone(&key.name));
-        self.objects.entry(namespace).or_default().insert(name, Arc::clone(record))
     }
 
     pub(crate) fn records(&self, namespace: Option<&str>) -> Vec<Arc<Record>> {
@@ -209,11 +212,22 @@ impl State {
     }
 
     /// Stores a new state of an object under the next version. Every check is the caller's.
-    pub(crate) fn put(&mut self, shared: &Shared, key: &ObjectKey, mut value: Value) -> Arc<Record> {
+    pub(crate) fn put(&mut self, shared: &Shared, key: &ObjectKey, value: Value) -> Arc<Record> {
+        let present = self.record_of(key).cloned();
+        self.put_after(shared, key, value, present.as_deref())
+    }
+
+    fn put_after(
+        &mut self,
+        shared: &Shared,
+        key: &ObjectKey,
+        mut value: Value,
+        present: Option<&Record>,
+    ) -> Arc<Record> {
         self.revision += 1;
         let version = self.revision;
         value["metadata"]["resourceVersion"] = Value::String(version.to_string());
-        let record = Arc::new(Record::new(value, version, self.record_of(key).map(|present| &**present)));
+        let record = Arc::new(Record::new(value, version, present));
         let previous = self.table(&key.kind).replace(key, &record);
         if let Some(previous) = &previous {
             self.decoded.forget(previous);
@@ -233,14 +247,38 @@ impl State {
         present: &Arc<Record>,
         change: &PartChange,
     ) -> Option<Arc<Record>> {
-        let record = Arc::new(Record::with_part(present, self.revision + 1, change)?);
+        let record = Record::with_part(present, self.revision + 1, change)?;
+        Some(self.put_next(shared, kind, present, record, Some(change.part)))
+    }
+
+    /// Stores new labels or annotations of an object under the next version; see [`Record::with_metadata`].
+    pub(super) fn put_metadata(
+        &mut self,
+        shared: &Shared,
+        kind: &GroupKind,
+        present: &Arc<Record>,
+        metadata: Map<String, Value>,
+    ) -> Arc<Record> {
+        let record = Record::with_metadata(present, self.revision + 1, metadata);
+        self.put_next(shared, kind, present, record, None)
+    }
+
+    /// Stores the next version of an object, of which neither the indexes nor its life depend on what changed.
+    fn put_next(
+        &mut self,
+        shared: &Shared,
+        kind: &GroupKind,
+        present: &Arc<Record>,
+        record: Record,
+        part_only: Option<Part>,
+    ) -> Arc<Record> {
+        let record = Arc::new(record);
         self.revision += 1;
         let key = ObjectKey::of(kind, present);
         let previous = self.table(kind).replace(&key, &record);
         self.decoded.forget(present);
-        // Neither the indexes nor the object's life depend on its spec or status.
-        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, Some(change.part));
-        Some(record)
+        self.announce(shared, &key, ChangeType::Modified, Arc::clone(&record), previous, part_only);
+        record
     }
 
     /// Takes an object out under the next version.
@@ -359,7 +397,7 @@ impl State {
                 metadata.insert("generation".to_owned(), 1.into());
             }
         }
-        let record = self.put(shared, key, value);
+        let record = self.put_after(shared, key, value, None);
         if record.has_owners() {
             self.collect_if_orphaned(shared, key);
         }

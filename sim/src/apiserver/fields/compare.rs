@@ -40,10 +40,17 @@ impl Comparison {
     }
 
     fn add(&mut self, element: &PathElement, outcome: Outcome) {
-        let node = |is_member, children| Node { element: element.clone(), is_member, children };
-        self.removed.add(node(outcome.is_removed, outcome.below.removed));
-        self.modified.add(node(outcome.is_modified, outcome.below.modified));
-        self.added.add(node(outcome.is_added, outcome.below.added));
+        let Outcome { is_removed, is_modified, is_added, below } = outcome;
+        for (set, is_member, children) in [
+            (&mut self.removed, is_removed, below.removed),
+            (&mut self.modified, is_modified, below.modified),
+            (&mut self.added, is_added, below.added),
+        ] {
+            // Of the three, one has something as a rule.
+            if is_member || !children.is_empty() {
+                set.add(Node { element: element.clone(), is_member, children });
+            }
+        }
     }
 }
 
@@ -156,7 +163,7 @@ fn compare_fields(
 }
 
 /// Items by their path element. Items without one are left to validation.
-fn by_element<'a>(list: List<'_>, items: &'a [Value]) -> BTreeMap<PathElement, Vec<&'a Value>> {
+pub(super) fn by_element<'a>(list: List<'_>, items: &'a [Value]) -> BTreeMap<PathElement, Vec<&'a Value>> {
     let mut found: BTreeMap<PathElement, Vec<&Value>> = BTreeMap::new();
     for item in items {
         if let Ok(element) = list.element(item) {

@@ -41,16 +41,21 @@ fn print_nodes(set: &Set, text: &mut String) {
     }
 }
 
-fn print_key(element: &PathElement, text: &mut String) {
-    if let PathElement::Field(name) = element
-        && name.bytes().all(is_plain)
-    {
+pub(super) fn print_key(element: &PathElement, text: &mut String) {
+    match element {
+        PathElement::Field(name) => print_field_key(name, text),
+        element => text.push_str(&Value::from(element.serialised()).to_string()),
+    }
+}
+
+pub(super) fn print_field_key(name: &str, text: &mut String) {
+    if name.bytes().all(is_plain) {
         text.push_str("\"f:");
         text.push_str(name);
         text.push('"');
         return;
     }
-    text.push_str(&Value::from(element.serialised()).to_string());
+    text.push_str(&Value::from(PathElement::field(name).serialised()).to_string());
 }
 
 /// Whether a byte stands for itself in a JSON text.

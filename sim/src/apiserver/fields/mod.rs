@@ -9,10 +9,11 @@
 //! | `types`, `skeleton` | what the kinds say of their fields |
 //! | `compare`, `merge`, `validate` | walks over values |
 //! | `managed`, `text` | the list of managers, and how objects keep it |
-//! | `update`, `apply`, `last_applied`, `scale` | what requests do to it |
+//! | `created`, `update`, `apply`, `last_applied`, `scale` | what requests do to it |
 
 mod apply;
 mod compare;
+mod created;
 mod element;
 mod json;
 mod last_applied;

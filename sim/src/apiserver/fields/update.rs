@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::compare::{Comparison, compare};
+use super::created;
 use super::json;
 use super::managed::{self, ManagerKey, Managers, Operation, Owned};
 use super::set::{Path, Set};
@@ -103,7 +104,7 @@ impl Writer<'_> {
     }
 
     /// Whether a root field can differ between an object and what this writer makes of it.
-    fn includes(&self, root: &str) -> bool {
+    pub(super) fn includes(&self, root: &str) -> bool {
         if UNOWNED_ROOTS.contains(&root) {
             return false;
         }
@@ -144,6 +145,20 @@ pub(crate) fn track_update(writer: &Writer<'_>, before: Before<'_>, new: &Value,
     if !before.is_new && given_managers.is_none() && before.managed.is_none() {
         return None;
     }
+    let is_tracked_at_once = before.is_new && given_managers.is_none() && before.managed.is_none();
+    if is_tracked_at_once && writer.resource.custom && writer.subresource.is_empty() {
+        return created::track(writer, new);
+    }
+    track_changes(writer, before, new, given_managers)
+}
+
+/// The same for every object, and whatever a client says of managed fields.
+pub(super) fn track_changes(
+    writer: &Writer<'_>,
+    before: Before<'_>,
+    new: &Value,
+    given_managers: Option<Managers>,
+) -> Option<String> {
     let changes =
         compare(writer.own_type(), before.object, new, |root| writer.includes(root)).without(&writer.ignored());
     let managers = match (given_managers, before.managed) {

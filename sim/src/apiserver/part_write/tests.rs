@@ -166,7 +166,7 @@ fn forms(method: &str, body: &Value) -> [(&'static str, String); 2] {
         }
         _ => {
             let mut general = body.clone();
-            general["metadata"] = json!({});
+            general[if body.get("metadata").is_some() { "spec" } else { "metadata" }] = json!({});
             [body.clone(), general].map(|patch| ("application/merge-patch+json", patch.to_string()))
         }
     }
@@ -343,6 +343,95 @@ async fn parts_written_in_every_way_are_what_the_general_way_makes_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn labels_and_annotations_patched_alone_are_what_the_general_way_makes_of_them() {
+    let (alone, general) = (cluster(), cluster());
+    let both = [&alone, &general];
+    for cluster in both {
+        assert_eq!(call(cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    }
+    write_both(both, "PATCH", "/status", "flagger", &json!({"status": {"phase": "Initialized"}})).await;
+    let long = "x".repeat(64);
+    // Client, metadata, answer, and whether it was written without the rest.
+    let steps = [
+        ("kubectl", json!({"labels": {"team": "b"}}), 200, true),
+        ("kubectl", json!({"labels": {"team": "b"}}), 200, false),
+        (
+            "other",
+            json!({"labels": {"team": "c", "a/b": "d"}, "annotations": {"note": "a \"quoted\" text, ü"}}),
+            200,
+            true,
+        ),
+        ("kubectl", json!({"labels": {"team": null}}), 200, true),
+        ("kubectl", json!({"labels": {"a/b": null}}), 200, true),
+        ("other", json!({"annotations": {"note": null, "more": ""}}), 200, true),
+        ("other", json!({"annotations": {"more": null}}), 200, true),
+        ("other", json!({"labels": {"round": "1"}}), 200, true),
+        // What has something to be said about it, or is more than these.
+        ("other", json!({"labels": {"round": long}}), 422, false),
+        ("other", json!({"labels": {"a b": "1"}}), 422, false),
+        ("other", json!({"annotations": {"/": "1"}}), 422, false),
+        ("other", json!({"labels": {"round": 1}}), 422, false),
+        ("other", json!({"labels": null}), 200, false),
+        ("other", json!({"labels": {}}), 200, false),
+        ("other", json!({}), 200, false),
+        ("other", json!({"labels": {"team": "a"}, "uid": "other"}), 422, false),
+        ("other", json!({"labels": {"team": "a"}, "resourceVersion": "1"}), 409, false),
+        ("other", json!({"labels": {"team": "a"}, "finalizers": ["example.com/a"]}), 200, false),
+        ("other", json!({"labels": {"team": "b"}, "unknown": 1}), 200, false),
+        ("kubectl", json!({"labels": {"team": "z"}}), 200, true),
+    ];
+    for (client, metadata, code, is_alone) in steps {
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        let body = json!({"metadata": metadata});
+        let outcome = write_both(both, "PATCH", "", client, &body).await;
+        assert_eq!(outcome, (code, is_alone), "{body}");
+    }
+    // What comes after is spliced into what was.
+    assert_eq!(
+        write_both(both, "PATCH", "/status", "flagger", &json!({"status": {"canaryWeight": 1}})).await,
+        (200, true)
+    );
+    assert_eq!(write_both(both, "PATCH", "", "kubectl", &json!({"spec": {"skipAnalysis": true}})).await, (200, true));
+    let mut object = present(&alone).await;
+    object["spec"]["analysis"]["threshold"] = json!(9);
+    assert_eq!(write_both(both, "PUT", "", "kubectl", &object).await, (200, true));
+    // Of an object that is on its way out, too.
+    for cluster in both {
+        assert_eq!(call(cluster, "DELETE", &format!("{CANARIES}/podinfo"), "kubectl", &json!({})).await.0, 200);
+    }
+    let body = json!({"metadata": {"labels": {"team": "last"}, "apiVersion": null}});
+    assert_eq!(write_both(both, "PATCH", "", "kubectl", &body).await.0, 200);
+    let body = json!({"metadata": {"labels": {"team": "very-last"}}});
+    assert_eq!(write_both(both, "PATCH", "", "kubectl", &body).await, (200, true));
+    let lists = [
+        call(&alone, "GET", &format!("{CANARIES}?labelSelector=team%3Dvery-last"), "", &Value::Null).await,
+        call(&general, "GET", &format!("{CANARIES}?labelSelector=team%3Dvery-last"), "", &Value::Null).await,
+    ];
+    assert_eq!(lists[0], lists[1]);
+    assert_eq!(lists[0].1["items"].as_array().unwrap().len(), 1);
+}
+
+/// A body in which the fields are in another order, or that has spaces, says the same as one that repeats the stored bytes.
+#[tokio::test(start_paused = true)]
+async fn a_put_in_another_order_of_fields_is_the_same_write() {
+    let (alone, general) = (cluster(), cluster());
+    for cluster in [&alone, &general] {
+        assert_eq!(call(cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
+    }
+    let mut object = present(&alone).await;
+    object["spec"]["analysis"]["threshold"] = json!(9);
+    // Sorted by name, `apiVersion` and `kind` are where the stored JSON has them; so is all the rest.
+    let verbatim = object.to_string();
+    let spaced = serde_json::to_string_pretty(&object).unwrap();
+    let path = format!("{CANARIES}/podinfo");
+    let answer = send(&alone, "PUT", "application/json", &path, "kubectl", verbatim).await;
+    assert_eq!(answer.0, 200);
+    assert!(was_spliced(&alone));
+    assert_eq!(send(&general, "PUT", "application/json", &path, "kubectl", spaced).await, answer);
+    assert!(was_spliced(&general));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_document_that_names_a_field_twice_is_left_to_the_general_way() {
     let cluster = cluster();
     assert_eq!(call(&cluster, "POST", CANARIES, "kubectl/v1", &canary()).await.0, 201);
@@ -482,9 +571,9 @@ async fn a_version_that_is_not_stored_is_written_in_parts_too() {
     for cluster in [&alone, &general] {
         assert_eq!(call(cluster, "POST", &path("v1beta1"), "flagger", &virtual_service).await.0, 201);
     }
-    // A version knows what was checked by its own schema alone.
+    // The versions have one schema, so what was checked in one of them is checked in all.
     let steps =
-        [("v1beta1", "flagger", true), ("v1beta1", "kubectl", true), ("v1", "kubectl", false), ("v1", "flagger", true)];
+        [("v1beta1", "flagger", true), ("v1beta1", "kubectl", true), ("v1", "kubectl", true), ("v1", "flagger", true)];
     for (round, (version, client, is_alone)) in steps.into_iter().enumerate() {
         tokio::time::advance(std::time::Duration::from_secs(1)).await;
         let object = format!("{}/podinfo", path(version));

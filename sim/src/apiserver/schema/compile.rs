@@ -134,6 +134,8 @@ pub(super) fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldErro
         rules: Vec::new(),
         has_rules: false,
         has_transition_rules: false,
+        has_defaults: false,
+        has_keyed_lists: false,
         number: 0,
     };
     let is_root = path.ends_with(".openAPIV3Schema");
@@ -141,6 +143,11 @@ pub(super) fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldErro
     schema.has_rules = !schema.rules.is_empty() || schema.children().any(|child| child.has_rules);
     schema.has_transition_rules =
         cel::compare_with_before(&schema.rules) || schema.children().any(|child| child.has_transition_rules);
+    // What types of Kubernetes have is only known when they are compiled.
+    let below = |has: fn(&Schema) -> bool| schema.inside().any(|child| child.own().is_none_or(has));
+    let has_defaults = below(|child| child.default.is_some() || child.has_defaults);
+    let has_keyed_lists = !matches!(schema.list_type, ListKind::Atomic) || below(|child| child.has_keyed_lists);
+    (schema.has_defaults, schema.has_keyed_lists) = (has_defaults, has_keyed_lists);
     schema
 }
 

@@ -70,6 +70,16 @@ fn prune_object(
     }
 }
 
+/// Whether there is a null anywhere in a value. There rarely is, and looking costs less than a walk along the schema.
+pub(super) fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.values().any(has_null),
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
 /// A null for a field that may not be null and has no default is as good as absent.
 pub(super) fn prune_nulls(schema: &Schema, value: &mut Value) {
     match value {
@@ -101,9 +111,12 @@ pub(super) fn prune_nulls(schema: &Schema, value: &mut Value) {
 }
 
 pub(super) fn fill_defaults(schema: &Schema, value: &mut Value) {
+    if !schema.has_defaults {
+        return;
+    }
     match value {
         Value::Object(fields) => {
-            for (name, property) in &schema.properties {
+            for (name, property) in schema.properties.iter() {
                 let child_schema = &property.schema;
                 let Some(default) = &child_schema.default else {
                     continue;
@@ -113,7 +126,7 @@ pub(super) fn fill_defaults(schema: &Schema, value: &mut Value) {
                     Some(present) => present.is_null() && !child_schema.nullable,
                 };
                 if missing {
-                    fields.insert(name.clone(), default.clone());
+                    fields.insert(name.to_owned(), default.clone());
                 }
             }
             for (name, child) in fields {

@@ -384,6 +384,9 @@ fn enumeration_violation(schema: &Schema, value: &Value, path: &FieldPath<'_>) -
 
 /// Entries that repeat in lists declared as sets or maps (`schema/listtype`).
 pub(super) fn duplicates(schema: &Schema, value: &Value, path: &FieldPath<'_>, problems: &mut Vec<FieldError>) {
+    if !schema.has_keyed_lists {
+        return;
+    }
     match value {
         Value::Object(fields) => {
             for (name, child) in fields {

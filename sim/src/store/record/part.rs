@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 
-use super::{Layout, Record, position};
+use super::{Layout, Record, position, range};
+use crate::apiserver::fields::text;
 
 /// A part of an object that can be replaced in its JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,45 @@ impl Record {
         })
     }
 
+    /// The version of an object after a write to its labels or annotations alone, given all its metadata but the version. Made of
+    /// the JSON before, without decoding the rest.
+    pub(in crate::store) fn with_metadata(
+        previous: &Self,
+        resource_version: u64,
+        mut metadata: Map<String, Value>,
+    ) -> Self {
+        metadata.insert("resourceVersion".to_owned(), Value::String(resource_version.to_string()));
+        let before = &previous.layout;
+        let (start, end) = (before.metadata.0 as usize, before.metadata.1 as usize);
+        // Room for a label that came to it, and for its owner.
+        let mut json = Vec::with_capacity(previous.json.len() + 256);
+        json.extend_from_slice(previous.json.get(..start).unwrap_or_default());
+        let changing = text::write_metadata(&metadata, &mut json);
+        let metadata_end = position(&json);
+        let moved = |part: (u32, u32)| match part {
+            (_, 0) => part,
+            (start, end) => (metadata_end + (start - before.metadata.1), metadata_end + (end - before.metadata.1)),
+        };
+        let layout = Layout {
+            item: before.item,
+            metadata: (before.metadata.0, metadata_end),
+            generation: range(changing.generation),
+            managed_fields: range(changing.managed_fields),
+            resource_version: range(changing.resource_version),
+            spec: moved(before.spec),
+            status: moved(before.status),
+        };
+        json.extend_from_slice(previous.json.get(end..).unwrap_or_default());
+        Self {
+            resource_version,
+            json: Bytes::from(json.into_boxed_slice()),
+            layout,
+            identity: Arc::clone(&previous.identity),
+            decoded: Mutex::new(None),
+            checked_by: AtomicU64::new(previous.checked_by.load(Ordering::Relaxed)),
+        }
+    }
+
     /// The last state of an object that is taken out under a version. Made of the JSON before, without decoding it.
     pub(in crate::store) fn at_version(previous: &Self, resource_version: u64) -> Option<Self> {
         let before = &previous.layout;
@@ -137,6 +178,19 @@ impl Record {
             Part::Spec => self.layout.spec,
             Part::Status => self.layout.status,
         })
+    }
+
+    /// The bytes in a part's place, if a text is this object's JSON but for them.
+    pub(crate) fn part_replaced_in<'a>(&self, part: Part, text: &'a [u8]) -> Option<&'a [u8]> {
+        let (start, end) = match part {
+            Part::Spec => self.layout.spec,
+            Part::Status => self.layout.status,
+        };
+        if end == 0 || !self.has_usual_parts_alone() {
+            return None;
+        }
+        let rest = text.strip_prefix(self.json.get(..start as usize)?)?;
+        rest.strip_suffix(self.json.get(end as usize..)?)
     }
 
     /// Whether there is nothing in the object but its type, `metadata`, `spec` and, if need be, `status`.

@@ -156,9 +156,9 @@ impl<'a> Checker<'a> {
         }
         let property = schema
             .properties
-            .keys()
-            .find(|name| convert::identifier(name).as_deref() == Some(select.field.as_str()))
-            .and_then(|name| schema.property(name));
+            .iter()
+            .find(|(name, _)| convert::identifier(name).as_deref() == Some(select.field.as_str()))
+            .map(|(_, property)| &*property.schema);
         if let Some(property) = property {
             return Ok(Type::Of { schema: property, is_resource: property.embedded_resource });
         }
