@@ -20,4 +20,5 @@ mod simulate;
 mod simulate_input;
 mod supervision;
 mod support;
+mod takeover;
 mod webhooks;

@@ -264,67 +264,6 @@ fn an_outage_of_one_backend_hides_no_failure_of_another() {
     assert_eq!(decide(&plan, run.state(), &judged).next.failed_checks, 1);
 }
 
-fn flagger_status(phase: &str, weight: i64) -> CanaryStatus {
-    serde_json::from_value(serde_json::json!({
-        "phase": phase, "canaryWeight": weight, "failedChecks": 0, "iterations": 0,
-        "lastAppliedSpec": "5f56684589", "lastPromotedSpec": "4cb74184589",
-        "trackedConfigs": {"configmap/app": "1"}, "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }))
-    .unwrap()
-}
-
-/// Revisions as Aviary tags them, a status as Flagger wrote it.
-fn taken_over(phase: &str, weight: u32, edited: bool) -> Run {
-    let mut run = Run::new(plan(), crate::world::World::new("aviary-1:a"));
-    run.settle();
-    run.world.status = flagger_status(phase, i64::from(weight));
-    if edited {
-        run.apply(revision("aviary-1:b"));
-    }
-    if weight > 0 {
-        run.world.scale(Scale::Up).unwrap();
-        run.apply(Event::Recover(Side::Target));
-        run.apply(Event::ForeignWeight(weight));
-    }
-    run.forget();
-    run.apply(Event::Kill);
-    run.settle();
-    run
-}
-
-#[test]
-fn taking_over_from_flagger_starts_nothing_by_itself() {
-    for phase in ["Initialized", "Succeeded", "Failed"] {
-        let run = taken_over(phase, 0, false);
-        assert_eq!(run.events, Vec::<String>::new(), "{phase}");
-        assert_eq!(run.state().last_applied, "aviary-1:a");
-        assert_eq!(run.state().last_promoted, "aviary-1:a");
-    }
-    // What failed under Flagger is not tried again.
-    assert_eq!(taken_over("Failed", 0, true).events, Vec::<String>::new());
-    // What was edited while no controller ran is a new revision.
-    assert_eq!(taken_over("Succeeded", 0, true).ending().phase, Phase::Succeeded);
-    assert_eq!(taken_over("Succeeded", 0, true).world.primary.unwrap().revision, "aviary-1:b");
-    // A run in flight goes on from its weight.
-    let run = taken_over("Progressing", 20, true);
-    assert_eq!(run.events[0], "Advance podinfo.default canary weight 30");
-    assert_eq!(run.ending().phase, Phase::Succeeded);
-}
-
-/// Under Flagger's CRD our own fields are pruned. The outage still reaches its limit.
-#[test]
-fn pruned_fields_do_not_stretch_an_outage() {
-    let mut run = scenarios::weighted();
-    run.world.metrics = Metrics::Outage;
-    run.run_until(run.world.now + seconds(20));
-    let mut status = run.world.status.clone();
-    assert!(status.metrics_unavailable_since.is_some());
-    (status.metrics_unavailable_since, status.last_step_time, status.observed_generation) = (None, None, None);
-    let state = State::from_status(&status);
-    assert_eq!(state.metrics_unavailable_since, run.state().metrics_unavailable_since);
-    assert!(state.last_step.is_some());
-}
-
 #[test]
 fn q25_a_deleted_primary_comes_back_only_from_what_was_promoted() {
     let mut run = scenarios::weighted();
