@@ -14,7 +14,7 @@ pub const NEW: &str = "podinfo:6.0.1";
 /// Everything that Flagger made.
 const MADE: [(&GroupKind, &str); 9] = [
     (&kinds::DEPLOYMENT, "podinfo-primary"),
-    (&kinds::HORIZONTAL_POD_AUTOSCALER, "podinfo-primary"),
+    (&kinds::HPA, "podinfo-primary"),
     (&kinds::CONFIG_MAP, "settings-primary"),
     (&kinds::SERVICE, "podinfo"),
     (&kinds::SERVICE, "podinfo-canary"),

@@ -122,6 +122,20 @@ fn q5_a_bootstrap_that_fails_never_scales_the_target() {
     assert_eq!(run.world.primary.unwrap().revision, "a");
 }
 
+/// Flagger leads users to a primary that is not ready, and scales the target down.
+#[test]
+fn q6_a_bootstrap_without_analysis_waits_for_the_primary() {
+    let mut run = Run::new(Plan { skip_analysis: true, ..plan() }, crate::world::World::new("a"));
+    run.world.never_ready.insert((true, "a".into()));
+    run.run_until(run.world.now + seconds(600));
+    assert_eq!(run.ending().phase, Phase::Initializing);
+    assert!(!run.effects.contains(&Effect::ScaleTarget(Scale::Zero)));
+    assert_eq!(run.world.routes, None);
+    run.apply(Event::Recover(Side::Primary));
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Initialized);
+}
+
 #[test]
 fn q9_a_rollback_hook_ends_the_wait_for_approval() {
     let hooks = [WebhookType::ConfirmRollout, WebhookType::Rollback];
@@ -178,6 +192,21 @@ fn q17_a_list_edited_during_the_run_goes_on_with_the_next_greater_weight() {
     run.settle();
     let weights: Vec<_> = run.phases.iter().map(|(_, weight)| *weight).collect();
     assert_eq!(weights, [0, 5, 20, 30, 60, 60, 0, 0]);
+}
+
+/// Flagger's status says weight 0 and iteration -1 there.
+#[test]
+fn q21_the_status_tells_weight_and_iterations_while_it_waits_for_the_promotion() {
+    let hooks = [WebhookType::ConfirmPromotion];
+    let ab_test = Strategy::AbTesting(aviary_rollout::AbTesting { iterations: 3 });
+    for (strategy, weight, iterations) in [(plan().strategy, 50, 0), (ab_test, 100, 3)] {
+        let mut run = release(with_hooks(Plan { strategy, ..plan() }, &hooks));
+        run.world.refusing.insert(WebhookType::ConfirmPromotion);
+        run.run_until(run.world.now + seconds(300));
+        let status = &run.world.status;
+        assert_eq!((status.phase, status.canary_weight, status.iterations), (Phase::WaitingPromotion, weight, iterations));
+        assert_eq!(run.world.routes.map(|split| i64::from(split.canary)), Some(weight));
+    }
 }
 
 #[test]

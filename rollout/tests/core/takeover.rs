@@ -299,10 +299,12 @@ fn a_promotion_is_finished() {
     let (events, splits) = left().finished(plan());
     assert_eq!(events, ["Routing all traffic to primary", "Promotion completed! Scaling down podinfo.default"]);
     assert_eq!(splits, [Split::PRIMARY]);
-    // Blue/green has no weight in Flagger's status.
-    let left = Left { primary: NEW, iterations: 4, ..Left::in_phase("Promoting", 0, Split::CANARY) };
-    let (_, splits) = left.finished(blue_green());
-    assert_eq!(splits, [Split::PRIMARY]);
+    // Flagger's status has no weight of these: users stay on the canary until the primary is ready.
+    for plan in [blue_green(), ab_testing()] {
+        let left = Left { primary: NEW, iterations: 4, ..Left::in_phase("Promoting", 0, Split::CANARY) };
+        let (events, splits) = left.finished(plan);
+        assert_eq!((events[0].as_str(), splits.as_slice()), ("Routing all traffic to primary", &[Split::PRIMARY][..]));
+    }
 }
 
 #[test]
