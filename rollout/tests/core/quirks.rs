@@ -2,7 +2,7 @@
 
 use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Effect, Plan, Scale, Split, State, Strategy, Weights, decide};
+use aviary_rollout::{Component, Effect, Plan, Scale, Split, State, Strategy, Weights, decide};
 
 use crate::driver::{Event, Run, plan, with_hooks};
 use crate::scenarios::{self, release, revision};
@@ -120,6 +120,19 @@ fn q5_a_bootstrap_that_fails_never_scales_the_target() {
     run.settle();
     assert_eq!(run.ending().phase, Phase::Initialized);
     assert_eq!(run.world.primary.unwrap().revision, "a");
+}
+
+/// Where nothing is routed, the target serves behind the apex service until the primary is ready.
+#[test]
+fn q5_a_bootstrap_that_fails_where_nothing_is_routed_never_scales_the_target() {
+    let mut run = scenarios::broken_bootstrap();
+    run.world.routed = false;
+    run.run_until(run.world.now + seconds(190));
+    assert_eq!(run.ending().phase, Phase::Initializing);
+    let harmful = |effect: &&Effect| matches!(effect, Effect::ScaleTarget(_) | Effect::Apply(Component::Apex));
+    assert_eq!(run.effects.iter().filter(harmful).count(), 0, "{:?}", run.effects);
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Initialized, "the next revision mends it");
 }
 
 /// Flagger leads users to a primary that is not ready, and scales the target down.
