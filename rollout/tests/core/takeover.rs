@@ -293,6 +293,31 @@ fn blue_green_that_waits_for_its_promotion_asks_its_gate() {
     waits_for_the_gate(left(Split::CANARY), blue_green());
 }
 
+/// Provider `kubernetes`: what is not routed cannot tell, so the count of iterations does.
+#[test]
+fn blue_green_without_routes_goes_on_from_its_iterations() {
+    let strategy = Strategy::BlueGreen(BlueGreen { iterations: 3, mirror: false, switches: false });
+    let plan = with_hooks(Plan { strategy, ..plan() }, &[CONFIRM]);
+    let found = |left: Left| {
+        let mut run = left.found(plan.clone());
+        run.world.routed = false;
+        run.world.routes = None;
+        run.apply(Event::Kill);
+        run
+    };
+    let mut run = found(Left { iterations: 2, ..Left::in_phase("Progressing", 0, Split::PRIMARY) });
+    run.settle();
+    assert_eq!(run.events[0], "Advance podinfo.default canary iteration 3/3");
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+    // Flagger counts the gate's answer as one iteration more.
+    for (phase, iterations) in [("WaitingPromotion", 2), ("Progressing", 4)] {
+        let mut run = found(Left { iterations, ..Left::in_phase(phase, 0, Split::PRIMARY) });
+        run.settle();
+        assert_eq!(run.events[1], "Copying podinfo.default template spec to podinfo-primary.default", "{phase}");
+        assert_eq!((run.calls.as_slice(), run.ending().phase), (&[CONFIRM][..], Phase::Succeeded));
+    }
+}
+
 #[test]
 fn a_promotion_is_finished() {
     let left = || Left { primary: NEW, ..Left::in_phase("Promoting", 50, Split::to_canary(50)) };
