@@ -62,7 +62,8 @@ pub fn has_test(name: &str) -> bool {
 /// The cells of the page's rows that begin with numbers of quirks, by number.
 fn rows() -> BTreeMap<usize, Vec<Vec<&'static str>>> {
     let mut rows = BTreeMap::<usize, Vec<Vec<&str>>>::new();
-    let is_row = |line: &&str| line.strip_prefix("| Q").is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_digit()));
+    let is_row =
+        |line: &&str| line.strip_prefix("| Q").is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_digit()));
     for line in PAGE.lines().filter(is_row) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         for number in cells[0].split(", ") {

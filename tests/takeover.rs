@@ -127,6 +127,63 @@ fn failed_and_set_back() {
     is_adopted_at_rest(Left::at_rest("Failed"));
 }
 
+/// Flagger writes the label of the apex service, which it adds to what `service.apex` says, on its VirtualService, too.
+#[test]
+fn initialized_with_labels_of_the_apex() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let own = json!({"labels": {"team": "a"}, "annotations": {"note": "b"}});
+        world.leave(Left::at_rest("Initialized"), |canary| canary["spec"]["service"]["apex"] = own).await;
+        for kind in [&kinds::SERVICE, &kinds::VIRTUAL_SERVICE] {
+            world.change(kind, "podinfo", |object| {
+                object["metadata"]["labels"] = json!({"team": "a", "app": "podinfo"});
+                object["metadata"]["annotations"]["note"] = json!("b");
+            });
+        }
+        let (made, before) = (world.made(), world.disturbances());
+        world.start();
+        world.wait_until("the status is adopted", || world.is_adopted()).await;
+        world.pass(Duration::from_secs(600)).await;
+        assert_eq!(world.made(), made);
+        assert_eq!(world.events("podinfo"), Vec::<String>::new());
+        world.releases_the_next(before).await;
+    });
+}
+
+/// Where nobody has a cookie yet, Flagger has the rule of all users twice. One is enough; nobody notices.
+#[test]
+fn initialized_with_session_affinity() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let left = Left::at_rest("Initialized");
+        world
+            .leave(left, |canary| {
+                canary["spec"]["analysis"]["sessionAffinity"] = json!({"cookieName": "canary-ck"});
+            })
+            .await;
+        world.change(&kinds::VIRTUAL_SERVICE, "podinfo", |routes| {
+            let rule = json!({"route": [
+                {"destination": {"host": "podinfo-primary"}, "weight": 100},
+                {"destination": {"host": "podinfo-canary"}, "weight": 0},
+            ]});
+            routes["spec"]["http"] = json!([rule, rule]);
+        });
+        world.change(&kinds::CANARY, "podinfo", |canary| {
+            let status = canary["status"].as_object_mut().unwrap();
+            status.retain(|field, _| !field.ends_with("Cookie"));
+        });
+        let before = world.disturbances();
+        world.start();
+        world.wait_until("the status is adopted", || world.is_adopted()).await;
+        world.pass(Duration::from_secs(600)).await;
+        assert_eq!(world.events("podinfo"), Vec::<String>::new());
+        assert_eq!(world.weights(), [100, 0]);
+        let calls = world.cluster.calls().snapshot().of_client(AGENT);
+        assert!(calls.writes() <= 2, "the status, and the routes\n{calls}");
+        world.releases_the_next(before).await;
+    });
+}
+
 /// The version that failed is still in the target. It is not tried again; another one is.
 #[test]
 fn failed() {
@@ -136,7 +193,12 @@ fn failed() {
         let (made, before) = (world.made(), world.disturbances());
         world.start();
         world.pass(Duration::from_secs(600)).await;
-        assert_eq!((world.phase("podinfo").as_str(), world.events("podinfo").len()), ("Failed", 0), "{}", world.story());
+        assert_eq!(
+            (world.phase("podinfo").as_str(), world.events("podinfo").len()),
+            ("Failed", 0),
+            "{}",
+            world.story()
+        );
         assert_eq!(world.made(), made);
         world.releases_the_next(before).await;
     });
@@ -151,7 +213,12 @@ fn failed_promotion() {
         let (made, before) = (world.made(), world.disturbances());
         world.start();
         world.pass(Duration::from_secs(600)).await;
-        assert_eq!((world.phase("podinfo").as_str(), world.events("podinfo").len()), ("Failed", 0), "{}", world.story());
+        assert_eq!(
+            (world.phase("podinfo").as_str(), world.events("podinfo").len()),
+            ("Failed", 0),
+            "{}",
+            world.story()
+        );
         assert_eq!(world.made(), made, "everybody stays where they are");
         world.releases_the_next(before).await;
     });
@@ -166,7 +233,9 @@ fn initializing() {
         world.delete(&kinds::VIRTUAL_SERVICE, "podinfo").await;
         world.change(&kinds::CANARY, "podinfo", |canary| {
             let status = canary["status"].as_object_mut().unwrap();
-            status.retain(|field, _| !["lastAppliedSpec", "lastPromotedSpec", "trackedConfigs"].contains(&field.as_str()));
+            status.retain(|field, _| {
+                !["lastAppliedSpec", "lastPromotedSpec", "trackedConfigs"].contains(&field.as_str())
+            });
         });
         let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").unwrap()["metadata"]["generation"].clone();
         let before = world.disturbances();
@@ -190,7 +259,12 @@ fn waiting() {
         let (made, before) = (world.made(), world.disturbances());
         world.start();
         world.pass(Duration::from_secs(120)).await;
-        assert_eq!((world.phase("podinfo").as_str(), world.events("podinfo").len()), ("Waiting", 0), "{}", world.story());
+        assert_eq!(
+            (world.phase("podinfo").as_str(), world.events("podinfo").len()),
+            ("Waiting", 0),
+            "{}",
+            world.story()
+        );
         assert_eq!(world.made(), made);
         gate.open();
         world.wait_for_phase("podinfo", "Progressing").await;

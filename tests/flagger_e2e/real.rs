@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{Script, istio};
+use crate::fixtures_run::documents;
 use crate::real::{Inside, in_bench, is_full_set};
 use crate::scenarios::real::Real;
 use crate::support::create_through;
@@ -15,6 +16,11 @@ fn e2e_istio_on_real_components() {
         let host = Real::new(&bench).await;
         load_tester(&bench).await;
         let script = Script::begin(&host, None).await;
+        // The scripts apply it once, with the first canary.
+        for object in documents("e2e/istio-canary.yaml").into_iter().filter(|object| object["kind"] == "MetricTemplate")
+        {
+            script.apply_one(object).await;
+        }
         istio::existing_objects(&script).await;
         script.clear().await;
         istio::session_affinity(&script).await;

@@ -73,8 +73,10 @@ impl World {
         });
         self.create(settings).await;
         let mut target = deployment("test", "podinfo", left.target);
-        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] = json!([{"configMapRef": {"name": "settings"}}]);
-        target["metadata"]["annotations"] = json!({"team": "a", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
+        target["spec"]["template"]["spec"]["containers"][0]["envFrom"] =
+            json!([{"configMapRef": {"name": "settings"}}]);
+        target["metadata"]["annotations"] =
+            json!({"team": "a", "kubectl.kubernetes.io/last-applied-configuration": "{}"});
         if left.scaled_to_zero {
             target["spec"]["replicas"] = json!(0);
         }

@@ -2,11 +2,11 @@
 
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Effect, Plan, Scale, Split};
+use aviary_rollout::{Effect, Plan, Split};
 
 use crate::driver::{Event, REACH, Run, SETTLE};
 use crate::scenarios;
-use crate::world::{Side, World, seconds};
+use crate::world::{Side, seconds};
 
 fn settled(scenario: fn() -> Run) -> Run {
     let mut run = scenario();

@@ -2,7 +2,7 @@
 
 use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Component, Effect, Plan, Scale, Split, State, Strategy, Weights, decide};
+use aviary_rollout::{Component, Effect, Plan, Scale, Split, Strategy, Weights, decide};
 
 use crate::driver::{Event, Run, plan, with_hooks};
 use crate::scenarios::{self, release, revision};
@@ -217,7 +217,10 @@ fn q21_the_status_tells_weight_and_iterations_while_it_waits_for_the_promotion()
         run.world.refusing.insert(WebhookType::ConfirmPromotion);
         run.run_until(run.world.now + seconds(300));
         let status = &run.world.status;
-        assert_eq!((status.phase, status.canary_weight, status.iterations), (Phase::WaitingPromotion, weight, iterations));
+        assert_eq!(
+            (status.phase, status.canary_weight, status.iterations),
+            (Phase::WaitingPromotion, weight, iterations)
+        );
         assert_eq!(run.world.routes.map(|split| i64::from(split.canary)), Some(weight));
     }
 }

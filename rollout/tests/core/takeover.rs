@@ -248,10 +248,7 @@ fn an_ab_test_goes_on_with_its_next_iteration() {
 
 #[test]
 fn an_ab_test_that_waits_for_its_promotion_makes_no_more_iterations() {
-    waits_for_the_gate(
-        Left { iterations: 2, ..Left::in_phase("WaitingPromotion", 0, Split::CANARY) },
-        ab_testing(),
-    );
+    waits_for_the_gate(Left { iterations: 2, ..Left::in_phase("WaitingPromotion", 0, Split::CANARY) }, ab_testing());
 }
 
 #[test]
@@ -263,10 +260,10 @@ fn blue_green_goes_on_with_its_next_iteration() {
 
     let strategy = Strategy::BlueGreen(BlueGreen { iterations: 3, mirror: true, switches: true });
     let (events, splits) = left(mirrored()).finished(Plan { strategy, ..plan() });
-    assert_eq!(events[..2], [
-        "Advance podinfo.default canary iteration 3/3",
-        "Stop traffic mirroring and route all traffic to canary"
-    ]);
+    assert_eq!(
+        events[..2],
+        ["Advance podinfo.default canary iteration 3/3", "Stop traffic mirroring and route all traffic to canary"]
+    );
     assert_eq!(splits, [Split::CANARY, Split::PRIMARY]);
 }
 
@@ -447,4 +444,3 @@ fn pruned_fields_do_not_stretch_an_outage() {
     assert_eq!(state.metrics_unavailable_since, run.state().metrics_unavailable_since);
     assert!(state.last_step.is_some());
 }
-
