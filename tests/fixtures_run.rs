@@ -1,5 +1,5 @@
-//! The manifests of Flagger's own end-to-end tests, unmodified: what this version serves is released, and the rest is refused
-//! by name.
+//! The manifests of Flagger's own end-to-end tests and examples, unmodified: what this version serves is released, and the rest is
+//! refused by name. Istio's scripts are in `flagger_e2e`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -177,43 +177,13 @@ async fn deleted(world: &World) {
 }
 
 #[test]
-fn istio_canary() {
-    released("e2e/istio-canary.yaml");
-}
-
-#[test]
-fn istio_skip_analysis() {
-    released("e2e/istio-skip-analysis.yaml");
-}
-
-#[test]
-fn istio_delegation() {
-    released("e2e/istio-delegation.yaml");
-}
-
-#[test]
 fn istio_example_with_an_autoscaler() {
     released_with("examples/istio-canary.yaml", &["podinfo/hpa.yaml"]);
 }
 
 #[test]
-fn istio_blue_green() {
-    released("e2e/istio-bluegreen.yaml");
-}
-
-#[test]
-fn istio_ab_test() {
-    released("e2e/istio-abtest.yaml");
-}
-
-#[test]
 fn istio_ab_test_example_with_an_autoscaler() {
     released_with("examples/istio-abtest.yaml", &["podinfo/hpa.yaml"]);
-}
-
-#[test]
-fn istio_session_affinity() {
-    released("e2e/istio-session-affinity.yaml");
 }
 
 #[test]
