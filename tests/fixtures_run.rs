@@ -1,5 +1,5 @@
-//! The manifests of Flagger's own end-to-end tests, unmodified: what this version serves is released, and the rest is refused
-//! by name.
+//! The manifests of Flagger's own end-to-end tests and examples, unmodified: what this version serves is released, and the rest is
+//! refused by name. Istio's scripts are in `flagger_e2e`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use aviary_sim::store::kinds;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
+use crate::flagger_e2e::refused_name;
 use crate::support::{World, in_virtual_time};
 
 /// Manifests of which this version serves the canary.
-const SERVED: &[&str] = &[
+pub const SERVED: &[&str] = &[
     "e2e/istio-canary.yaml",
     "e2e/istio-skip-analysis.yaml",
     "e2e/istio-delegation.yaml",
@@ -27,11 +28,11 @@ const SERVED: &[&str] = &[
     "examples/istio-abtest.yaml",
 ];
 
-fn fixtures() -> PathBuf {
+pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/flagger")
 }
 
-fn documents(file: &str) -> Vec<Value> {
+pub fn documents(file: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(fixtures().join(file)).unwrap();
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(&text).unwrap_or_else(|error| panic!("parse {file}: {error}"));
@@ -176,43 +177,13 @@ async fn deleted(world: &World) {
 }
 
 #[test]
-fn istio_canary() {
-    released("e2e/istio-canary.yaml");
-}
-
-#[test]
-fn istio_skip_analysis() {
-    released("e2e/istio-skip-analysis.yaml");
-}
-
-#[test]
-fn istio_delegation() {
-    released("e2e/istio-delegation.yaml");
-}
-
-#[test]
 fn istio_example_with_an_autoscaler() {
     released_with("examples/istio-canary.yaml", &["podinfo/hpa.yaml"]);
 }
 
 #[test]
-fn istio_blue_green() {
-    released("e2e/istio-bluegreen.yaml");
-}
-
-#[test]
-fn istio_ab_test() {
-    released("e2e/istio-abtest.yaml");
-}
-
-#[test]
 fn istio_ab_test_example_with_an_autoscaler() {
     released_with("examples/istio-abtest.yaml", &["podinfo/hpa.yaml"]);
-}
-
-#[test]
-fn istio_session_affinity() {
-    released("e2e/istio-session-affinity.yaml");
 }
 
 #[test]
@@ -261,6 +232,8 @@ fn every_other_canary_is_refused_by_name() {
             assert_eq!(events.len(), 1, "{file}: {events:#?}");
             let says_what = events[0].starts_with("spec.") && events[0].contains(" is not supported");
             assert!(says_what, "{file}: {}", events[0]);
+            let name = refused_name(file);
+            assert!(name.is_none_or(|name| events[0].contains(name)), "{file}: {name:?} is not in {}", events[0]);
             let accepted = canaries[0]["status"]["conditions"][0].clone();
             assert_eq!((&accepted["type"], &accepted["status"]), (&json!("Accepted"), &json!("False")), "{file}");
             assert_eq!(accepted["message"], events[0].as_str(), "{file}");

@@ -3,8 +3,10 @@
 
 mod bad_input;
 mod calls;
+mod differences;
 mod faults;
 mod fixtures_run;
+mod flagger_e2e;
 mod kills;
 mod kubectl;
 mod leadership;
@@ -13,6 +15,7 @@ mod metrics;
 mod permissions;
 mod process;
 mod propagation;
+mod quirks;
 mod real;
 mod sandbox;
 mod scenarios;
@@ -20,4 +23,5 @@ mod simulate;
 mod simulate_input;
 mod supervision;
 mod support;
+mod takeover;
 mod webhooks;

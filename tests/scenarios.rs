@@ -6,13 +6,13 @@
 //! `AVIARY_SCENARIOS=good-release,ab` runs only those whose names begin with one of these.
 
 mod deletions;
-mod embedded;
+pub mod embedded;
 mod ending;
-mod host;
-mod real;
+pub mod host;
+pub mod real;
 mod releases;
 mod sandbox;
-mod scene;
+pub mod scene;
 mod strategies;
 
 use std::convert::Infallible;

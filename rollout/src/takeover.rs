@@ -6,6 +6,7 @@
 use aviary_crds::status::Phase;
 
 use crate::effect::{Decision, HoldKind};
+use crate::snapshot::Split;
 use crate::step::Context;
 use crate::strategy::{Position, Strategy};
 
@@ -44,26 +45,52 @@ pub(crate) fn adopt(context: Context) -> Option<Decision> {
     }))
 }
 
-/// Where a run in flight stands. Flagger stores no weight for blue/green and A/B, and no mirroring: the routes tell.
+/// Where a run in flight stands. Aviary's status tells, of whatever version. Flagger goes by the routes, and its status lags
+/// behind them or says something else: no weight for blue/green and A/B and while it waits for the promotion, no mirroring.
 fn position_in_force(context: Context) -> Result<Position, Box<Decision>> {
-    let Context { plan, state, seen } = context;
+    let Context { state, seen, .. } = context;
     let stored = state.position();
     let in_flight =
         matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion | Phase::Promoting | Phase::Finalising);
-    let mirrors = match &plan.strategy {
-        Strategy::Canary(canary) if !canary.mirror => return Ok(stored),
-        Strategy::Canary(_) => true,
-        Strategy::AbTesting(_) | Strategy::BlueGreen(_) => false,
-    };
-    match &seen.traffic {
-        Some(Ok(found)) if in_flight && mirrors => {
-            Ok(Position { iterations: u32::from(found.mirrored && stored.weight == 0), ..stored })
-        }
-        Some(Ok(found)) if in_flight => Ok(Position { weight: found.canary, ..stored }),
-        // Broken routes are put right by the next step, and cannot tell.
-        Some(Err(text)) if in_flight && !seen.pending.routes => Err(Box::new(context.obstacle(HoldKind::Routes, text))),
-        Some(_) | None => Ok(stored),
+    if !in_flight || tag(&state.last_applied).is_some() {
+        return Ok(stored);
     }
+    match &seen.traffic {
+        Some(Ok(found)) => Ok(position_left(context, *found)),
+        // Broken routes are put right by the next step, and cannot tell.
+        Some(Err(text)) if !seen.pending.routes => Err(Box::new(context.obstacle(HoldKind::Routes, text))),
+        Some(Err(_)) => Ok(stored),
+        None => Ok(Position { iterations: iterations_left(context), ..stored }),
+    }
+}
+
+/// What Flagger's routes and its count of iterations amount to.
+fn position_left(context: Context, found: Split) -> Position {
+    let Context { plan, state, .. } = context;
+    let weight = found.canary;
+    let iterations = match &plan.strategy {
+        Strategy::Canary(_) => u32::from(found.mirrored && weight == 0),
+        Strategy::AbTesting(_) => iterations_left(context),
+        // Everybody is on the canary: after all iterations and an open gate, or else since a promotion failed, and then (as
+        // where the gate has closed again) the gate is asked before the promotion.
+        Strategy::BlueGreen(run) if weight == 100 => {
+            let was_confirmed = state.phase == Phase::Progressing && state.iterations >= run.iterations;
+            if was_confirmed { run.iterations.saturating_add(1) } else { 0 }
+        }
+        Strategy::BlueGreen(_) => iterations_left(context),
+    };
+    Position { weight, iterations }
+}
+
+/// While it waits for the promotion, Flagger counts one iteration less than were done, to ask the gate once more.
+fn iterations_left(context: Context) -> u32 {
+    let Context { plan, state, .. } = context;
+    let all = match &plan.strategy {
+        Strategy::Canary(_) => return 0,
+        Strategy::AbTesting(run) => run.iterations,
+        Strategy::BlueGreen(run) => run.iterations,
+    };
+    if state.phase == Phase::WaitingPromotion { state.iterations.max(all) } else { state.iterations }
 }
 
 /// What stands before the colon: how a revision was computed. Flagger's have none.

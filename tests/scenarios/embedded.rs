@@ -45,7 +45,7 @@ fn run_each(kills: Option<Kills>) {
     report("embedded", scenarios.len(), &failures.collect::<Vec<_>>());
 }
 
-struct Embedded(RefCell<World>);
+pub struct Embedded(pub RefCell<World>);
 
 impl Host for Embedded {
     fn name(&self) -> &'static str {

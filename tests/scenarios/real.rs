@@ -60,7 +60,7 @@ fn on_real_components_with_kills() {
     });
 }
 
-struct Real<'a> {
+pub struct Real<'a> {
     bench: &'a Inside,
     client: Client,
     operator: RefCell<Aviary>,
@@ -69,7 +69,7 @@ struct Real<'a> {
 }
 
 impl Real<'_> {
-    async fn new(bench: &Inside) -> Real<'_> {
+    pub async fn new(bench: &Inside) -> Real<'_> {
         let operator = RefCell::new(bench.start_aviary(ARGUMENTS));
         Real { bench, client: bench.client("admin").await, operator, users: RefCell::default() }
     }

@@ -48,9 +48,14 @@ impl Drop for Scene<'_> {
 impl<'a> Scene<'a> {
     /// A namespace of this name, in which nothing is yet.
     pub async fn open(host: &'a dyn Host, name: &str) -> Scene<'a> {
-        let client = host.client();
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        create_through(client.clone(), namespace).await;
+        create_through(host.client(), namespace).await;
+        Scene::within(host, name).await
+    }
+
+    /// A namespace that exists.
+    pub async fn within(host: &'a dyn Host, name: &str) -> Scene<'a> {
+        let client = host.client();
         let (sender, canary) = watch::channel(None);
         let steps = Arc::<Mutex<Vec<String>>>::default();
         let (group, version, kind) = CANARY;

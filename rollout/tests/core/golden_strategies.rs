@@ -2,11 +2,11 @@
 
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Effect, Plan, Scale, Split};
+use aviary_rollout::{Effect, Plan, Split};
 
 use crate::driver::{Event, REACH, Run, SETTLE};
 use crate::scenarios;
-use crate::world::{Side, World, seconds};
+use crate::world::{Side, seconds};
 
 fn settled(scenario: fn() -> Run) -> Run {
     let mut run = scenario();
@@ -227,51 +227,6 @@ fn copies_are_put_right_and_do_not_move_the_run() {
     assert_eq!(told("Traffic mirroring of podinfo.default was on, turned off"), 2);
     assert_eq!(run.world.routes, Some(Split::PRIMARY));
     assert_eq!(run.ending().phase, Phase::Succeeded);
-}
-
-/// A run that Flagger left half-way: its status has no weight, the routes have.
-fn left_by_flagger(plan: Plan, phase: &str, iterations: u32, routes: Split) -> Run {
-    let mut run = Run::new(plan, World::new("aviary-1:a"));
-    run.settle();
-    run.apply(scenarios::revision("aviary-1:b"));
-    run.world.scale(Scale::Up).unwrap();
-    run.apply(Event::Recover(Side::Target));
-    run.world.status = serde_json::from_value(serde_json::json!({
-        "phase": phase, "canaryWeight": 0, "failedChecks": 0, "iterations": iterations,
-        "lastAppliedSpec": "5f56684589", "lastPromotedSpec": "4cb74184589",
-        "trackedConfigs": {"configmap/app": "1"}, "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }))
-    .unwrap();
-    if phase == "Promoting" {
-        let configs = crate::world::configs("1");
-        run.world.promote("aviary-1:b", Some(&configs)).unwrap();
-    }
-    run.world.routes = Some(routes);
-    // What Flagger has analysed so far.
-    run.world.analysed.insert(("aviary-1:b".to_owned(), crate::world::configs("1")));
-    run.forget();
-    run.apply(Event::Kill);
-    run.settle();
-    run
-}
-
-#[test]
-fn runs_that_flagger_left_half_way_go_on_from_where_the_routes_are() {
-    let copy = "Copying podinfo.default template spec to podinfo-primary.default";
-    let ab_test = left_by_flagger(scenarios::ab_plan(), "Progressing", 2, Split::CANARY);
-    assert_eq!(ab_test.events[0], ITERATIONS[2]);
-    let promoting = left_by_flagger(scenarios::ab_plan(), "Promoting", 3, Split::CANARY);
-    assert_eq!(promoting.events, PROMOTED[1..], "users stay on the canary until the primary is ready");
-    let iterating = left_by_flagger(scenarios::blue_green_plan(true), "Progressing", 1, MIRRORED);
-    assert_eq!(iterating.events[0], ITERATIONS[1]);
-    let switched = left_by_flagger(scenarios::blue_green_plan(false), "Progressing", 4, Split::CANARY);
-    assert_eq!(switched.events[0], copy);
-    let mirrored = left_by_flagger(scenarios::mirrored_plan(), "Progressing", 0, MIRRORED);
-    assert_eq!(mirrored.events[0], "Advance podinfo.default canary weight 20");
-    for run in [&ab_test, &promoting, &iterating, &switched, &mirrored] {
-        assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0), "{:#?}", run.events);
-        assert!(run.events.iter().all(|event| !event.contains("instead of")), "{:#?}", run.events);
-    }
 }
 
 /// A spec that is edited in mid-run changes how the run goes on, and loses no analysis on the way.

@@ -11,5 +11,6 @@ mod properties;
 mod quirks;
 mod scenarios;
 mod sessions;
+mod takeover;
 mod walk;
 mod world;

@@ -2,7 +2,7 @@
 
 use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Effect, Plan, Scale, Split, State, Strategy, Weights, decide};
+use aviary_rollout::{Component, Effect, Plan, Scale, Split, Strategy, Weights, decide};
 
 use crate::driver::{Event, Run, plan, with_hooks};
 use crate::scenarios::{self, release, revision};
@@ -122,6 +122,33 @@ fn q5_a_bootstrap_that_fails_never_scales_the_target() {
     assert_eq!(run.world.primary.unwrap().revision, "a");
 }
 
+/// Where nothing is routed, the target serves behind the apex service until the primary is ready.
+#[test]
+fn q5_a_bootstrap_that_fails_where_nothing_is_routed_never_scales_the_target() {
+    let mut run = scenarios::broken_bootstrap();
+    run.world.routed = false;
+    run.run_until(run.world.now + seconds(190));
+    assert_eq!(run.ending().phase, Phase::Initializing);
+    let harmful = |effect: &&Effect| matches!(effect, Effect::ScaleTarget(_) | Effect::Apply(Component::Apex));
+    assert_eq!(run.effects.iter().filter(harmful).count(), 0, "{:?}", run.effects);
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Initialized, "the next revision mends it");
+}
+
+/// Flagger leads users to a primary that is not ready, and scales the target down.
+#[test]
+fn q6_a_bootstrap_without_analysis_waits_for_the_primary() {
+    let mut run = Run::new(Plan { skip_analysis: true, ..plan() }, crate::world::World::new("a"));
+    run.world.never_ready.insert((true, "a".into()));
+    run.run_until(run.world.now + seconds(600));
+    assert_eq!(run.ending().phase, Phase::Initializing);
+    assert!(!run.effects.contains(&Effect::ScaleTarget(Scale::Zero)));
+    assert_eq!(run.world.routes, None);
+    run.apply(Event::Recover(Side::Primary));
+    run.settle();
+    assert_eq!(run.ending().phase, Phase::Initialized);
+}
+
 #[test]
 fn q9_a_rollback_hook_ends_the_wait_for_approval() {
     let hooks = [WebhookType::ConfirmRollout, WebhookType::Rollback];
@@ -178,6 +205,24 @@ fn q17_a_list_edited_during_the_run_goes_on_with_the_next_greater_weight() {
     run.settle();
     let weights: Vec<_> = run.phases.iter().map(|(_, weight)| *weight).collect();
     assert_eq!(weights, [0, 5, 20, 30, 60, 60, 0, 0]);
+}
+
+/// Flagger's status says weight 0 and iteration -1 there.
+#[test]
+fn q21_the_status_tells_weight_and_iterations_while_it_waits_for_the_promotion() {
+    let hooks = [WebhookType::ConfirmPromotion];
+    let ab_test = Strategy::AbTesting(aviary_rollout::AbTesting { iterations: 3 });
+    for (strategy, weight, iterations) in [(plan().strategy, 50, 0), (ab_test, 100, 3)] {
+        let mut run = release(with_hooks(Plan { strategy, ..plan() }, &hooks));
+        run.world.refusing.insert(WebhookType::ConfirmPromotion);
+        run.run_until(run.world.now + seconds(300));
+        let status = &run.world.status;
+        assert_eq!(
+            (status.phase, status.canary_weight, status.iterations),
+            (Phase::WaitingPromotion, weight, iterations)
+        );
+        assert_eq!(run.world.routes.map(|split| i64::from(split.canary)), Some(weight));
+    }
 }
 
 #[test]
@@ -262,67 +307,6 @@ fn an_outage_of_one_backend_hides_no_failure_of_another() {
     assert_eq!(decide(&plan, run.state(), &judged).next.canary_weight, 10);
     judged.answers.round = answer(vec![Ok(100.0), Ok(f64::NAN)]);
     assert_eq!(decide(&plan, run.state(), &judged).next.failed_checks, 1);
-}
-
-fn flagger_status(phase: &str, weight: i64) -> CanaryStatus {
-    serde_json::from_value(serde_json::json!({
-        "phase": phase, "canaryWeight": weight, "failedChecks": 0, "iterations": 0,
-        "lastAppliedSpec": "5f56684589", "lastPromotedSpec": "4cb74184589",
-        "trackedConfigs": {"configmap/app": "1"}, "lastTransitionTime": "2026-01-01T00:00:00Z",
-    }))
-    .unwrap()
-}
-
-/// Revisions as Aviary tags them, a status as Flagger wrote it.
-fn taken_over(phase: &str, weight: u32, edited: bool) -> Run {
-    let mut run = Run::new(plan(), crate::world::World::new("aviary-1:a"));
-    run.settle();
-    run.world.status = flagger_status(phase, i64::from(weight));
-    if edited {
-        run.apply(revision("aviary-1:b"));
-    }
-    if weight > 0 {
-        run.world.scale(Scale::Up).unwrap();
-        run.apply(Event::Recover(Side::Target));
-        run.apply(Event::ForeignWeight(weight));
-    }
-    run.forget();
-    run.apply(Event::Kill);
-    run.settle();
-    run
-}
-
-#[test]
-fn taking_over_from_flagger_starts_nothing_by_itself() {
-    for phase in ["Initialized", "Succeeded", "Failed"] {
-        let run = taken_over(phase, 0, false);
-        assert_eq!(run.events, Vec::<String>::new(), "{phase}");
-        assert_eq!(run.state().last_applied, "aviary-1:a");
-        assert_eq!(run.state().last_promoted, "aviary-1:a");
-    }
-    // What failed under Flagger is not tried again.
-    assert_eq!(taken_over("Failed", 0, true).events, Vec::<String>::new());
-    // What was edited while no controller ran is a new revision.
-    assert_eq!(taken_over("Succeeded", 0, true).ending().phase, Phase::Succeeded);
-    assert_eq!(taken_over("Succeeded", 0, true).world.primary.unwrap().revision, "aviary-1:b");
-    // A run in flight goes on from its weight.
-    let run = taken_over("Progressing", 20, true);
-    assert_eq!(run.events[0], "Advance podinfo.default canary weight 30");
-    assert_eq!(run.ending().phase, Phase::Succeeded);
-}
-
-/// Under Flagger's CRD our own fields are pruned. The outage still reaches its limit.
-#[test]
-fn pruned_fields_do_not_stretch_an_outage() {
-    let mut run = scenarios::weighted();
-    run.world.metrics = Metrics::Outage;
-    run.run_until(run.world.now + seconds(20));
-    let mut status = run.world.status.clone();
-    assert!(status.metrics_unavailable_since.is_some());
-    (status.metrics_unavailable_since, status.last_step_time, status.observed_generation) = (None, None, None);
-    let state = State::from_status(&status);
-    assert_eq!(state.metrics_unavailable_since, run.state().metrics_unavailable_since);
-    assert!(state.last_step.is_some());
 }
 
 #[test]
