@@ -58,8 +58,10 @@ pub(crate) fn decide(context: Context) -> Decision {
             return context.hold(HoldKind::PrimaryNotReady, message, Duration::ZERO, *deadline);
         }
         Readiness::Failed { reason } => {
-            let alert =
-                Notice::error(Occasion::InitializationFailed, format!("Initialization failed, primary not ready: {reason}"));
+            let alert = Notice::error(
+                Occasion::InitializationFailed,
+                format!("Initialization failed, primary not ready: {reason}"),
+            );
             return context.obstacle(HoldKind::PrimaryNotReady, reason).with_alert(alert);
         }
     }

@@ -182,17 +182,18 @@ fn finish<'a>(context: Context<'a>, mut step: Step<'a>, target: &TargetView, out
             "Canary analysis completed successfully, promotion finished.",
         ),
     };
-    call_post_rollout(context, step).effect(Effect::Count(outcome)).emit(message).alert(Notice::info(occasion, text)).write(
-        Phase::Succeeded,
-        |next| {
+    call_post_rollout(context, step)
+        .effect(Effect::Count(outcome))
+        .emit(message)
+        .alert(Notice::info(occasion, text))
+        .write(Phase::Succeeded, |next| {
             next.canary_weight = 0;
             next.iterations = 0;
             next.scale_down_due = false;
             next.last_promoted.clone_from(&state.last_applied);
             next.last_step = None;
             next.metrics_unavailable_since = None;
-        },
-    )
+        })
 }
 
 /// Post-rollout hooks hear of the end when traffic and pods are where they belong.

@@ -121,10 +121,7 @@ fn detect(context: Context, target: &TargetView) -> Decision {
         .step()
         .passed(WebhookType::ConfirmRollout, passed)
         .emit(Message::NewRevision { target: plan.target_id() })
-        .alert(Notice::info_with_facts(
-            Occasion::NewRevision,
-            "New revision detected, progressing canary analysis.",
-        ))
+        .alert(Notice::info_with_facts(Occasion::NewRevision, "New revision detected, progressing canary analysis."))
         .write(Phase::Progressing, |next| {
             next.scale_down_due = false;
             next.failed_checks = 0;

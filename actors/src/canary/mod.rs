@@ -101,8 +101,8 @@ pub(crate) struct CanaryActor {
     last_failure: Option<String>,
     /// Other canaries of the same target that were told of.
     rivals: BTreeSet<String>,
-    /// Whether another canary has the target.
-    yields: bool,
+    /// Why the target is left to another canary.
+    yields: Option<String>,
     spins: u32,
     /// Steps in a row that ended because somebody else wrote the object meanwhile.
     outpaced: u32,
@@ -137,7 +137,7 @@ impl CanaryActor {
             hurry_from: None,
             last_failure: None,
             rivals: BTreeSet::new(),
-            yields: false,
+            yields: None,
             spins: 0,
             outpaced: 0,
             told: Vec::new(),
@@ -194,15 +194,14 @@ impl CanaryActor {
         if let Some((before, now_called)) = news.renamed {
             self.emit(rivals::renamed(&before, &now_called), object, now);
         }
-        let yields = self.yields(object, now);
+        self.compare_with_rivals(object, now);
         let phase = self.knowledge.state().map_or("", |state| state.phase.as_str());
         let CanaryId { namespace, name } = &self.id;
         let _step = tracing::info_span!("canary.step", namespace, name, phase, epoch = self.epoch.0).entered();
         let lookups = Lookups::new(&deps.cache);
         let decision = match self.knowledge.understood() {
             Err(refusal) => Err(refusal.to_owned()),
-            Ok(_) if yields.is_some() => Err(yields.unwrap_or_default()),
-            Ok((understood, state)) => {
+            Ok((understood, state)) if self.yields.is_none() => {
                 let cookies = understood.plan.cookies(state);
                 let subject = Subject {
                     canary: &understood.canary,
@@ -238,6 +237,7 @@ impl CanaryActor {
                 });
                 Ok(decision)
             }
+            Ok(_) => Err(self.yields.clone().unwrap_or_default()),
         };
         deps.metrics.decision_duration.observe(started.elapsed().as_secs_f64());
         self.update_interests(lookups.into_seen(), object);
@@ -428,7 +428,10 @@ fn status_gauge(phase: Phase) -> i64 {
 /// one episode, however many are ready by now.
 fn is_same_episode(before: &Hold, now: &Hold) -> bool {
     let is_named = matches!(now.kind, HoldKind::Target | HoldKind::Routes);
-    before.kind == now.kind && (!is_named || before.message == now.message)
+    // What is worth an alert is news, too.
+    before.kind == now.kind
+        && before.alert.is_some() == now.alert.is_some()
+        && (!is_named || before.message == now.message)
 }
 
 fn event_subject(id: &CanaryId, object: &DynamicObject) -> EventSubject {
@@ -512,7 +515,7 @@ impl Handler<Describe> for CanaryActor {
             busy: self.run.is_some() || self.asking.is_some(),
             waiting_for: failure.or(hold),
             next_wake: self.next_wake,
-            refused: self.knowledge.understood().err().map(ToOwned::to_owned),
+            refused: self.knowledge.understood().err().or(self.yields.as_deref()).map(ToOwned::to_owned),
         })
     }
 }

@@ -16,20 +16,21 @@ pub(super) fn renamed(before: &str, now: &str) -> Note {
 }
 
 impl CanaryActor {
-    /// Why this canary leaves its target to another one, if it does. Tells it where it is this one that has the target.
-    pub(super) fn yields(&mut self, object: &DynamicObject, now: Timestamp) -> Option<String> {
-        let target = target_of(object)?;
+    /// Notes whether this canary leaves its target to another one; tells it where it is this one that has the target.
+    pub(super) fn compare_with_rivals(&mut self, object: &DynamicObject, now: Timestamp) {
+        self.yields = None;
+        let Some(target) = target_of(object) else { return };
         let rivals = self.deps.cache.rivals(&self.id);
         let rivals: Vec<_> = rivals.iter().filter(|rival| target_of(rival) == Some(target)).collect();
         let older = rivals.iter().filter(|rival| age(rival) < age(object)).min_by_key(|rival| age(rival));
-        self.yields = older.is_some();
         let (_, kind, name) = target;
         if let Some(older) = older.and_then(|older| older.metadata.name.as_deref()) {
             self.rivals.clear();
-            return Some(format!(
+            self.yields = Some(format!(
                 "spec.targetRef: {kind}/{name} is the target of canary {older}, too, which is older; this canary does nothing \
                  until that one is deleted or has another target"
             ));
+            return;
         }
         let names: BTreeSet<String> = rivals.iter().filter_map(|rival| rival.metadata.name.clone()).collect();
         if !names.is_subset(&self.rivals) {
@@ -41,7 +42,6 @@ impl CanaryActor {
             self.emit(Note::Obstacle(text), object, now);
         }
         self.rivals = names;
-        None
     }
 }
 

@@ -372,7 +372,7 @@ impl CanaryActor {
         let reverts = object.data.pointer("/spec/revertOnDeletion").and_then(Value::as_bool) == Some(true);
         if object.metadata.deletion_timestamp.is_some()
             // Nor what another canary has.
-            && (!reverts || self.yields)
+            && (!reverts || self.yields.is_some())
             && let Some(change) = finalizer::change(self.key(), object, false)
         {
             return self.start_run(Run::release(change), context);

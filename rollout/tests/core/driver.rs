@@ -5,9 +5,9 @@ use std::time::Duration;
 use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    AlertFacts, Answer, Answers, Check, CheckKind, Component, Decision, Effect, Hold, Hook, HookAnswer, Limit, Message, Notice, Occasion,
-    OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake, Weights, decide, invariants,
-    providers_message,
+    AlertFacts, Answer, Answers, Check, CheckKind, Component, Decision, Effect, Hold, Hook, HookAnswer, Limit, Message,
+    Notice, Occasion, OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake, Weights,
+    decide, invariants, providers_message,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -490,7 +490,11 @@ impl Run {
     fn begin_hold(&mut self, hold: Option<Hold>) {
         self.hold = match (self.hold.take(), hold) {
             (_, None) => None,
-            (Some((before, since, told)), Some(hold)) if before.kind == hold.kind => Some((hold, since, told)),
+            (Some((before, since, told)), Some(hold))
+                if before.kind == hold.kind && before.alert.is_some() == hold.alert.is_some() =>
+            {
+                Some((hold, since, told))
+            }
             (_, Some(hold)) => Some((hold, self.world.now, false)),
         };
     }
