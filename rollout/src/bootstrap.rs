@@ -62,7 +62,7 @@ pub(crate) fn decide(context: Context) -> Decision {
                 Occasion::InitializationFailed,
                 format!("Initialization failed, primary not ready: {reason}"),
             );
-            return context.obstacle(HoldKind::PrimaryNotReady, reason).with_alert(alert);
+            return context.obstacle(HoldKind::PrimaryNotReady, &alert.text).with_alert(alert);
         }
     }
     // Ready means rolled out, and nothing is soon rolled out to no pods. As long as the target serves, it goes on.
