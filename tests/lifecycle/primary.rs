@@ -8,9 +8,10 @@ use aviary_sim::traffic::Behaviour;
 use crate::support::{World, in_virtual_time};
 
 impl World {
+    /// Nobody knows how many pods it had; as in Flagger it begins with one where the target has none.
     fn primary_serves(&self, image: &str) -> bool {
         self.get(&kinds::DEPLOYMENT, "podinfo-primary").is_some_and(|primary| {
-            primary["status"]["availableReplicas"] == 2
+            primary["status"]["availableReplicas"] == 1
                 && primary["spec"]["template"]["spec"]["containers"][0]["image"] == image
         })
     }

@@ -71,3 +71,29 @@ pub(super) fn hash_of_target(canary: &DynamicObject) -> Option<u64> {
     (canary.metadata.namespace.as_deref(), target_of(canary)?).hash(&mut hasher);
     Some(hasher.finish())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn canary(name: &str) -> CanaryId {
+        CanaryId { namespace: "test".to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn those_who_have_had_or_get_a_target_in_common_are_named() {
+        let targets = Targets::default();
+        let set = |name: &str, target: Option<u64>| targets.set(&canary(name), || target);
+        assert!(set("a", Some(1)).is_empty());
+        assert_eq!(set("b", Some(1)), BTreeSet::from([canary("a")]));
+        assert!(set("b", Some(1)).is_empty(), "nothing new");
+        assert_eq!(targets.others(&canary("a")), [canary("b")]);
+        assert!(set("c", Some(2)).is_empty());
+        assert_eq!(set("b", Some(2)), BTreeSet::from([canary("a"), canary("c")]));
+        assert!(targets.others(&canary("a")).is_empty());
+        assert_eq!(set("b", None), BTreeSet::from([canary("c")]));
+        assert!(set("a", None).is_empty() && set("c", None).is_empty());
+        let named = targets.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(named.of.is_empty() && named.by_target.is_empty(), "nothing is left");
+    }
+}

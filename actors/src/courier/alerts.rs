@@ -23,10 +23,10 @@ use crate::transport::Transport;
 /// the alert; the event and the status tell the same.
 const TRIES: u32 = 4;
 /// Alerts being posted at once for one namespace. Chats allow about one message a second, so more would only be refused.
-const POSTS_PER_NAMESPACE: usize = 4;
+pub(super) const POSTS_PER_NAMESPACE: usize = 4;
 /// Alerts of one namespace that wait to be posted or retried, some hundred bytes to 2 kB each. A busy team's hundred
 /// canaries that all end at once fit in.
-const WAITING_PER_NAMESPACE: usize = 256;
+pub(super) const WAITING_PER_NAMESPACE: usize = 256;
 /// Alerts of one canary that are known to have been sent: a step that is made again has one, and the run before has few.
 const REMEMBERED: usize = 4;
 /// How long a canary's status waits for its alert: as long as one try may take (and Flagger waits).
