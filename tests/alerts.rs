@@ -104,7 +104,7 @@ fn text(body: &Value) -> String {
     found.unwrap_or_else(|| panic!("no text in {body}")).to_owned()
 }
 
-fn provider(name: &str, spec: Value) -> Value {
+fn provider(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "flagger.app/v1beta1", "kind": "AlertProvider",
         "metadata": {"namespace": "test", "name": name},
@@ -171,7 +171,7 @@ fn five_chats_get_what_they_asked_for() {
             ("error", json!({"type": "msteams", "address": at("error"), "proxy": "http://proxy.test:3128"})),
             ("google", json!({"type": "gchat", "address": at("google")})),
         ] {
-            world.create(provider(name, spec)).await;
+            world.create(provider(name, &spec)).await;
         }
         world.deploy("other").await;
         begin(&mut world, |canary| {

@@ -51,12 +51,12 @@ fn no_secret_of_a_chat_is_told() {
         });
         world.create(secret).await;
         let spec = json!({"type": "rocket", "address": "http://user:hunter2@chat.test/hunter2b"});
-        world.create(provider("direct", spec)).await;
-        world.create(provider("refused", json!({"type": "gchat", "secretRef": {"name": "chat"}}))).await;
-        world.create(provider("bad-token", json!({"type": "slack", "secretRef": {"name": "chat"}}))).await;
+        world.create(provider("direct", &spec)).await;
+        world.create(provider("refused", &json!({"type": "gchat", "secretRef": {"name": "chat"}}))).await;
+        world.create(provider("bad-token", &json!({"type": "slack", "secretRef": {"name": "chat"}}))).await;
         let nowhere =
             json!({"type": "slack", "address": "http://nowhere.test/hunter2", "proxy": "http://u:hunter2@p.test"});
-        world.create(provider("unreachable", nowhere)).await;
+        world.create(provider("unreachable", &nowhere)).await;
         world.config.event_webhook = Some("http://nowhere.test/hunter2?token=hunter2".to_owned());
         begin(&mut world, |canary| {
             let names = ["direct", "refused", "bad-token", "unreachable"];
