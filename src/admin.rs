@@ -19,14 +19,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::Service;
 
 /// What the endpoints tell.
 pub trait Introspect: Send + Sync {
-    /// Whether the watch caches are synced.
-    fn is_ready(&self) -> bool;
+    /// What the operator waits for before it is ready; empty when it is.
+    fn awaited(&self) -> Vec<String>;
     /// The metrics.
     fn metrics(&self) -> &Metrics;
     /// One canary.
@@ -36,8 +37,8 @@ pub trait Introspect: Send + Sync {
 }
 
 impl Introspect for ControllerHandle {
-    fn is_ready(&self) -> bool {
-        self.is_ready()
+    fn awaited(&self) -> Vec<String> {
+        self.awaited()
     }
 
     fn metrics(&self) -> &Metrics {
@@ -63,14 +64,19 @@ pub fn router(operator: Shared) -> Router {
         .route("/metrics", get(metrics))
         .route("/debug/canaries", get(canaries))
         .route("/debug/canaries/{namespace}/{name}", get(canary))
+        .fallback(unknown)
         .with_state(operator)
 }
 
-async fn ready(State(operator): State<Shared>) -> (StatusCode, &'static str) {
-    if operator.is_ready() {
-        return (StatusCode::OK, "OK");
+async fn ready(State(operator): State<Shared>) -> (StatusCode, String) {
+    match operator.awaited().as_slice() {
+        [] => (StatusCode::OK, "OK".to_owned()),
+        awaited => (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}", awaited.join(", "))),
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "waiting for the first list of every watched kind")
+}
+
+async fn unknown() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "not found; there are /healthz, /readyz, /metrics and /debug/canaries")
 }
 
 async fn metrics(State(operator): State<Shared>) -> Response {
@@ -120,6 +126,9 @@ pub async fn bind(port: u16) -> anyhow::Result<TcpListener> {
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// An answer takes this long at most; Flagger's write timeout.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// A connection ends after this long, when no request is under way: one whose client never reads must not keep its place.
+/// Long enough that connecting costs a client nothing.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(300);
 /// Open connections: a few Prometheus servers, the kubelet and some people, with room to spare. More wait in the backlog.
 const MAX_CONNECTIONS: usize = 128;
 /// `accept` fails when the process is out of file descriptors; trying again at once would only burn the CPU.
@@ -146,7 +155,7 @@ pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router) {
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, router: Router) {
     let answer = |request: Request<Incoming>| {
         let answer = router.clone().call(request);
         async move {
@@ -158,8 +167,12 @@ async fn serve_connection(stream: TcpStream, router: Router) {
         .timer(TokioTimer::new())
         .header_read_timeout(SILENCE_LIMIT)
         .serve_connection(TokioIo::new(stream), service_fn(answer));
+    let mut connection = std::pin::pin!(connection);
     // A client that goes away or falls silent is nobody's error.
-    let _ = connection.await;
+    if tokio::time::timeout(CONNECTION_LIMIT, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(ANSWER_LIMIT, connection).await;
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +184,7 @@ mod tests {
     use aviary_actors::messages::Epoch;
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -180,8 +194,11 @@ mod tests {
     }
 
     impl Introspect for Fake {
-        fn is_ready(&self) -> bool {
-            self.ready.load(Ordering::Relaxed)
+        fn awaited(&self) -> Vec<String> {
+            match self.ready.load(Ordering::Relaxed) {
+                true => Vec::new(),
+                false => vec!["secrets".into(), "deployments.apps".into()],
+            }
         }
 
         fn metrics(&self) -> &Metrics {
@@ -232,7 +249,7 @@ mod tests {
 
         assert_eq!(ask(address, "GET /healthz").await, (200, "OK".into()));
         assert_eq!(ask(address, "HEAD /healthz").await, (200, String::new()));
-        assert_eq!(ask(address, "GET /readyz").await.0, 503);
+        assert_eq!(ask(address, "GET /readyz").await, (503, "waiting for: secrets, deployments.apps".into()));
         fake.ready.store(true, Ordering::Relaxed);
         assert_eq!(ask(address, "GET /readyz").await.0, 200);
 
@@ -251,6 +268,31 @@ mod tests {
             (404, "canary nobody.test is not known".into())
         );
         assert_eq!(ask(address, "POST /healthz").await.0, 405);
+        assert_eq!(ask(address, "HEAD /readyz").await, (200, String::new()));
+        assert_eq!(ask(address, "HEAD /metrics").await, (200, String::new()));
+        let (status, text) = ask(address, "GET /").await;
+        assert_eq!((status, text.contains("/healthz")), (404, true), "{text}");
+        assert_eq!(ask(address, "HEAD /nothing").await, (404, String::new()));
+    }
+
+    /// How long a connection lasts whose client sends this and then neither sends nor reads.
+    async fn lasts(sent: &str) -> Duration {
+        let fake = Arc::new(Fake { ready: true.into(), metrics: Metrics::new().unwrap() });
+        // Less than an answer, so that it is never written to its end.
+        let (mut client, server) = tokio::io::duplex(16);
+        let start = tokio::time::Instant::now();
+        let served = tokio::spawn(serve_connection(server, router(fake)));
+        client.write_all(sent.as_bytes()).await.unwrap();
+        served.await.unwrap();
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_falls_silent_is_let_go() {
+        assert_eq!(lasts("").await, SILENCE_LIMIT);
+        assert_eq!(lasts("GET /healthz HT").await, SILENCE_LIMIT);
+        let unread = lasts("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(unread >= CONNECTION_LIMIT && unread <= CONNECTION_LIMIT + ANSWER_LIMIT, "{unread:?}");
     }
 
     #[tokio::test]

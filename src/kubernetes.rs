@@ -58,6 +58,9 @@ pub async fn connect(args: &RunArgs, metrics: &Metrics, fence: Option<&Fence>) -
     if !is_http_url(&config.cluster_url.to_string()) {
         bail!("{source}: server {address}: expected http:// or https://");
     }
+    if !args.kubeconfig_service_mesh.is_empty() {
+        check_mesh_cluster(&args.kubeconfig_service_mesh, &config, &address).await?;
+    }
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("aviary/", env!("CARGO_PKG_VERSION")))));
     let throttle = Throttle::new(args.kubeconfig_qps, args.kubeconfig_burst);
     let count = CountCalls::new(metrics.api_calls.clone());
@@ -106,6 +109,23 @@ fn shown(address: &http::Uri) -> String {
         Some(scheme) => format!("{scheme}://{host}"),
         None => host.to_owned(),
     }
+}
+
+/// Refuses a mesh whose objects are in another cluster: routes that are written to the wrong one lead nobody.
+async fn check_mesh_cluster(path: &str, workloads: &Config, address: &str) -> anyhow::Result<()> {
+    let source = format!("--kubeconfig-service-mesh={path}");
+    let read =
+        async { Found::read(Kubeconfig::read_from(Path::new(path))?, source.clone()).await.map(|found| found.config) };
+    let mesh = read.await.map_err(|error| anyhow!("read {source}: {}", explain::kubeconfig(error)))?;
+    let host = |config: &Config| (config.cluster_url.host().map(str::to_owned), config.cluster_url.port_u16());
+    if host(&mesh) != host(workloads) {
+        bail!(
+            "{source}: a mesh whose objects are in another cluster ({}) than the workloads ({address}) is not served; run \
+             Aviary where both are, and leave the flag out",
+            shown(&mesh.cluster_url)
+        );
+    }
+    Ok(())
 }
 
 /// A configuration, in words where it is from, and whether it leads to a sandbox.
@@ -378,6 +398,29 @@ mod tests {
         std::fs::write(file.path(), config).unwrap();
         let error = refused_config(&[&flag]).await;
         assert_eq!(error, format!("{flag}: server k8s:6443: expected http:// or https://"));
+
+        let config = |server: &str| {
+            format!(
+                "{{kind: Config, apiVersion: v1, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+                 clusters: [{{name: c, cluster: {{server: \"{server}\"}}}}], users: [{{name: u, user: {{}}}}]}}"
+            )
+        };
+        std::fs::write(file.path(), config("http://127.0.0.1:6443")).unwrap();
+        let mesh = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(mesh.path(), config("http://me:s3cr3t@10.0.0.2:6443")).unwrap();
+        let mesh_flag = format!("--kubeconfig-service-mesh={}", mesh.path().display());
+        let error = refused_config(&[&flag, &mesh_flag]).await;
+        assert_eq!(
+            error,
+            format!(
+                "{mesh_flag}: a mesh whose objects are in another cluster (http://10.0.0.2:6443) than the workloads \
+                 (http://127.0.0.1:6443) is not served; run Aviary where both are, and leave the flag out"
+            )
+        );
+        std::fs::write(mesh.path(), config("http://127.0.0.1:6443")).unwrap();
+        let argv = ["flagger", &flag, &mesh_flag].map(std::ffi::OsString::from);
+        let Ok(Cli { command: Command::Run(args) }) = Cli::parse_from(argv, |_| None) else { panic!("{mesh_flag}") };
+        assert!(connect(&args, &Metrics::new().unwrap(), None).await.is_ok(), "the same cluster");
 
         std::fs::remove_file(file.path()).unwrap();
         let error = refused_config(&[&flag]).await;

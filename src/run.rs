@@ -161,8 +161,11 @@ struct Starting {
 }
 
 impl Introspect for Starting {
-    fn is_ready(&self) -> bool {
-        self.controller.get().is_some_and(ControllerHandle::is_ready)
+    fn awaited(&self) -> Vec<String> {
+        match self.controller.get() {
+            Some(controller) => controller.awaited(),
+            None => vec!["the Kubernetes API".to_owned()],
+        }
     }
 
     fn metrics(&self) -> &Metrics {

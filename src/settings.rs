@@ -30,6 +30,7 @@ pub fn controller_config(args: &RunArgs) -> ControllerConfig {
         endpoints_settle_time: args.endpoints_settle_time,
         cluster_name: non_empty(&args.cluster_name),
         notifier: notifier(args),
+        event_webhook: non_empty(&args.event_webhook),
         scope: if namespaces.is_empty() { Scope::Cluster } else { Scope::Namespaces(namespaces) },
         version: version::VERSION.to_owned(),
         ..ControllerConfig::default()

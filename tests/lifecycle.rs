@@ -3,8 +3,10 @@
 mod bootstrap;
 mod configs;
 mod deletion;
+mod primary;
 mod restarts;
 mod reverting;
+mod rivals;
 mod rollback;
 mod sessions;
 mod steps;

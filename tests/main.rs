@@ -1,6 +1,7 @@
 //! Integration tests: one crate, because each test binary links the whole stack.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alerts;
 mod bad_input;
 mod calls;
 mod differences;
@@ -19,6 +20,7 @@ mod quirks;
 mod real;
 mod sandbox;
 mod scenarios;
+mod settings;
 mod simulate;
 mod simulate_input;
 mod supervision;

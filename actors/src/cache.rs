@@ -10,6 +10,7 @@
 
 mod deletions;
 mod store;
+mod targets;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,12 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::Recipient;
-use aviary_providers::{ObjectKey, ObjectKind, Objects};
+use aviary_providers::{ObjectKey, ObjectKind, Objects, kinds};
 use dashmap::DashMap;
 use kube::core::DynamicObject;
 
 use crate::messages::{CanaryId, Nudge};
 use store::Store;
+pub(crate) use targets::target_of;
+use targets::{Targets, hash_of_target};
 
 /// Whether a kind has been listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,7 @@ pub struct Cache {
     interests: DashMap<ObjectKey, Vec<CanaryId>>,
     inboxes: DashMap<CanaryId, Inbox>,
     kinds: DashMap<ListScope, KindState>,
+    targets: Targets,
 }
 
 impl Cache {
@@ -87,6 +91,7 @@ impl Cache {
         object.metadata.managed_fields = None;
         let Some(key) = key_of(kind, &object) else { return };
         if self.objects.put(&key, object) {
+            self.note_target(&key);
             self.wake(&key);
         }
     }
@@ -95,6 +100,7 @@ impl Cache {
     pub fn remove(&self, kind: &'static ObjectKind, object: &DynamicObject) {
         let Some(key) = key_of(kind, object) else { return };
         if self.objects.remove(&key, version(object)) {
+            self.note_target(&key);
             self.wake(&key);
         }
     }
@@ -102,6 +108,7 @@ impl Cache {
     /// Removes an object that the API server says does not exist.
     pub fn forget(&self, key: &ObjectKey) {
         if self.objects.forget(key) {
+            self.note_target(key);
             self.wake(key);
         }
     }
@@ -118,6 +125,7 @@ impl Cache {
         for (key, before) in held {
             if self.objects.forget_if(&key, newest, |version| version == before || (version != 0 && version <= newest))
             {
+                self.note_target(&key);
                 self.wake(&key);
             }
         }
@@ -173,6 +181,12 @@ impl Cache {
         state((kind, None)).or_else(|| state((kind, Some(namespace.to_owned()))))
     }
 
+    /// The kinds that have yet to be listed somewhere, as `resource.group`.
+    pub fn awaited(&self) -> BTreeSet<String> {
+        let syncing = self.kinds.iter().filter(|entry| *entry.value() == KindState::Syncing);
+        syncing.map(|entry| entry.key().0.resource()).collect()
+    }
+
     /// Whether every watched kind was listed in each of its namespaces, or is known to be out of reach.
     pub fn is_synced(&self) -> bool {
         self.kinds.iter().all(|entry| *entry.value() != KindState::Syncing)
@@ -211,6 +225,23 @@ impl Cache {
         if let Some(inbox) = inbox {
             inbox.ring();
         }
+    }
+
+    /// The other canaries that name the same target as this one.
+    pub fn rivals(&self, canary: &CanaryId) -> Vec<Arc<DynamicObject>> {
+        let others = self.targets.others(canary).into_iter();
+        let key = |CanaryId { namespace, name }| ObjectKey { kind: &kinds::CANARY, namespace, name };
+        others.filter_map(|other| self.get(&key(other))).collect()
+    }
+
+    /// Keeps track of what a canary names, and wakes those that it had, or has now, in common with others.
+    fn note_target(&self, key: &ObjectKey) {
+        if *key.kind != kinds::CANARY {
+            return;
+        }
+        let canary = CanaryId { namespace: key.namespace.clone(), name: key.name.clone() };
+        let look = || self.get(key).and_then(|object| hash_of_target(&object));
+        self.targets.set(&canary, look).iter().for_each(|other| self.wake_canary(other));
     }
 
     fn wake(&self, key: &ObjectKey) {
@@ -275,7 +306,6 @@ pub(crate) fn version(object: &DynamicObject) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use aviary_providers::kinds;
 
     fn object(name: &str, version: &str) -> DynamicObject {
         serde_json::from_value(serde_json::json!({

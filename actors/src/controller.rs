@@ -43,6 +43,8 @@ pub struct ControllerConfig {
     pub cluster_name: Option<String>,
     /// Where alerts of canaries go that list none.
     pub notifier: Option<GlobalNotifier>,
+    /// Address that receives the events of canaries without event hooks (`--event-webhook`).
+    pub event_webhook: Option<String>,
     /// Where to look for canaries.
     pub scope: Scope,
     /// Whether to watch only, until [`Controller::lead`].
@@ -74,6 +76,7 @@ impl Default for ControllerConfig {
             endpoints_settle_time: DEFAULT_ENDPOINTS_SETTLE_TIME,
             cluster_name: None,
             notifier: None,
+            event_webhook: None,
             scope: Scope::default(),
             follows: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -92,6 +95,7 @@ impl ControllerConfig {
             endpoints_settle_time: self.endpoints_settle_time,
             cluster_name: self.cluster_name.clone(),
             notifier: self.notifier.clone(),
+            event_webhook: self.event_webhook.clone(),
         }
     }
 
@@ -208,6 +212,11 @@ impl ControllerHandle {
     /// Whether every watched kind was listed.
     pub fn is_ready(&self) -> bool {
         self.cache.is_synced()
+    }
+
+    /// The kinds that have yet to be listed, as `resource.group`.
+    pub fn awaited(&self) -> Vec<String> {
+        self.cache.awaited().into_iter().collect()
     }
 
     /// The metrics.

@@ -1,5 +1,7 @@
 //! The courier: webhooks and alerts. Bounded per tenant, so that one team's slow endpoint delays nobody else.
 
+mod alerts;
+
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,9 +13,10 @@ use aviary_rollout::HookAnswer;
 use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::courier::alerts::Alerts;
 use crate::hooks::PreparedHook;
 use crate::lifetime::Lifetime;
-use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectOutcome, SendAlert, SendEvent};
+use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectOutcome, SendEvent};
 use crate::metrics::Metrics;
 use crate::supervision::panic_text;
 use crate::transport::{HttpResponse, Transport};
@@ -41,12 +44,20 @@ pub(crate) struct Courier {
     tenants: HashMap<String, Arc<Semaphore>>,
     /// Event hooks, in order for each canary.
     events: HashMap<CanaryId, mpsc::Sender<EventCalls>>,
+    alerts: Alerts,
 }
 
 impl Courier {
     /// A courier with nothing to do.
     pub(crate) fn new(transport: Arc<dyn Transport>, metrics: Metrics, lifetime: Lifetime) -> Courier {
-        Courier { transport, metrics, lifetime, tenants: HashMap::new(), events: HashMap::new() }
+        Courier {
+            transport,
+            metrics,
+            lifetime,
+            tenants: HashMap::new(),
+            events: HashMap::new(),
+            alerts: Alerts::default(),
+        }
     }
 
     fn tenant(&mut self, namespace: &str) -> Arc<Semaphore> {
@@ -129,32 +140,6 @@ fn is_retried(status: u16) -> bool {
     status == 429 || (status >= 500 && status != 501)
 }
 
-impl Handler<SendAlert> for Courier {
-    type Result = ();
-
-    fn handle(&mut self, order: SendAlert, _: &mut Context<Self>) {
-        let bound = self.tenant(&order.canary.namespace);
-        let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
-        self.lifetime.spawn(async move {
-            let _permit = bound.acquire_owned().await;
-            for alert in order.alerts {
-                let result = match alert.request {
-                    Err(error) => Err(error),
-                    Ok(request) => match transport.send(request).await {
-                        Ok(response) if (200..300).contains(&response.status) => Ok(()),
-                        Ok(response) => Err(format!("bad response {}", response.status)),
-                        Err(error) => Err(error.to_string()),
-                    },
-                };
-                metrics.alerts.with_label_values(&[if result.is_ok() { "success" } else { "failure" }]).inc();
-                if let Err(error) = result {
-                    tracing::error!(canary = %order.canary, provider = alert.provider, "alert can't be sent: {error}");
-                }
-            }
-        });
-    }
-}
-
 impl Handler<SendEvent> for Courier {
     type Result = ();
 
@@ -198,6 +183,7 @@ impl Handler<CanaryGone> for Courier {
 
     fn handle(&mut self, CanaryGone(canary): CanaryGone, _: &mut Context<Self>) {
         self.events.remove(&canary);
+        self.alerts.forget(&canary);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::recorder::Recorder;
 use crate::router::Router;
 
 /// Settings that canaries depend on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct CanarySettings {
     /// Settings of providers.
     pub providers: aviary_providers::Settings,
@@ -33,6 +33,8 @@ pub(crate) struct CanarySettings {
     pub endpoints_settle_time: Duration,
     /// `--cluster-name`.
     pub cluster_name: Option<String>,
+    /// What receives the events of canaries without event hooks; a secret.
+    pub event_webhook: Option<String>,
     /// Where alerts go by default.
     pub notifier: Option<GlobalNotifier>,
 }

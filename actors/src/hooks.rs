@@ -1,6 +1,7 @@
 //! From the webhooks and alerts of a canary to requests.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use aviary_crds::validated::{AlertSeverity, ValidatedCanary, ValidatedWebhook, WebhookType};
 use aviary_crds::{AlertProvider, decode_object};
@@ -8,9 +9,12 @@ use aviary_providers::metrics::secret_data;
 use aviary_providers::notify::{self, Alert, AlertTarget};
 use aviary_providers::{HttpRequest, Subject, kinds};
 use aviary_rollout::{Message as Note, Notice, Plan};
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::messages::CanaryId;
 
 /// A webhook call, ready to be made.
 #[derive(Clone, Debug)]
@@ -40,45 +44,77 @@ pub fn prepare(canary: &ValidatedCanary, kind: WebhookType, phase: &str, checksu
     hooks.map(|hook| prepare_one(canary, hook, phase, checksum)).collect()
 }
 
-/// The calls of the hooks that receive every event.
+/// What an event hook is told.
+pub struct EventNews<'a> {
+    /// What happened.
+    pub note: &'a Note,
+    /// When.
+    pub at: Timestamp,
+    /// Phase of the canary then.
+    pub phase: &'a str,
+    /// Checksum of its revision then.
+    pub checksum: &'a str,
+}
+
+/// Timeout of the hook of `--event-webhook`, Flagger's.
+const EVENT_WEBHOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The calls that an event causes: of the canary's own event hooks, or, where it has none, of the one that `--event-webhook`
+/// names. `canary` is absent where the object is not understood.
 pub fn prepare_event(
-    canary: &ValidatedCanary,
-    note: &Note,
-    at: Timestamp,
-    phase: &str,
-    checksum: &str,
+    id: &CanaryId,
+    canary: Option<&ValidatedCanary>,
+    news: &EventNews,
+    global: Option<&str>,
 ) -> Vec<PreparedHook> {
-    let event_type = match note.severity() {
+    let own = canary.into_iter().flat_map(|canary| &canary.analysis.webhooks);
+    let own: Vec<&ValidatedWebhook> = own.filter(|hook| hook.kind == WebhookType::Event).collect();
+    let metadata = |given: Option<&BTreeMap<String, String>>| {
+        let mut metadata = given.cloned().unwrap_or_default();
+        metadata.extend(about_event(news));
+        metadata
+    };
+    if !own.is_empty() {
+        let calls = own.into_iter().map(|hook| {
+            let metadata = metadata(hook.metadata.as_ref());
+            prepared(hook, &payload(id, news.phase, news.checksum, Some(&metadata)))
+        });
+        return calls.collect();
+    }
+    let call = |address: &str| {
+        let metadata = metadata(None);
+        let mut request =
+            HttpRequest::post_json(address.to_owned(), &payload(id, news.phase, news.checksum, Some(&metadata)));
+        request.timeout = EVENT_WEBHOOK_TIMEOUT;
+        PreparedHook { name: "events".to_owned(), request, retries: 0 }
+    };
+    global.map(call).into_iter().collect()
+}
+
+fn about_event(news: &EventNews) -> BTreeMap<String, String> {
+    let event_type = match news.note.severity() {
         AlertSeverity::Info => "Normal",
         AlertSeverity::Warn | AlertSeverity::Error => "Warning",
     };
-    let about_event = BTreeMap::from([
-        ("eventMessage".to_owned(), note.to_string()),
+    BTreeMap::from([
+        ("eventMessage".to_owned(), news.note.to_string()),
         ("eventType".to_owned(), event_type.to_owned()),
-        ("timestamp".to_owned(), at.as_millisecond().to_string()),
-    ]);
-    let hooks = canary.analysis.webhooks.iter().filter(|hook| hook.kind == WebhookType::Event);
-    hooks
-        .map(|hook| {
-            let mut hook = hook.clone();
-            let mut metadata = hook.metadata.take().unwrap_or_default();
-            metadata.extend(about_event.clone());
-            hook.metadata = Some(metadata);
-            prepare_one(canary, &hook, phase, checksum)
-        })
-        .collect()
+        ("timestamp".to_owned(), news.at.as_millisecond().to_string()),
+    ])
 }
 
 fn prepare_one(canary: &ValidatedCanary, hook: &ValidatedWebhook, phase: &str, checksum: &str) -> PreparedHook {
-    let payload = Payload {
-        name: &canary.key.name,
-        namespace: &canary.key.namespace,
-        phase,
-        checksum,
-        metadata: hook.metadata.as_ref(),
-    };
-    let body = serde_json::to_value(&payload).unwrap_or(Value::Null);
-    let mut request = HttpRequest::post_json(hook.url.clone(), &body);
+    let id = CanaryId { namespace: canary.key.namespace.clone(), name: canary.key.name.clone() };
+    prepared(hook, &payload(&id, phase, checksum, hook.metadata.as_ref()))
+}
+
+fn payload(id: &CanaryId, phase: &str, checksum: &str, metadata: Option<&BTreeMap<String, String>>) -> Value {
+    let payload = Payload { name: &id.name, namespace: &id.namespace, phase, checksum, metadata };
+    serde_json::to_value(&payload).unwrap_or(Value::Null)
+}
+
+fn prepared(hook: &ValidatedWebhook, body: &Value) -> PreparedHook {
+    let mut request = HttpRequest::post_json(hook.url.clone(), body);
     request.timeout = hook.timeout;
     request.insecure_skip_verify = hook.disable_tls;
     request.webhook = Some(hook.name.clone());
@@ -102,6 +138,9 @@ pub fn checksum(configs: Option<&BTreeMap<String, String>>, last_applied: &str) 
     sum.to_string().bytes().map(|digit| char::from(b"456789bcdf"[usize::from(digit - b'0')])).collect()
 }
 
+/// Header of an alert's id, the same for every try of one alert (draft-ietf-httpapi-idempotency-key-header).
+pub const ALERT_ID: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// An alert, ready to be sent.
 #[derive(Clone, Debug)]
 pub struct PreparedAlert {
@@ -115,16 +154,34 @@ pub struct PreparedAlert {
 pub fn prepare_alerts(
     plan: &Plan,
     notice: &Notice,
+    id: &str,
+    subject: &Subject,
+    global: Option<&GlobalNotifier>,
+) -> Vec<PreparedAlert> {
+    let mut alerts = prepare_each(plan, notice, subject, global);
+    let requests = alerts.iter_mut().filter_map(|alert| alert.request.as_mut().ok());
+    // The payloads are the chats'; whoever has to tell a repetition from news finds the id beside them.
+    if let Ok(id) = HeaderValue::try_from(id) {
+        requests.for_each(|request| drop(request.headers.insert(ALERT_ID, id.clone())));
+    }
+    alerts
+}
+
+fn prepare_each(
+    plan: &Plan,
+    notice: &Notice,
     subject: &Subject,
     global: Option<&GlobalNotifier>,
 ) -> Vec<PreparedAlert> {
     let canary = subject.canary;
+    let facts = &plan.alert_facts;
+    let details = if notice.with_facts { facts.fields.as_slice() } else { &[] };
     let alert = Alert {
         message: notice.text.clone(),
         severity: notice.severity,
         canary: plan.canary.clone(),
         namespace: plan.namespace.clone(),
-        fields: if notice.with_facts { plan.alert_facts.fields.clone() } else { Vec::new() },
+        fields: facts.cluster.iter().chain(details).cloned().collect(),
     };
     if canary.analysis.alerts.is_empty() {
         return global.into_iter().filter_map(|global| global.prepare(&alert)).collect();

@@ -4,9 +4,9 @@
 use std::fmt;
 
 use actix::{Message, Recipient};
-use aviary_crds::validated::WebhookType;
+use aviary_crds::validated::{AlertSeverity, WebhookType};
 use aviary_providers::{Change, ObjectKey};
-use aviary_rollout::{HookAnswer, Message as Note, Notice, Outcome, RoundAnswer};
+use aviary_rollout::{HookAnswer, Message as Note, Outcome, RoundAnswer};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde::Serialize;
@@ -62,6 +62,8 @@ pub enum EffectOutcome {
     Round(RoundAnswer),
     /// Hooks of one type.
     Hooks(WebhookType, Vec<HookAnswer>),
+    /// An alert was sent, or is being retried.
+    Told,
     /// Whoever was to do it failed inside; whether it was done is not known.
     Lost,
 }
@@ -374,14 +376,19 @@ pub struct SendEvent {
     pub hooks: Vec<PreparedHook>,
 }
 
-/// Send an alert through these channels. Failures are logged.
-#[derive(Debug, Message)]
+/// Send an alert through these channels, unless it was sent before. Answers with [`EffectOutcome::Told`] when each channel
+/// was tried once, or after a while; failures are retried and logged.
+#[derive(Message)]
 #[rtype(result = "()")]
 pub struct SendAlert {
     /// About which canary.
     pub canary: CanaryId,
-    /// What.
-    pub notice: Notice,
+    /// How bad it is.
+    pub severity: AlertSeverity,
+    /// What tells this alert from others, see [`Notice::id`](aviary_rollout::Notice::id).
+    pub id: String,
     /// Where to.
     pub alerts: Vec<PreparedAlert>,
+    /// Where the answer goes, if somebody waits for it.
+    pub reply: Option<Reply>,
 }

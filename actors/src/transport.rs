@@ -39,6 +39,9 @@ pub struct Network {
     ignores_environment: bool,
 }
 
+/// Ways of connecting that are remembered. A company has a proxy or two; anybody who may create an AlertProvider can name
+/// more. Calls under way keep their client.
+const MAX_CLIENTS: usize = 32;
 /// Redirects that are followed, as Go's client does.
 const MAX_REDIRECTS: usize = 10;
 
@@ -64,6 +67,9 @@ impl Network {
             builder = builder.proxy(reqwest::Proxy::all(proxy)?);
         }
         let client = builder.build()?;
+        if self.clients.len() >= MAX_CLIENTS {
+            self.clients.clear();
+        }
         self.clients.insert(key, client.clone());
         Ok(client)
     }

@@ -103,7 +103,6 @@ pub(crate) async fn list_canaries(client: &Client, cache: &Cache, scope: &Scope)
 
 /// What to tell a person about a kind that the API server does not let us see.
 pub(crate) fn forbidden(kind: &ObjectKind) -> String {
-    let resource =
-        if kind.group.is_empty() { kind.plural.to_owned() } else { format!("{}.{}", kind.plural, kind.group) };
+    let resource = kind.resource();
     format!("the API server forbids listing {}: grant get, list and watch on {resource}", kind.kind)
 }

@@ -34,13 +34,14 @@ impl ObjectKind {
         }
     }
 
+    /// `deployments.apps`, or the plural alone for core.
+    pub fn resource(&self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
     /// `deployments.apps "podinfo" not found`, as the API server says it.
     pub fn not_found(&self, name: &str) -> String {
-        if self.group.is_empty() {
-            format!("{} \"{name}\" not found", self.plural)
-        } else {
-            format!("{}.{} \"{name}\" not found", self.plural, self.group)
-        }
+        format!("{} \"{name}\" not found", self.resource())
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use aviary_crds::status::Phase;
 
 use crate::effect::{Component, Decision, Effect, HoldKind, Question, Scale};
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::{Notice, Occasion};
 use crate::snapshot::{PrimaryView, Readiness, Split};
 use crate::step::Context;
 
@@ -56,7 +57,13 @@ pub(crate) fn decide(context: Context) -> Decision {
             let message = Message::Obstacle(reason.clone());
             return context.hold(HoldKind::PrimaryNotReady, message, Duration::ZERO, *deadline);
         }
-        Readiness::Failed { reason } => return context.obstacle(HoldKind::PrimaryNotReady, reason),
+        Readiness::Failed { reason } => {
+            let alert = Notice::error(
+                Occasion::InitializationFailed,
+                format!("Initialization failed, primary not ready: {reason}"),
+            );
+            return context.obstacle(HoldKind::PrimaryNotReady, &alert.text).with_alert(alert);
+        }
     }
     // Ready means rolled out, and nothing is soon rolled out to no pods. As long as the target serves, it goes on.
     if !context.primary_serves() && target.available > 0 {
@@ -94,7 +101,10 @@ pub(crate) fn decide(context: Context) -> Decision {
         step = step.effect(Effect::ScaleTarget(Scale::Zero));
     }
     step.emit(Message::Initialized { canary: plan.canary_id() })
-        .alert(Notice::info_with_facts(format!("New {} detected, initialization completed.", plan.target_kind)))
+        .alert(Notice::info_with_facts(
+            Occasion::Initialized,
+            format!("New {} detected, initialization completed.", plan.target_kind),
+        ))
         .write(Phase::Initialized, |next| {
             next.canary_weight = 0;
             next.failed_checks = 0;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::Notice;
 use crate::snapshot::Split;
 use crate::state::State;
 use aviary_crds::validated::WebhookType;
@@ -165,6 +166,16 @@ pub struct Hold {
     pub announce_after: Duration,
     /// Sent together with the event.
     pub alert: Option<Notice>,
+}
+
+impl Decision {
+    /// The same, whose hold is told in an alert, too.
+    pub(crate) fn with_alert(mut self, alert: Notice) -> Decision {
+        if let Some(hold) = &mut self.hold {
+            hold.alert = Some(alert);
+        }
+        self
+    }
 }
 
 /// The answer of [`decide`](crate::decide).

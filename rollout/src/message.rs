@@ -329,36 +329,3 @@ fn title(kind: WebhookType) -> &'static str {
         WebhookType::Event => "Event",
     }
 }
-
-/// An alert. Texts are Flagger's (its reference, section 6.3).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
-    /// Text.
-    pub text: String,
-    /// Severity, matched with `spec.analysis.alerts[].severity`.
-    pub severity: AlertSeverity,
-    /// Whether the alert carries the facts about target and analysis.
-    pub with_facts: bool,
-}
-
-impl Notice {
-    /// An info alert with facts.
-    pub fn info_with_facts(text: impl Into<String>) -> Notice {
-        Notice { text: text.into(), severity: AlertSeverity::Info, with_facts: true }
-    }
-
-    /// An info alert.
-    pub fn info(text: impl Into<String>) -> Notice {
-        Notice { text: text.into(), severity: AlertSeverity::Info, with_facts: false }
-    }
-
-    /// A warning.
-    pub fn warning(text: impl Into<String>) -> Notice {
-        Notice { text: text.into(), severity: AlertSeverity::Warn, with_facts: false }
-    }
-
-    /// An error.
-    pub fn error(text: impl Into<String>) -> Notice {
-        Notice { text: text.into(), severity: AlertSeverity::Error, with_facts: false }
-    }
-}

@@ -82,6 +82,8 @@ pub struct Unsupported {
 /// Facts shown in alerts that carry metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertFacts {
+    /// `--cluster-name`, which every alert carries.
+    pub cluster: Option<(String, String)>,
     /// Title and value, in Flagger's order.
     pub fields: Vec<(String, String)>,
 }
@@ -97,6 +99,8 @@ pub struct Plan {
     pub target_kind: String,
     /// Name of the target.
     pub target: String,
+    /// Uid of the canary object.
+    pub canary_uid: String,
     /// `spec.suspend`.
     pub suspended: bool,
     /// `spec.skipAnalysis`, or no analysis at all.
@@ -139,6 +143,7 @@ impl Plan {
             namespace: canary.key.namespace.clone(),
             target_kind: canary.target.kind.to_string(),
             target: canary.target.name.clone(),
+            canary_uid: canary.key.uid.clone(),
             suspended: canary.suspended,
             skip_analysis: canary.skip_analysis,
             revert_on_deletion: canary.revert_on_deletion,
@@ -281,15 +286,12 @@ fn alert_facts(canary: &ValidatedCanary, settings: &Settings) -> AlertFacts {
         Steps::None => None,
     };
     let target = format!("{}/{}.{}", canary.target.kind, canary.target.name, canary.key.namespace);
-    let mut fields = Vec::new();
-    if let Some(cluster) = &settings.cluster_name {
-        fields.push(("Cluster".to_owned(), cluster.clone()));
-    }
-    fields.push(("Target".to_owned(), target));
+    let cluster = settings.cluster_name.as_ref().map(|name| ("Cluster".to_owned(), name.clone()));
+    let mut fields = vec![("Target".to_owned(), target)];
     fields.push(("Failed checks threshold".to_owned(), analysis.threshold.to_string()));
     fields.push(("Progress deadline".to_owned(), format!("{}s", canary.progress_deadline.as_secs())));
     if let Some(routing) = routing {
         fields.push(("Traffic routing".to_owned(), routing));
     }
-    AlertFacts { fields }
+    AlertFacts { cluster, fields }
 }

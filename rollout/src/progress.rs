@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use crate::analysis::{Verdict, judge};
 use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::{Notice, Occasion};
 use crate::plan::{OutagePolicy, Plan};
 use crate::promotion;
 use crate::repair::{repair, without_target};
@@ -333,12 +334,12 @@ fn hold_traffic_increase(context: Context, hook: String, until: Timestamp) -> De
     let muted = context.is_muted(WebhookType::ConfirmTrafficIncrease, &hook);
     let message = Message::WaitingForTrafficIncrease { canary: context.plan.canary_id(), hook };
     let kind = WebhookType::ConfirmTrafficIncrease;
-    let alert = (!muted).then(|| Notice::warning("Canary traffic increase is waiting for approval."));
-    let mut decision = context.hold(HoldKind::Gate(kind), message, Duration::ZERO, Some(until));
-    if let Some(hold) = &mut decision.hold {
-        hold.alert = alert;
+    let decision = context.hold(HoldKind::Gate(kind), message, Duration::ZERO, Some(until));
+    if muted {
+        return decision;
     }
-    decision
+    let text = "Canary traffic increase is waiting for approval.";
+    decision.with_alert(Notice::warning(Occasion::WaitingForTrafficIncrease, text))
 }
 
 fn hold_promotion(context: Context, hook: &str, until: Timestamp) -> Decision {
@@ -350,7 +351,8 @@ fn hold_promotion(context: Context, hook: &str, until: Timestamp) -> Decision {
     }
     let mut step = context.step().emit(message);
     if !context.is_muted(kind, hook) {
-        step = step.alert(Notice::warning("Canary promotion is waiting for approval."));
+        let text = "Canary promotion is waiting for approval.";
+        step = step.alert(Notice::warning(Occasion::WaitingForPromotion, text));
     }
     step.write(Phase::WaitingPromotion, |next| next.last_step = Some(seen.now))
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use aviary_crds::status::Phase;
 
 use crate::effect::{Decision, Effect, HoldKind, Outcome, Scale};
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::{Notice, Occasion};
 use crate::repair::{repair, repair_objects, repair_weights, without_target};
 use crate::snapshot::{PrimaryView, Readiness, Split, TargetView};
 use crate::step::{Context, Step};
@@ -169,27 +170,30 @@ fn finish<'a>(context: Context<'a>, mut step: Step<'a>, target: &TargetView, out
     if !target.scaled_to_zero {
         step = step.effect(Effect::ScaleTarget(Scale::Zero));
     }
-    let (message, text) = match outcome {
+    let (message, occasion, text) = match outcome {
         Outcome::Skipped => (
             Message::PromotedWithoutAnalysis { target: plan.target_id() },
+            Occasion::PromotedWithoutAnalysis,
             "Canary analysis was skipped, promotion finished.",
         ),
         Outcome::Completed | Outcome::Failed => (
             Message::Promoted { target: plan.target_id() },
+            Occasion::Promoted,
             "Canary analysis completed successfully, promotion finished.",
         ),
     };
-    call_post_rollout(context, step).effect(Effect::Count(outcome)).emit(message).alert(Notice::info(text)).write(
-        Phase::Succeeded,
-        |next| {
+    call_post_rollout(context, step)
+        .effect(Effect::Count(outcome))
+        .emit(message)
+        .alert(Notice::info(occasion, text))
+        .write(Phase::Succeeded, |next| {
             next.canary_weight = 0;
             next.iterations = 0;
             next.scale_down_due = false;
             next.last_promoted.clone_from(&state.last_applied);
             next.last_step = None;
             next.metrics_unavailable_since = None;
-        },
-    )
+        })
 }
 
 /// Post-rollout hooks hear of the end when traffic and pods are where they belong.
@@ -206,7 +210,8 @@ fn fail(context: Context, reason: &str) -> Decision {
             return decision;
         }
         let message = Message::NowhereToGo { target: plan.target_id(), error: reason.to_owned() };
-        return context.hold(HoldKind::NowhereToGo, message, Duration::ZERO, None);
+        let alert = Notice::error(Occasion::NowhereToGo, message.to_string());
+        return context.hold(HoldKind::NowhereToGo, message, Duration::ZERO, None).with_alert(alert);
     }
     let to_canary = match context.route(Split::CANARY) {
         Ok(effect) => effect,
@@ -216,7 +221,7 @@ fn fail(context: Context, reason: &str) -> Decision {
     let step = context.step().effect_if(to_canary);
     let step = step
         .emit(Message::PromotionFailed { target: plan.target_id(), error: reason.to_owned() })
-        .alert(Notice::error(format!("Promotion failed, primary not ready: {reason}")))
+        .alert(Notice::error(Occasion::PromotionFailed, format!("Promotion failed, primary not ready: {reason}")))
         .effect(Effect::Count(Outcome::Failed));
     call_post_rollout(context, step).write(Phase::Failed, |next| {
         next.canary_weight = if routed { 100 } else { 0 };

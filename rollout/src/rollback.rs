@@ -4,7 +4,8 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 
 use crate::effect::{Decision, Effect, Outcome, Question};
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::{Notice, Occasion};
 use crate::promotion::call_post_rollout;
 use crate::repair::{restore_primary, without_target};
 use crate::snapshot::{Readiness, Split};
@@ -47,14 +48,17 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     let step = match cause {
         Cause::Checks => step
             .emit(Message::RollingBackChecks { canary: canary.clone(), failed: state.failed_checks })
-            .alert(Notice::error(format!("Failed checks threshold reached {}", state.failed_checks))),
+            .alert(Notice::error(
+                Occasion::ChecksFailed,
+                format!("Failed checks threshold reached {}", state.failed_checks),
+            )),
         Cause::Deadline(error) => step
             .emit(Message::RollingBackDeadline { canary: canary.clone(), error: error.clone() })
-            .alert(Notice::error(format!("Progress deadline exceeded {error}"))),
+            .alert(Notice::error(Occasion::DeadlineExceeded, format!("Progress deadline exceeded {error}"))),
         Cause::Hook(hook) => step
             .emit(Message::HookPassed { kind: WebhookType::Rollback, hook: hook.clone() })
             .emit(Message::RollingBackHook { canary: canary.clone() })
-            .alert(Notice::warning("Rolling back manual webhook invoked")),
+            .alert(Notice::warning(Occasion::RollbackRequested, "Rolling back manual webhook invoked")),
     };
     let step = step.emit(Message::CanaryFailed { canary });
     call_post_rollout(context, step).effect(Effect::Count(Outcome::Failed)).write(Phase::Failed, |next| {

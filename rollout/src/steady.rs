@@ -6,7 +6,8 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 
 use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::{Notice, Occasion};
 use crate::repair::{repair, without_target};
 use crate::rollback::{ask_with_rollback, on_signal};
 use crate::snapshot::{Readiness, Split, TargetView};
@@ -120,7 +121,7 @@ fn detect(context: Context, target: &TargetView) -> Decision {
         .step()
         .passed(WebhookType::ConfirmRollout, passed)
         .emit(Message::NewRevision { target: plan.target_id() })
-        .alert(Notice::info_with_facts("New revision detected, progressing canary analysis."))
+        .alert(Notice::info_with_facts(Occasion::NewRevision, "New revision detected, progressing canary analysis."))
         .write(Phase::Progressing, |next| {
             next.scale_down_due = false;
             next.failed_checks = 0;
@@ -140,7 +141,7 @@ fn await_approval(context: Context, hook: &str, ask_again: jiff::Timestamp) -> D
     }
     let mut step = context.step().emit(message);
     if !context.is_muted(WebhookType::ConfirmRollout, hook) {
-        step = step.alert(Notice::warning("Canary is waiting for approval."));
+        step = step.alert(Notice::warning(Occasion::WaitingForRollout, "Canary is waiting for approval."));
     }
     step.write(Phase::Waiting, |next| next.last_step = Some(seen.now))
 }

@@ -6,7 +6,8 @@ use aviary_crds::status::Phase;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::effect::{Component, Decision, Effect, Hold, HoldKind, Question, Wake};
-use crate::message::{Message, Notice};
+use crate::message::Message;
+use crate::notice::Notice;
 use crate::plan::Plan;
 use crate::session;
 use crate::snapshot::{Answer, HookAnswer, Snapshot, Split, TargetView};

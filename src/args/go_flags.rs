@@ -6,9 +6,11 @@ use std::path::Path;
 
 /// Flags of the Go logging library that Flagger carries, and whether they take a value. They say nothing that matters
 /// here and are dropped.
-const KLOG_FLAGS: [(&str, Takes); 13] = [
+const KLOG_FLAGS: [(&str, Takes); 15] = [
     ("add_dir_header", Takes::Nothing),
     ("alsologtostderr", Takes::Nothing),
+    ("alsologtostderrthreshold", Takes::Value),
+    ("legacy_stderr_threshold_behavior", Takes::Nothing),
     ("log_backtrace_at", Takes::Value),
     ("log_dir", Takes::Value),
     ("log_file", Takes::Value),

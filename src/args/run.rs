@@ -53,7 +53,7 @@ pub struct RunArgs {
     /// Calls to the API server that may be made at once before --kubeconfig-qps holds them back.
     #[arg(long, value_name = "NUMBER", default_value = "250", help_heading = KUBERNETES)]
     pub kubeconfig_burst: u32,
-    /// Path of the kubeconfig of the cluster with the mesh's control plane. Not served yet.
+    /// Path of the kubeconfig of the cluster with the mesh's control plane. Only that of the workloads is served.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
     pub kubeconfig_service_mesh: String,
     /// Namespaces to watch, separated by commas. Empty: all.
@@ -121,7 +121,7 @@ pub struct RunArgs {
     /// HTTP proxy on the way to Microsoft Teams [env: MSTEAMS_PROXY_URL].
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
     pub msteams_proxy_url: String,
-    /// Address that gets every event. Not served yet [env: EVENT_WEBHOOK_URL].
+    /// Address that gets the events of canaries without event hooks of their own [env: EVENT_WEBHOOK_URL].
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
     pub event_webhook: String,
     /// Name of this cluster, shown in alerts.
@@ -354,12 +354,6 @@ impl RunArgs {
         let not_yet = matches!(traffic::for_name(&self.mesh_provider), Err(UnknownProvider::NotYet { .. }));
         let flags = [
             ("mesh-provider", not_yet, "the provider is not served yet; only canaries with another spec.provider are"),
-            (
-                "kubeconfig-service-mesh",
-                !self.kubeconfig_service_mesh.is_empty(),
-                "mesh objects are kept in the same cluster",
-            ),
-            ("event-webhook", !self.event_webhook.is_empty(), "events are sent to Kubernetes only"),
             (
                 "ingress-annotations-prefix",
                 self.ingress_annotations_prefix != INGRESS_PREFIX,

@@ -154,7 +154,7 @@ fn the_arguments_of_flaggers_chart_are_accepted() {
     ]);
     assert_eq!(run.namespaces(), ["test"]);
     let unused: Vec<_> = run.unused_flags().into_iter().map(|unused| unused.flag).collect();
-    assert_eq!(unused, ["kubeconfig-service-mesh", "event-webhook", "ingress-annotations-prefix", "ingress-class"]);
+    assert_eq!(unused, ["ingress-annotations-prefix", "ingress-class"]);
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl CanaryActor {
                     return;
                 }
             },
-            // Writes are no answers.
-            EffectOutcome::Written(_) => return,
+            // Writes and alerts are no answers.
+            EffectOutcome::Written(_) | EffectOutcome::Told => return,
         }
         self.asking = None;
         actix::AsyncContext::notify(context, Nudge);

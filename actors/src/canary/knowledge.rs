@@ -26,6 +26,14 @@ struct Held {
     state: State,
 }
 
+/// What a look at the object brought.
+pub(super) struct News {
+    /// Whether answers to earlier questions are void: the plan is another one, or somebody else changed the status.
+    pub(super) answers_are_void: bool,
+    /// The former and the present name of the apex service, where it was changed.
+    pub(super) renamed: Option<(String, String)>,
+}
+
 /// Plan and state of one canary.
 #[derive(Default)]
 pub(super) struct Knowledge {
@@ -40,9 +48,23 @@ impl Knowledge {
         self.spec.as_ref().is_some_and(|spec| object.metadata.uid.as_deref() != Some(spec.uid.as_str()))
     }
 
+    /// Takes in the object as it is.
+    pub(super) fn learn(&mut self, object: &DynamicObject, settings: &CanarySettings, metrics: &Metrics) -> News {
+        let service = if self.is_about_another(object) { None } else { self.service() };
+        let answers_are_void = self.take_in(object, settings, metrics);
+        let renamed = service.zip(self.service()).filter(|(before, now)| before != now);
+        News { answers_are_void, renamed }
+    }
+
+    /// Name of the apex service, if it is known.
+    fn service(&self) -> Option<String> {
+        let understood = self.understood.as_ref()?.as_ref().ok()?;
+        Some(understood.canary.service.name.clone())
+    }
+
     /// Takes in the object as it is. Returns whether answers to earlier questions are
     /// void: the plan is another one, or somebody else changed the status.
-    pub(super) fn learn(&mut self, object: &DynamicObject, settings: &CanarySettings, metrics: &Metrics) -> bool {
+    fn take_in(&mut self, object: &DynamicObject, settings: &CanarySettings, metrics: &Metrics) -> bool {
         let spec =
             Spec { uid: object.metadata.uid.clone().unwrap_or_default(), generation: object.metadata.generation };
         if self.is_about_another(object) {

@@ -5,6 +5,7 @@
 
 mod ask;
 mod knowledge;
+mod rivals;
 mod run;
 mod upkeep;
 
@@ -18,7 +19,6 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
 use aviary_crds::Phase;
-use aviary_crds::validated::WebhookType;
 use aviary_providers::{ObjectKey, Subject, finalizer, kinds};
 use aviary_rollout::{
     Answers, Decision, Effect, Hold, HoldKind, Message as Note, ServingSince, Wake, decide, invariants,
@@ -28,7 +28,7 @@ use kube::core::DynamicObject;
 
 use crate::cache::{Lookups, Seen, version};
 use crate::deps::Deps;
-use crate::hooks;
+use crate::hooks::{self, EventNews};
 use crate::messages::{
     CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, EventSubject,
     Nudge, Observed, Record, Retire, SendEvent,
@@ -99,6 +99,10 @@ pub(crate) struct CanaryActor {
     /// A change of something looked at ends the wait for `retry_at` from then on.
     hurry_from: Option<Timestamp>,
     last_failure: Option<String>,
+    /// Other canaries of the same target that were told of.
+    rivals: BTreeSet<String>,
+    /// Why the target is left to another canary.
+    yields: Option<String>,
     spins: u32,
     /// Steps in a row that ended because somebody else wrote the object meanwhile.
     outpaced: u32,
@@ -132,6 +136,8 @@ impl CanaryActor {
             retry_at: None,
             hurry_from: None,
             last_failure: None,
+            rivals: BTreeSet::new(),
+            yields: None,
             spins: 0,
             outpaced: 0,
             told: Vec::new(),
@@ -180,18 +186,22 @@ impl CanaryActor {
             self.void_answers();
             self.hold = None;
         }
-        let answers_are_void = self.knowledge.learn(object, &deps.settings, &deps.metrics);
-        if answers_are_void {
+        let news = self.knowledge.learn(object, &deps.settings, &deps.metrics);
+        if news.answers_are_void {
             self.void_answers();
             self.told.clear();
         }
+        if let Some((before, now_called)) = news.renamed {
+            self.emit(rivals::renamed(&before, &now_called), object, now);
+        }
+        self.compare_with_rivals(object, now);
         let phase = self.knowledge.state().map_or("", |state| state.phase.as_str());
         let CanaryId { namespace, name } = &self.id;
         let _step = tracing::info_span!("canary.step", namespace, name, phase, epoch = self.epoch.0).entered();
         let lookups = Lookups::new(&deps.cache);
         let decision = match self.knowledge.understood() {
             Err(refusal) => Err(refusal.to_owned()),
-            Ok((understood, state)) => {
+            Ok((understood, state)) if self.yields.is_none() => {
                 let cookies = understood.plan.cookies(state);
                 let subject = Subject {
                     canary: &understood.canary,
@@ -227,6 +237,7 @@ impl CanaryActor {
                 });
                 Ok(decision)
             }
+            Ok(_) => Err(self.yields.clone().unwrap_or_default()),
         };
         deps.metrics.decision_duration.observe(started.elapsed().as_secs_f64());
         self.update_interests(lookups.into_seen(), object);
@@ -290,7 +301,7 @@ impl CanaryActor {
         let (message, alert) = (episode.hold.message.clone(), episode.hold.alert.clone());
         self.emit(message, object, now);
         if let Some(notice) = alert {
-            self.alert(notice);
+            self.alert(&notice, || None);
         }
         wake
     }
@@ -301,13 +312,16 @@ impl CanaryActor {
     }
 
     fn send_to_event_hooks(&self, note: &Note, at: Timestamp) {
-        let Ok((known, state)) = self.knowledge.understood() else { return };
-        if !known.plan.has_hooks(WebhookType::Event) {
-            return;
+        let canary = self.knowledge.understood().ok().map(|(known, _)| &known.canary);
+        let (phase, checksum) = match self.knowledge.state() {
+            None => (Phase::default(), hooks::checksum(None, "")),
+            Some(state) => (state.phase, hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied)),
+        };
+        let news = EventNews { note, at, phase: phase.as_str(), checksum: &checksum };
+        let calls = hooks::prepare_event(&self.id, canary, &news, self.deps.settings.event_webhook.as_deref());
+        if !calls.is_empty() {
+            self.deps.courier.do_send(SendEvent { canary: self.id.clone(), hooks: calls });
         }
-        let checksum = hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied);
-        let hooks = hooks::prepare_event(&known.canary, note, at, state.phase.as_str(), &checksum);
-        self.deps.courier.do_send(SendEvent { canary: self.id.clone(), hooks });
     }
 
     /// Something failed: tell it once, and try again later.
@@ -414,7 +428,10 @@ fn status_gauge(phase: Phase) -> i64 {
 /// one episode, however many are ready by now.
 fn is_same_episode(before: &Hold, now: &Hold) -> bool {
     let is_named = matches!(now.kind, HoldKind::Target | HoldKind::Routes);
-    before.kind == now.kind && (!is_named || before.message == now.message)
+    // What is worth an alert is news, too.
+    before.kind == now.kind
+        && before.alert.is_some() == now.alert.is_some()
+        && (!is_named || before.message == now.message)
 }
 
 fn event_subject(id: &CanaryId, object: &DynamicObject) -> EventSubject {
@@ -498,7 +515,7 @@ impl Handler<Describe> for CanaryActor {
             busy: self.run.is_some() || self.asking.is_some(),
             waiting_for: failure.or(hold),
             next_wake: self.next_wake,
-            refused: self.knowledge.understood().err().map(ToOwned::to_owned),
+            refused: self.knowledge.understood().err().or(self.yields.as_deref()).map(ToOwned::to_owned),
         })
     }
 }

@@ -133,9 +133,13 @@ impl CanaryActor {
                     self.emit(note.clone(), &object, now);
                     self.told.push(effect);
                 }
+                // The status follows when the alert is on its way: a process that dies in between sends it once more.
                 Effect::Alert(ref notice) => {
-                    self.alert(notice.clone());
+                    let is_awaited = self.alert(notice, || Some(self.reply(context)));
                     self.told.push(effect);
+                    if is_awaited {
+                        return;
+                    }
                 }
                 Effect::Count(outcome) => {
                     self.count(outcome);
@@ -175,6 +179,16 @@ impl CanaryActor {
         }
     }
 
+    fn go_on(&mut self, context: &mut Context<Self>) {
+        self.pop();
+        self.run_next(context);
+    }
+
+    fn is_alerting(&self) -> bool {
+        let task = self.run.as_ref().and_then(|run| run.tasks.front());
+        matches!(task, Some(Task::Do(Effect::Alert(_))))
+    }
+
     fn pop(&mut self) {
         if let Some(run) = &mut self.run {
             run.tasks.pop_front();
@@ -189,12 +203,14 @@ impl CanaryActor {
             return self.step(context);
         };
         match outcome {
+            // An alert that went astray is no reason to do the rest again.
+            EffectOutcome::Lost if self.is_alerting() => self.go_on(context),
             EffectOutcome::Lost => self.fail(LOST.to_owned(), &object, now, context),
+            EffectOutcome::Told => self.go_on(context),
             EffectOutcome::Written(result) => self.written(result, &object, now, context),
             EffectOutcome::Hooks(kind, answers) => {
                 self.tell_hooks(kind, answers, &object, now);
-                self.pop();
-                self.run_next(context);
+                self.go_on(context);
             }
             // Answers to questions, which are no part of a run.
             EffectOutcome::Providers(_) | EffectOutcome::Round(_) => {}
@@ -264,8 +280,10 @@ impl CanaryActor {
         });
     }
 
-    pub(super) fn alert(&self, notice: Notice) {
-        let Ok((known, _)) = self.knowledge.understood() else { return };
+    /// Sends an alert, with an answer to whoever waits for it. Returns whether anything is sent; it is not where nobody
+    /// wants it.
+    pub(super) fn alert(&self, notice: &Notice, reply: impl FnOnce() -> Option<Reply>) -> bool {
+        let Ok((known, state)) = self.knowledge.understood() else { return false };
         let lookups = Lookups::new(&self.deps.cache);
         let subject = Subject {
             canary: &known.canary,
@@ -273,10 +291,14 @@ impl CanaryActor {
             objects: &lookups,
             cookies: None,
         };
-        let alerts = hooks::prepare_alerts(&known.plan, &notice, &subject, self.deps.settings.notifier.as_ref());
-        if !alerts.is_empty() {
-            self.deps.courier.do_send(SendAlert { canary: self.id.clone(), notice, alerts });
+        let id = notice.id(&known.plan, state);
+        let alerts = hooks::prepare_alerts(&known.plan, notice, &id, &subject, self.deps.settings.notifier.as_ref());
+        if alerts.is_empty() {
+            return false;
         }
+        let (canary, reply) = (self.id.clone(), reply());
+        self.deps.courier.do_send(SendAlert { canary, severity: notice.severity, id, alerts, reply });
+        true
     }
 
     fn count(&self, outcome: aviary_rollout::Outcome) {
@@ -349,7 +371,8 @@ impl CanaryActor {
         // What it took cannot be given back without being understood, and nobody asks for that any more.
         let reverts = object.data.pointer("/spec/revertOnDeletion").and_then(Value::as_bool) == Some(true);
         if object.metadata.deletion_timestamp.is_some()
-            && !reverts
+            // Nor what another canary has.
+            && (!reverts || self.yields.is_some())
             && let Some(change) = finalizer::change(self.key(), object, false)
         {
             return self.start_run(Run::release(change), context);

@@ -3,10 +3,13 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use aviary_crds::validated::AlertSeverity;
 use aviary_providers::HttpRequest;
 use futures::future::BoxFuture;
 
 use super::*;
+use crate::hooks::PreparedAlert;
+use crate::messages::SendAlert;
 use crate::transport::NoAnswer;
 
 /// An endpoint that takes a second, and panics where the address says so.
@@ -70,5 +73,55 @@ fn a_panic_does_not_silence_the_events_that_follow() {
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(*endpoint.served.lock().unwrap(), ["http://events/1", "http://events/2"]);
+    });
+}
+
+fn alert(namespace: &str, canary: usize) -> SendAlert {
+    let canary = CanaryId { namespace: namespace.to_owned(), name: format!("canary-{canary}") };
+    let request = HttpRequest::get(format!("http://chat/{namespace}"));
+    let alerts = vec![PreparedAlert { provider: "chat".to_owned(), request: Ok(request) }];
+    SendAlert { canary, severity: AlertSeverity::Error, id: "id".to_owned(), alerts, reply: None }
+}
+
+#[test]
+fn alerts_of_one_namespace_wait_for_each_other_and_hold_up_no_other() {
+    in_virtual_time(async {
+        let (_switch, lifetime) = Lifetime::new();
+        let endpoint = Arc::new(Endpoint::default());
+        let metrics = Metrics::new().unwrap();
+        let courier = lifetime.start(Courier::new(endpoint.clone(), metrics.clone(), lifetime.clone()));
+        for canary in 0..alerts::WAITING_PER_NAMESPACE + 44 {
+            courier.do_send(alert("busy", canary));
+        }
+        courier.do_send(alert("quiet", 0));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(endpoint.served.lock().unwrap().contains(&"http://chat/quiet".to_owned()));
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        assert_eq!(endpoint.served.lock().unwrap().len(), alerts::WAITING_PER_NAMESPACE + 1);
+        assert_eq!(endpoint.most.load(Ordering::Relaxed), alerts::POSTS_PER_NAMESPACE + 1);
+        assert_eq!(metrics.alerts.with_label_values(&["failure"]).get(), 44, "more than may wait are counted as lost");
+        // Nothing of it is left: there is room again.
+        courier.do_send(alert("busy", 1000));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(endpoint.served.lock().unwrap().len(), alerts::WAITING_PER_NAMESPACE + 2);
+    });
+}
+
+#[test]
+fn an_alert_that_was_taken_is_not_sent_again() {
+    in_virtual_time(async {
+        let (_switch, lifetime) = Lifetime::new();
+        let endpoint = Arc::new(Endpoint::default());
+        let courier = lifetime.start(Courier::new(endpoint.clone(), Metrics::new().unwrap(), lifetime.clone()));
+        for canary in [1, 1, 2, 1] {
+            courier.do_send(alert("test", canary));
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(endpoint.served.lock().unwrap().len(), 2);
+        // Another canary of the same name is another matter.
+        courier.do_send(CanaryGone(CanaryId { namespace: "test".to_owned(), name: "canary-1".to_owned() }));
+        courier.do_send(alert("test", 1));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(endpoint.served.lock().unwrap().len(), 3);
     });
 }

@@ -1,8 +1,10 @@
 //! The process is killed after every effect of every scenario; the cluster must end as if it had not been.
 
+use std::collections::BTreeSet;
+
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
-use aviary_rollout::{Effect, Plan, Scale, Split};
+use aviary_rollout::{Effect, Occasion, Plan, Scale, Split};
 
 use crate::driver::{Event, Run, plan, with_hooks};
 use crate::scenarios::{self, Scenario, revision};
@@ -40,6 +42,43 @@ fn a_kill_loses_no_final_news() {
             assert!(run.alerts.contains(undisturbed.alerts.last().unwrap()));
         }
     }
+}
+
+/// Each alert goes out once; a process that dies at the worst moment sends it once more, with the same id.
+#[test]
+fn a_kill_repeats_alerts_under_their_ids_and_loses_none() {
+    let mut repeated = 0;
+    for (name, scenario) in scenarios::all() {
+        let mut undisturbed = scenario();
+        undisturbed.settle();
+        let ids = |run: &Run| run.alert_ids.iter().cloned().collect::<BTreeSet<_>>();
+        let occasions = |ids: &BTreeSet<(Occasion, String)>| ids.iter().map(|(about, _)| *about).collect::<Vec<_>>();
+        let expected = ids(&undisturbed);
+        assert_eq!(expected.len(), undisturbed.alert_ids.len(), "{name}: sent once: {:?}", undisturbed.alert_ids);
+        for count in 1..=undisturbed.effects.len() {
+            let mut run = scenario();
+            run.interrupt = Some((count, vec![Event::Kill]));
+            run.settle();
+            let found = ids(&run);
+            let killed_after = &undisturbed.effects[count - 1];
+            assert_eq!(occasions(&found), occasions(&expected), "{name}, killed after {count}: {killed_after:?}");
+            repeated += usize::from(run.alert_ids.len() > found.len());
+        }
+    }
+    assert!(repeated > 10, "a kill between an alert and the status repeats it: {repeated}");
+}
+
+/// The same thing that happens again is another alert.
+#[test]
+fn the_alerts_of_two_runs_have_different_ids() {
+    let mut run = scenarios::pre_rollout_fails();
+    run.settle();
+    let first = run.alert_ids.clone();
+    run.world.edit(Some("another"), None);
+    run.settle();
+    let ids: BTreeSet<_> = run.alert_ids.iter().collect();
+    assert!(run.alert_ids.len() > first.len(), "{:?}", run.alert_ids);
+    assert_eq!(ids.len(), run.alert_ids.len(), "{:?}", run.alert_ids);
 }
 
 /// Killed after the first effect that matches.

@@ -6,8 +6,8 @@ use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
     AlertFacts, Answer, Answers, Check, CheckKind, Component, Decision, Effect, Hold, Hook, HookAnswer, Limit, Message,
-    OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake, Weights, decide, invariants,
-    providers_message,
+    Notice, Occasion, OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake, Weights,
+    decide, invariants, providers_message,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -59,6 +59,7 @@ pub(crate) fn plan() -> Plan {
         namespace: "default".into(),
         target_kind: "Deployment".into(),
         target: "podinfo".into(),
+        canary_uid: "uid".into(),
         suspended: false,
         skip_analysis: false,
         revert_on_deletion: false,
@@ -77,7 +78,7 @@ pub(crate) fn plan() -> Plan {
         outage: OutagePolicy::Hold { limit: Duration::from_secs(60) },
         traffic_settle_time: Duration::from_secs(SETTLE.unsigned_abs()),
         endpoints_settle_time: Duration::from_secs(REACH.unsigned_abs()),
-        alert_facts: AlertFacts { fields: Vec::new() },
+        alert_facts: AlertFacts { cluster: None, fields: Vec::new() },
     }
 }
 
@@ -112,6 +113,8 @@ pub(crate) struct Run {
     pub(crate) plan: Plan,
     pub(crate) events: Vec<String>,
     pub(crate) alerts: Vec<String>,
+    /// What each alert is about, and its id.
+    pub(crate) alert_ids: Vec<(Occasion, String)>,
     pub(crate) effects: Vec<Effect>,
     /// Phase and weight after each status write.
     pub(crate) phases: Vec<(Phase, u32)>,
@@ -140,6 +143,7 @@ impl Run {
             plan,
             events: Vec::new(),
             alerts: Vec::new(),
+            alert_ids: Vec::new(),
             effects: Vec::new(),
             phases: Vec::new(),
             times: Vec::new(),
@@ -169,6 +173,7 @@ impl Run {
     pub(crate) fn forget(&mut self) {
         self.events.clear();
         self.alerts.clear();
+        self.alert_ids.clear();
         self.effects.clear();
         self.phases.clear();
         self.times.clear();
@@ -393,7 +398,7 @@ impl Run {
                 }
             }
             Effect::Emit(message) => self.tell(&message),
-            Effect::Alert(notice) => self.alerts.push(notice.text),
+            Effect::Alert(notice) => self.alert(notice),
             Effect::Count(_) => {}
             Effect::WriteStatus => self.store(next),
         }
@@ -471,6 +476,11 @@ impl Run {
         vec![HookAnswer { name: hook_name(kind), result }]
     }
 
+    fn alert(&mut self, notice: Notice) {
+        self.alert_ids.push((notice.occasion, notice.id(&self.plan, &self.state)));
+        self.alerts.push(notice.text);
+    }
+
     fn tell(&mut self, message: &Message) {
         self.events.push(message.to_string());
         self.times.push(self.world.now);
@@ -480,7 +490,11 @@ impl Run {
     fn begin_hold(&mut self, hold: Option<Hold>) {
         self.hold = match (self.hold.take(), hold) {
             (_, None) => None,
-            (Some((before, since, told)), Some(hold)) if before.kind == hold.kind => Some((hold, since, told)),
+            (Some((before, since, told)), Some(hold))
+                if before.kind == hold.kind && before.alert.is_some() == hold.alert.is_some() =>
+            {
+                Some((hold, since, told))
+            }
             (_, Some(hold)) => Some((hold, self.world.now, false)),
         };
     }
@@ -494,7 +508,9 @@ impl Run {
             return;
         }
         self.tell(&hold.message);
-        self.alerts.extend(hold.alert.map(|notice| notice.text));
+        if let Some(notice) = hold.alert {
+            self.alert(notice);
+        }
         if let Some((_, _, told)) = &mut self.hold {
             *told = true;
         }
