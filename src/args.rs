@@ -3,7 +3,7 @@
 //! `aviary run` takes Flagger's flags, in Go's notation too (see `go_flags`), so that its manifests and its chart work
 //! unchanged. Whatever reads a flag reads it from here; defaults are written down once.
 
-mod go_flags;
+pub mod go_flags;
 mod rbac;
 mod run;
 mod sandbox;
