@@ -1,5 +1,6 @@
 //! `grpc_health_probe` (<https://github.com/grpc-ecosystem/grpc-health-probe>): its flags and defaults.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::uri::Authority;
@@ -54,7 +55,13 @@ impl GrpcTarget {
     }
 
     pub(crate) fn set_authority(&mut self, program: &'static str, flag: &'static str, text: &str) -> Result<(), Refused> {
-        self.authority = Some(text.parse().map_err(|_| bad(program, flag, text, "a host"))?);
+        // An address instead of a name would be connected to, in place of the one that is meant.
+        let is_name = |name: &Authority| {
+            let host = name.host();
+            name.port().is_none() && host == text && !host.is_empty() && host.parse::<IpAddr>().is_err()
+        };
+        let authority = text.parse().ok().filter(is_name);
+        self.authority = Some(authority.ok_or_else(|| bad(program, flag, text, "a host's name"))?);
         Ok(())
     }
 
@@ -71,7 +78,9 @@ impl GrpcTarget {
         Ok(())
     }
 
-    pub(crate) fn destination(&self) -> (String, u16) {
+    /// Host and port.
+    #[must_use]
+    pub fn destination(&self) -> (String, u16) {
         (self.address.host().to_owned(), self.address.port_u16().unwrap_or_default())
     }
 }
