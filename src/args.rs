@@ -18,7 +18,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use rbac::{RbacArgs, RbacOutput};
-pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
+pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag, WebhookStatuses};
 pub(crate) use run::{comma_list, is_http_url};
 pub use sandbox::{SandboxArgs, SandboxOutput};
 pub use simulate::{SimulateArgs, SimulateOutput};

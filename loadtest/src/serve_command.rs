@@ -125,17 +125,15 @@ pub(crate) fn go_notation(argv: impl Iterator<Item = OsString>, root: &clap::Com
 impl ServeArgs {
     fn options(&self) -> anyhow::Result<Options> {
         let token = self.token_file.as_ref().map(|path| {
-            let text = std::fs::read_to_string(path).with_context(|| format!("read {} (--token-file)", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("read {} (--token-file)", path.display()))?;
             Token::new(&text).with_context(|| format!("read {} (--token-file)", path.display()))
         });
         let given = |regexp: &Option<Regex>| regexp.clone().filter(|regexp| !regexp.as_str().is_empty());
         Ok(Options {
             timeout: self.timeout,
             access: Access { namespaces: given(&self.namespace_regexp), token: token.transpose()? },
-            targets: Targets {
-                forbidden: self.forbidden_networks.0.clone(),
-                names: given(&self.target_regexp),
-            },
+            targets: Targets { forbidden: self.forbidden_networks.0.clone(), names: given(&self.target_regexp) },
             allows_commands: self.allow_commands,
             gates_file: self.gates_file.clone(),
             max_tasks: self.max_tasks,
@@ -204,7 +202,8 @@ mod tests {
 
     #[test]
     fn flaggers_flags_and_defaults_hold() {
-        let given = args(&["loadtester", "-port=8080", "-log-level=info", "-timeout", "30m", "-namespace-regexp=team-.*"]);
+        let given =
+            args(&["loadtester", "-port=8080", "-log-level=info", "-timeout", "30m", "-namespace-regexp=team-.*"]);
         assert_eq!((given.port, given.log_level, given.timeout), (8080, LogLevel::Info, Duration::from_secs(1800)));
         let options = given.options().unwrap();
         assert_eq!(options.access.namespaces.unwrap().as_str(), "team-.*");

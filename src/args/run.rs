@@ -100,6 +100,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = go_duration, help_heading = METRICS)]
     pub metrics_outage_limit: Duration,
 
+    /// Statuses with which a webhook says yes; Flagger's are 200-202.
+    #[arg(long, value_name = "STATUSES", value_enum, default_value = "200-202", help_heading = RELEASES)]
+    pub webhook_success: WebhookStatuses,
+
     /// Address of the Slack webhook for canaries without alerts of their own [env: SLACK_URL].
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
     pub slack_url: String,
@@ -179,6 +183,17 @@ const PROCESS: &str = "Process";
 const NO_EFFECT: &str = "Accepted for Flagger's sake, without effect";
 
 const INGRESS_PREFIX: &str = "nginx.ingress.kubernetes.io";
+
+/// Statuses with which a webhook says yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WebhookStatuses {
+    /// 200, 201 and 202.
+    #[value(name = "200-202")]
+    UpTo202,
+    /// All from 200 to 299.
+    #[value(name = "2xx")]
+    Any2xx,
+}
 
 /// What a missing answer of a metrics backend does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

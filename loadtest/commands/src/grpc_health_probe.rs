@@ -54,7 +54,12 @@ impl GrpcTarget {
         })
     }
 
-    pub(crate) fn set_authority(&mut self, program: &'static str, flag: &'static str, text: &str) -> Result<(), Refused> {
+    pub(crate) fn set_authority(
+        &mut self,
+        program: &'static str,
+        flag: &'static str,
+        text: &str,
+    ) -> Result<(), Refused> {
         // An address instead of a name would be connected to, in place of the one that is meant.
         let is_name = |name: &Authority| {
             let host = name.host();

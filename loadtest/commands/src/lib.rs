@@ -65,7 +65,9 @@ pub enum Refused {
     #[error("the quote {0} is not closed")]
     Quote(char),
     /// Another program.
-    #[error("{0:?} is none of the programs that are understood (hey, wrk, ghz, grpc_health_probe, curl, each with | grep)")]
+    #[error(
+        "{0:?} is none of the programs that are understood (hey, wrk, ghz, grpc_health_probe, curl, each with | grep)"
+    )]
     Program(String),
     /// A flag that the program does not have, or that is not understood.
     #[error("{program}: the flag {flag} is not understood{why}")]

@@ -138,7 +138,10 @@ fn curl_builds_its_request_as_curl_does() {
     let get = curl("curl -G -d a=1 -d b=2 'http://x/?c=3'");
     assert_eq!((get.request.method.as_str(), get.request.url.to_string()), ("GET", "http://x/?c=3&a=1&b=2".to_owned()));
     let put = curl("curl -X PUT --json '{}' http://x/");
-    assert_eq!((put.request.method.as_str(), put.request.headers["accept"].as_bytes()), ("PUT", b"application/json".as_slice()));
+    assert_eq!(
+        (put.request.method.as_str(), put.request.headers["accept"].as_bytes()),
+        ("PUT", b"application/json".as_slice())
+    );
     assert_eq!(curl("curl -I http://x/").request.method, "HEAD");
     assert_eq!(curl("curl -sfLk -m 2.5 http://x/").max_time, Some(Duration::from_millis(2500)));
     assert_eq!((curl("curl -L http://x/").redirects, curl("curl http://x/").redirects), (50, 0));
@@ -185,7 +188,10 @@ fn everything_else_is_refused_with_what_is_wrong() {
         ("hey ftp://a/", "expected http://"),
         ("hey -H secret http://a/", "hey: -H (not shown): expected"),
         ("wrk -s post.lua http://a/", "Lua scripts are not run"),
-        ("ghz --insecure --proto /tmp/app.proto --call app.Service/Get -d '{}' -c 5 -n 1000 a.apps:8080", "--proto /tmp/app.proto"),
+        (
+            "ghz --insecure --proto /tmp/app.proto --call app.Service/Get -d '{}' -c 5 -n 1000 a.apps:8080",
+            "--proto /tmp/app.proto",
+        ),
         ("ghz --insecure --call app.Service.Get a:1", "--call app.Service.Get: expected grpc.health.v1.Health/Check"),
         ("ghz --insecure podinfo", "expected HOST:PORT"),
         ("grpc_health_probe", "there is no -addr"),

@@ -95,7 +95,11 @@ impl Splitter {
     fn end_command(&mut self) -> Result<(), Refused> {
         self.end_word();
         if self.words.is_empty() {
-            return Err(if self.commands.is_empty() { Refused::Empty } else { Refused::Shell("an empty pipe".to_owned()) });
+            return Err(if self.commands.is_empty() {
+                Refused::Empty
+            } else {
+                Refused::Shell("an empty pipe".to_owned())
+            });
         }
         self.commands.push(std::mem::take(&mut self.words));
         Ok(())
@@ -210,8 +214,23 @@ mod tests {
     #[test]
     fn what_only_a_shell_does_is_refused() {
         let cases = [
-            "a; b", "a && b", "a || b", "a & b", "a $B", "a \"$B\"", "a $(b)", "a `b`", "a > file", "a < file", "a\nb",
-            "(a)", "a # b", "a | ", "a \\", "a >/dev/null | b", "a 1>&2",
+            "a; b",
+            "a && b",
+            "a || b",
+            "a & b",
+            "a $B",
+            "a \"$B\"",
+            "a $(b)",
+            "a `b`",
+            "a > file",
+            "a < file",
+            "a\nb",
+            "(a)",
+            "a # b",
+            "a | ",
+            "a \\",
+            "a >/dev/null | b",
+            "a 1>&2",
         ];
         for text in cases {
             assert!(matches!(split(text), Err(Refused::Shell(_))), "{text}: {:?}", split(text));

@@ -29,7 +29,8 @@ impl Token {
     /// If it is short enough to be guessed, or could not be in a header.
     pub fn new(text: &str) -> Result<Token, NoToken> {
         let token = text.trim();
-        let is_fit = (16..=512).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
+        let is_fit =
+            (16..=512).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':');
         if is_fit { Ok(Token(token.to_owned())) } else { Err(NoToken) }
     }
 
@@ -111,8 +112,17 @@ mod tests {
         assert!(access.has_token(&with("Bearer correct-horse-battery")));
         // canary:correct-horse-battery
         assert!(access.has_token(&with("Basic Y2FuYXJ5OmNvcnJlY3QtaG9yc2UtYmF0dGVyeQ==")));
-        let wrong = ["Bearer", "Bearer ", "Bearer correct-horse-batterx", "Bearer correct-horse-battery1", "Bearer correct",
-            "Basic Y2FuYXJ5Og==", "Basic !", "correct-horse-battery", "Digest correct-horse-battery"];
+        let wrong = [
+            "Bearer",
+            "Bearer ",
+            "Bearer correct-horse-batterx",
+            "Bearer correct-horse-battery1",
+            "Bearer correct",
+            "Basic Y2FuYXJ5Og==",
+            "Basic !",
+            "correct-horse-battery",
+            "Digest correct-horse-battery",
+        ];
         for value in wrong {
             assert!(!access.has_token(&with(value)), "{value}");
         }

@@ -11,10 +11,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use serde::Deserialize;
 
+use super::LoadTester;
 use super::outcome::Outcome;
 use super::places::{Identity, NoPlace};
 use super::tasks::Order;
-use super::LoadTester;
 
 /// A webhook's payload; Flagger's are below 2 KiB, and commands and metadata of people not much above it.
 const PAYLOAD_LIMIT: usize = 64 * 1024;
@@ -178,7 +178,12 @@ impl LoadTester {
             true if order.answers_output => (StatusCode::OK, outcome.text(TOLD_LIMIT)),
             true => (StatusCode::OK, String::new()),
             false => {
-                let text = format!("command {} failed: exit code {}: {}", order.summary(), outcome.exit_code, outcome.text(TOLD_LIMIT));
+                let text = format!(
+                    "command {} failed: exit code {}: {}",
+                    order.summary(),
+                    outcome.exit_code,
+                    outcome.text(TOLD_LIMIT)
+                );
                 (StatusCode::INTERNAL_SERVER_ERROR, text)
             }
         }

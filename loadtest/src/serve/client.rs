@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aviary_load_commands::{HttpVersion, Request};
+use http::HeaderValue;
 use http::header::{CONNECTION, HOST};
 use http::uri::Authority;
-use http::HeaderValue;
 use reqwest::{Client, ClientBuilder, Response, Url};
 
 use super::targets::{Forbidden, Targets};

@@ -70,7 +70,11 @@ async fn ask(curl: &Curl, sender: &Sender, context: &Context) -> Try {
             let outcome = Outcome {
                 exit_code: if has_failed { exit::HTTP_ERROR } else { 0 },
                 output,
-                error: if has_failed { format!("curl: the server answered {}", status.as_u16()) } else { String::new() },
+                error: if has_failed {
+                    format!("curl: the server answered {}", status.as_u16())
+                } else {
+                    String::new()
+                },
             };
             Try { outcome, may_pass: matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) }
         }

@@ -71,7 +71,8 @@ impl Caller {
         let client = builder(&context.targets, &how).http2_prior_knowledge().dns_resolver(resolver).build();
         let authority = target.authority.as_ref().unwrap_or(&target.address);
         let scheme = if target.is_tls { "https" } else { "http" };
-        let url: Url = format!("{scheme}://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| SetUpError::Url)?;
+        let url: Url =
+            format!("{scheme}://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| SetUpError::Url)?;
         if target.authority.is_none() {
             context.targets.check_url(&url)?;
         }
@@ -178,9 +179,23 @@ fn varint(bytes: &mut Bytes) -> Option<u64> {
 /// Names of gRPC's codes.
 fn code_name(code: u32) -> String {
     let names = [
-        "OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists",
-        "PermissionDenied", "ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented",
-        "Internal", "Unavailable", "DataLoss", "Unauthenticated",
+        "OK",
+        "Canceled",
+        "Unknown",
+        "InvalidArgument",
+        "DeadlineExceeded",
+        "NotFound",
+        "AlreadyExists",
+        "PermissionDenied",
+        "ResourceExhausted",
+        "FailedPrecondition",
+        "Aborted",
+        "OutOfRange",
+        "Unimplemented",
+        "Internal",
+        "Unavailable",
+        "DataLoss",
+        "Unauthenticated",
     ];
     let name = usize::try_from(code).ok().and_then(|code| names.get(code));
     name.map_or_else(|| code.to_string(), |name| (*name).to_owned())
@@ -216,7 +231,9 @@ pub(super) async fn probe(probe: &HealthProbe, context: &Context) -> Outcome {
     context.metrics.requests.with_label_values(&["grpc_health_probe", code]).inc();
     match end {
         Ok(Health::Serving) => Outcome { output: b"status: SERVING\n".to_vec(), ..Outcome::default() },
-        Ok(health) => Outcome::failed(exit::UNHEALTHY, format!("service unhealthy (responded with {:?})", health.name())),
+        Ok(health) => {
+            Outcome::failed(exit::UNHEALTHY, format!("service unhealthy (responded with {:?})", health.name()))
+        }
         Err(CallError::Http(error)) if error.is_connect() => Outcome::failed(
             exit::CONNECT,
             format!("failed to connect service {:?}: {}", probe.target.address.as_str(), why(&error)),
@@ -269,7 +286,9 @@ mod tests {
         assert_eq!(read(&[0, 0, 0, 0, 2, 8, 1]), Some(Health::Serving));
         assert_eq!(read(&[0, 0, 0, 0, 2, 8, 2]), Some(Health::NotServing));
         assert_eq!(read(&[0, 0, 0, 0, 5, 18, 1, 7, 8, 3]), Some(Health::ServiceUnknown), "a field that is not known");
-        for broken in [&[][..], &[0, 0, 0, 0, 2, 8], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 2, 8, 9], &[0, 0, 0, 0, 2, 18, 9]] {
+        for broken in
+            [&[][..], &[0, 0, 0, 0, 2, 8], &[1, 0, 0, 0, 2, 8, 1], &[0, 0, 0, 0, 2, 8, 9], &[0, 0, 0, 0, 2, 18, 9]]
+        {
             assert_eq!(read(broken), None, "{broken:?}");
         }
     }

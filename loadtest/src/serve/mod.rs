@@ -103,11 +103,7 @@ impl LoadTester {
         Ok(LoadTester {
             gates: Gates::new(options.gates_file)?,
             places: Places::new(options.max_tasks.get(), options.max_tasks_per_namespace.get()),
-            context: Context {
-                targets: Arc::new(options.targets),
-                metrics: Metrics::new()?,
-                timeout: options.timeout,
-            },
+            context: Context { targets: Arc::new(options.targets), metrics: Metrics::new()?, timeout: options.timeout },
             access: options.access,
             allows_commands: options.allows_commands,
         })

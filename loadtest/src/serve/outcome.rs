@@ -28,7 +28,11 @@ impl Outcome {
     pub(super) fn text(&self, limit: usize) -> String {
         let output = String::from_utf8_lossy(&self.output[..self.output.len().min(limit)]);
         let more = if self.output.len() > limit { "…" } else { "" };
-        [output.trim_end(), more, &self.error].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+        [output.trim_end(), more, &self.error]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

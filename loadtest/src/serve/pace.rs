@@ -77,8 +77,7 @@ impl Record {
         #[expect(clippy::cast_precision_loss, reason = "for people")]
         let rate = self.total as f64 / took.as_secs_f64().max(0.001);
         let mean = self.sum.checked_div(u32::try_from(self.total).unwrap_or(u32::MAX)).unwrap_or_default();
-        let mut text =
-            format!("Requests: {} in {:.1} s, {rate:.1} per second\n", self.total, took.as_secs_f64());
+        let mut text = format!("Requests: {} in {:.1} s, {rate:.1} per second\n", self.total, took.as_secs_f64());
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
@@ -219,7 +218,10 @@ mod tests {
             record.add(status.to_owned(), Duration::from_millis(milliseconds));
         }
         let report = record.report(Duration::from_secs(10));
-        assert!(report.starts_with("Requests: 100 in 10.0 s, 10.0 per second\nLatency: mean 50.5 ms, p50 "), "{report}");
+        assert!(
+            report.starts_with("Requests: 100 in 10.0 s, 10.0 per second\nLatency: mean 50.5 ms, p50 "),
+            "{report}"
+        );
         assert!(report.ends_with("longest 100.0 ms\n[200] 90 responses\n[500] 10 responses\n"), "{report}");
         let p50 = record.quantile(0.5).as_secs_f64() * 1000.0;
         assert!((50.0..55.0).contains(&p50), "{p50}");

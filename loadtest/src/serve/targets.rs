@@ -164,8 +164,13 @@ mod tests {
     fn networks_are_out_of_bounds_however_they_are_written() {
         let targets = targets(&["127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"], None);
         let urls = [
-            "http://127.0.0.1:8080/", "http://2130706433/", "http://0x7f.1/", "http://[::1]/", "http://169.254.169.254/",
-            "http://[::ffff:127.0.0.1]/", "http://[fe80::1]/",
+            "http://127.0.0.1:8080/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://[::1]/",
+            "http://169.254.169.254/",
+            "http://[::ffff:127.0.0.1]/",
+            "http://[fe80::1]/",
         ];
         for url in urls {
             assert!(targets.check_url(&url.parse().unwrap()).is_err(), "{url}");

@@ -48,10 +48,7 @@ pub(super) enum OrderError {
 }
 
 impl Order {
-    pub(super) fn new(
-        metadata: Option<&BTreeMap<String, String>>,
-        allows_commands: bool,
-    ) -> Result<Order, OrderError> {
+    pub(super) fn new(metadata: Option<&BTreeMap<String, String>>, allows_commands: bool) -> Result<Order, OrderError> {
         let metadata = metadata.ok_or(OrderError::NoMetadata)?;
         let kind = metadata.get("type").map(String::as_str).filter(|kind| !kind.is_empty()).unwrap_or("cmd");
         let (kind, program) = match kind {
@@ -164,7 +161,9 @@ mod tests {
             let refused = order(&[("type", kind), ("cmd", "test podinfo")], false).unwrap_err();
             assert_eq!(
                 refused,
-                format!("task type {kind:?} runs commands, which is switched off: start the load tester with --allow-commands")
+                format!(
+                    "task type {kind:?} runs commands, which is switched off: start the load tester with --allow-commands"
+                )
             );
         }
         for (kind, cmd, program) in [
