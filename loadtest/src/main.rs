@@ -52,7 +52,7 @@ enum Command {
     /// Flags, paths, payload and gates are Flagger's; a binary called loadtester needs no verb. hey, wrk, ghz (health checks),
     /// grpc_health_probe and curl with "| grep WORD" are understood and done in this process, without a shell. Everything else is
     /// refused unless --allow-commands is given.
-    Serve(serve_command::ServeArgs),
+    Serve(Box<serve_command::ServeArgs>),
     /// Send requests at a fixed rate, as users do, and report what became of them per second and per version.
     ///
     /// The version is the answer's x-version header. Latency counts from the moment at which a request was due. A request
@@ -141,7 +141,7 @@ fn main() -> anyhow::Result<ExitCode> {
     // Only fails if a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let command = Cli::parse_from(serve_command::go_notation(std::env::args_os(), &built())).command;
-    if let Command::Serve(args) = command {
+    if let Command::Serve(args) = &command {
         // Its log is Flagger's.
         return serve_command::run(args);
     }
@@ -159,7 +159,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => serve_cluster(&args),
         Command::ClusterNetwork(args) => bench_commands::run_network(args),
         Command::Users(args) => bench_commands::run_users(args),
-        Command::Serve(args) => serve_command::run(args),
+        Command::Serve(args) => serve_command::run(&args),
     }
 }
 

@@ -143,13 +143,13 @@ impl ServeArgs {
 }
 
 /// Serves until a signal. Tasks end with it.
-pub(crate) fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     logging::init(args.log_level, args.zap_encoding).context("start logging")?;
     let tester = Arc::new(LoadTester::new(args.options()?)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
     let end = runtime.block_on(async {
         let stop = signals()?;
-        let listener = bind(&args).await?;
+        let listener = bind(args).await?;
         let address = url(listener.local_addr()?);
         tracing::info!(address, allow_commands = args.allow_commands, "load tester is ready");
         if args.allow_commands && args.token_file.is_none() {
@@ -197,7 +197,7 @@ mod tests {
         let Command::Serve(args) = Cli::try_parse_from(argv).unwrap_or_else(|error| panic!("{error}")).command else {
             panic!("another verb")
         };
-        args
+        *args
     }
 
     #[test]

@@ -92,7 +92,7 @@ async fn count() -> (Arc<AtomicUsize>, String) {
             let counter = Arc::clone(&counter);
             let service = service_fn(move |_| {
                 counter.fetch_add(1, Ordering::SeqCst);
-                std::future::ready(Ok::<_, Infallible>(Response::new(Full::from(Bytes::from_static(b"token")))))
+                std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("token"))))
             });
             tokio::spawn(async move {
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

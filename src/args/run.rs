@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// How long the mesh may take to hear of pods that became available: they get no users before.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = go_duration, help_heading = RELEASES)]
     pub endpoints_settle_time: Duration,
+    /// Statuses with which a webhook says yes; Flagger's are 200-202.
+    #[arg(long, value_name = "STATUSES", value_enum, default_value = "200-202", help_heading = RELEASES)]
+    pub webhook_success: WebhookStatuses,
     /// Prefix of the annotations of NGINX ingresses. Not served yet.
     #[arg(long, value_name = "PREFIX", default_value = INGRESS_PREFIX, help_heading = RELEASES)]
     pub ingress_annotations_prefix: String,
@@ -99,10 +102,6 @@ pub struct RunArgs {
     /// With --metrics-errors=hold: missing answers fail checks after the backend was away this long.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = go_duration, help_heading = METRICS)]
     pub metrics_outage_limit: Duration,
-
-    /// Statuses with which a webhook says yes; Flagger's are 200-202.
-    #[arg(long, value_name = "STATUSES", value_enum, default_value = "200-202", help_heading = RELEASES)]
-    pub webhook_success: WebhookStatuses,
 
     /// Address of the Slack webhook for canaries without alerts of their own [env: SLACK_URL].
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]

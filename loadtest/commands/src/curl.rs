@@ -66,7 +66,7 @@ pub enum WritePart {
     Time,
     /// `%{size_download}`: bytes of the body.
     Size,
-    /// `%{num_redirects}` and others that cannot be told here are refused; this is `%{url_effective}`.
+    /// `%{url_effective}`: the address that was asked for first.
     Url,
 }
 

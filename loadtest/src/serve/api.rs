@@ -194,12 +194,11 @@ impl LoadTester {
         let result = if outcome.is_success() { "success" } else { "failure" };
         self.context.metrics.tasks.with_label_values(&[order.kind, result]).inc();
         let (task, error) = (order.summary(), &outcome.error);
-        if !outcome.is_success() {
-            tracing::error!(canary, task, exit_code = outcome.exit_code, error, "task failed");
-        }
-        match order.logs_output {
-            true => tracing::info!(canary, task, error, output = outcome.text(TOLD_LIMIT), "task ended"),
-            false => tracing::info!(canary, task, error, "task ended"),
+        let output = if order.logs_output { outcome.text(TOLD_LIMIT) } else { String::new() };
+        if outcome.is_success() {
+            tracing::info!(canary, task, error, output, "task ended");
+        } else {
+            tracing::error!(canary, task, exit_code = outcome.exit_code, error, output, "task failed");
         }
     }
 }
