@@ -32,6 +32,7 @@ const ARGUMENTS: &str = "AVIARY_TEST_ARGUMENTS";
 #[test]
 #[ignore = "the aviary of the other tests, started by them"]
 fn aviary_as_a_process() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let arguments = std::env::var(ARGUMENTS).unwrap();
     let arguments: Vec<String> = serde_json::from_str(&arguments).unwrap();
     let _ = aviary::main(std::iter::once("aviary".to_owned()).chain(arguments).map(OsString::from));

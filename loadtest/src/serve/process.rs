@@ -50,7 +50,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         let Some(id) = self.0 else { return };
         // The standard library sends signals to single processes only.
-        let kill = Command::new("sh").args(["-c", &format!("kill -KILL -- -{id} 2>/dev/null")]).status();
+        let kill = Command::new("sh").args(["-c", &format!("kill -9 -{id} 2>/dev/null")]).status();
         if let Err(error) = kill {
             tracing::warn!(%error, "processes of a command may go on");
         }
