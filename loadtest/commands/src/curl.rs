@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::Method;
 use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, REFERER, USER_AGENT};
+use http::{HeaderValue, Method};
 
 use crate::flags::{self, Argument, Flag, Style, Takes, bad, number};
 use crate::{Refused, Request, seconds};
@@ -259,7 +259,7 @@ impl Curl {
             self.request.set_method(CURL, "-X", &method)?;
         }
         // `-H 'Content-Type:'` takes it off; an empty one would be sent.
-        if self.request.headers.get(CONTENT_TYPE).is_some_and(|value| value.is_empty()) {
+        if self.request.headers.get(CONTENT_TYPE).is_some_and(HeaderValue::is_empty) {
             self.request.headers.remove(CONTENT_TYPE);
         }
         Ok(self)
