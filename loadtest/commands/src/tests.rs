@@ -85,7 +85,7 @@ fn what_the_fixtures_send_is_understood() {
             let mut lines = text.lines();
             while let Some(line) = lines.next() {
                 let Some((key, value)) = line.split_once("cmd:") else { continue };
-                if key.trim_start_matches(['-', ' ', '#']) != "" {
+                if !key.trim_start_matches(['-', ' ', '#']).is_empty() {
                     continue;
                 }
                 let value = value.trim();
