@@ -3,7 +3,7 @@
 //! `aviary run` takes Flagger's flags, in Go's notation too (see `go_flags`), so that its manifests and its chart work
 //! unchanged. Whatever reads a flag reads it from here; defaults are written down once.
 
-mod go_flags;
+pub mod go_flags;
 mod rbac;
 mod run;
 mod sandbox;
@@ -18,7 +18,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use rbac::{RbacArgs, RbacOutput};
-pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag};
+pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag, WebhookStatuses};
 pub(crate) use run::{comma_list, is_http_url};
 pub use sandbox::{SandboxArgs, SandboxOutput};
 pub use simulate::{SimulateArgs, SimulateOutput};

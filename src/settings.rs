@@ -1,13 +1,13 @@
 //! From flags to the settings of the controller.
 
 use aviary_actors::ControllerConfig;
-use aviary_actors::hooks::GlobalNotifier;
+use aviary_actors::hooks::{GlobalNotifier, WebhookSuccess};
 use aviary_actors::watches::Scope;
 use aviary_crds::ValidationOptions;
 use aviary_providers::notify::AlertTarget;
 use aviary_rollout::OutagePolicy;
 
-use crate::args::{MetricsErrors, RunArgs, comma_list};
+use crate::args::{MetricsErrors, RunArgs, WebhookStatuses, comma_list};
 use crate::version;
 
 /// The settings that the flags ask for. The demo uses this too, so that it shows the operator as it ships.
@@ -31,6 +31,10 @@ pub fn controller_config(args: &RunArgs) -> ControllerConfig {
         cluster_name: non_empty(&args.cluster_name),
         notifier: notifier(args),
         event_webhook: non_empty(&args.event_webhook),
+        webhook_success: match args.webhook_success {
+            WebhookStatuses::UpTo202 => WebhookSuccess::UpTo202,
+            WebhookStatuses::Any2xx => WebhookSuccess::Any2xx,
+        },
         scope: if namespaces.is_empty() { Scope::Cluster } else { Scope::Namespaces(namespaces) },
         version: version::VERSION.to_owned(),
         ..ControllerConfig::default()

@@ -15,7 +15,7 @@ use crate::canary::refusal;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::deps::{CanarySettings, Deps, FaultHook};
-use crate::hooks::GlobalNotifier;
+use crate::hooks::{GlobalNotifier, WebhookSuccess};
 use crate::lifetime::{KillSwitch, Lifetime};
 use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Lead, Shutdown, WriteOut};
 use crate::metrics::Metrics;
@@ -45,6 +45,8 @@ pub struct ControllerConfig {
     pub notifier: Option<GlobalNotifier>,
     /// Address that receives the events of canaries without event hooks (`--event-webhook`).
     pub event_webhook: Option<String>,
+    /// Which answers of webhooks are a yes.
+    pub webhook_success: WebhookSuccess,
     /// Where to look for canaries.
     pub scope: Scope,
     /// Whether to watch only, until [`Controller::lead`].
@@ -77,6 +79,7 @@ impl Default for ControllerConfig {
             cluster_name: None,
             notifier: None,
             event_webhook: None,
+            webhook_success: WebhookSuccess::default(),
             scope: Scope::default(),
             follows: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -149,7 +152,8 @@ impl Controller {
             router: lifetime.start(Router::new(client.clone(), cache.clone(), metrics.clone(), lifetime.clone())),
             observer,
             recorder: recorder.clone(),
-            courier: lifetime.start(Courier::new(transport, metrics.clone(), lifetime.clone())),
+            courier: lifetime
+                .start(Courier::new(transport, metrics.clone(), lifetime.clone()).accepting(config.webhook_success)),
             lifetime: lifetime.clone(),
             fault: config.fault,
         };

@@ -14,12 +14,12 @@ use futures::FutureExt;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::courier::alerts::Alerts;
-use crate::hooks::PreparedHook;
+use crate::hooks::{PreparedHook, WebhookSuccess};
 use crate::lifetime::Lifetime;
 use crate::messages::{CallHooks, CanaryGone, CanaryId, EffectOutcome, SendEvent};
 use crate::metrics::Metrics;
 use crate::supervision::panic_text;
-use crate::transport::{HttpResponse, Transport};
+use crate::transport::{HttpResponse, NoAnswer, Transport};
 
 /// Calls under way at once for one namespace. Hooks are mostly quick gates and load-test starts; sixteen let a busy team
 /// release as many services side by side, and keep its share of sockets small.
@@ -45,6 +45,7 @@ pub(crate) struct Courier {
     /// Event hooks, in order for each canary.
     events: HashMap<CanaryId, mpsc::Sender<EventCalls>>,
     alerts: Alerts,
+    success: WebhookSuccess,
 }
 
 impl Courier {
@@ -57,7 +58,13 @@ impl Courier {
             tenants: HashMap::new(),
             events: HashMap::new(),
             alerts: Alerts::default(),
+            success: WebhookSuccess::default(),
         }
+    }
+
+    /// With these statuses of webhooks as a yes.
+    pub(crate) fn accepting(self, success: WebhookSuccess) -> Courier {
+        Courier { success, ..self }
     }
 
     fn tenant(&mut self, namespace: &str) -> Arc<Semaphore> {
@@ -79,13 +86,13 @@ impl Handler<CallHooks> for Courier {
 
     fn handle(&mut self, order: CallHooks, _: &mut Context<Self>) {
         let bound = self.tenant(&order.canary.namespace);
-        let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
+        let (transport, metrics, success) = (self.transport.clone(), self.metrics.clone(), self.success);
         self.lifetime.spawn(async move {
             let CallHooks { kind, hooks, reply, .. } = order;
             let _permit = bound.acquire_owned().await;
             let mut answers = Vec::new();
             for hook in hooks {
-                let result = call(transport.as_ref(), &hook).await;
+                let result = call(transport.as_ref(), &hook, success).await;
                 let label = if result.is_ok() { "success" } else { "failure" };
                 metrics.webhooks.with_label_values(&[kind.as_str(), label]).inc();
                 let decided = is_decided(kind, result.is_ok());
@@ -115,17 +122,20 @@ fn is_decided(kind: WebhookType, success: bool) -> bool {
 
 /// One call with its tries. The error text never holds a body of the other side: it would end up in events that whole
 /// teams can read.
-async fn call(transport: &dyn Transport, hook: &PreparedHook) -> Result<(), String> {
+async fn call(transport: &dyn Transport, hook: &PreparedHook, success: WebhookSuccess) -> Result<(), String> {
     let attempts = hook.retries.saturating_add(1);
     let mut wait = FIRST_RETRY;
     let mut tried = 0;
     loop {
         tried += 1;
         let (cause, retry_after) = match transport.send(hook.request.clone()).await {
-            // Flagger takes 200, 201 and 202 for a yes; a gate that answers 203 or 204 means "closed".
-            Ok(HttpResponse { status: 200..=202, .. }) => return Ok(()),
+            Ok(HttpResponse { status, .. }) if success.includes(status) => return Ok(()),
             Ok(HttpResponse { status, .. }) if !is_retried(status) => return Err(format!("status {status}")),
-            Ok(HttpResponse { status, retry_after, .. }) => (format!("status {status}"), retry_after),
+            // Of other statuses Flagger's client does not ask how long to wait.
+            Ok(HttpResponse { status, retry_after, .. }) => {
+                (format!("status {status}"), retry_after.filter(|_| matches!(status, 429 | 503)))
+            }
+            Err(error) if is_final(&error) => return Err(error.to_string()),
             Err(error) => (error.to_string(), None),
         };
         if tried >= attempts {
@@ -134,6 +144,12 @@ async fn call(transport: &dyn Transport, hook: &PreparedHook) -> Result<(), Stri
         tokio::time::sleep(retry_after.unwrap_or(wait).min(LONGEST_RETRY)).await;
         wait = (wait * 2).min(LONGEST_RETRY);
     }
+}
+
+/// A certificate that does not fit, and redirections without an end, are the same at the next try; Flagger's client makes
+/// none either. The texts are those of rustls and reqwest, which tell it in no other way this far out.
+fn is_final(error: &NoAnswer) -> bool {
+    ["invalid peer certificate", "too many redirects"].iter().any(|text| error.0.contains(text))
 }
 
 fn is_retried(status: u16) -> bool {
@@ -145,10 +161,10 @@ impl Handler<SendEvent> for Courier {
 
     fn handle(&mut self, SendEvent { canary, hooks }: SendEvent, _: &mut Context<Self>) {
         let bound = self.tenant(&canary.namespace);
-        let (transport, metrics) = (self.transport.clone(), self.metrics.clone());
+        let (transport, metrics, success) = (self.transport.clone(), self.metrics.clone(), self.success);
         let queue = self.events.entry(canary.clone()).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(EVENTS_PER_CANARY);
-            self.lifetime.spawn(send_events(canary.clone(), transport, metrics, receiver));
+            self.lifetime.spawn(send_events(canary.clone(), transport, metrics, success, receiver));
             sender
         });
         if queue.try_send((bound, hooks)).is_err() {
@@ -161,13 +177,15 @@ async fn send_events(
     canary: CanaryId,
     transport: Arc<dyn Transport>,
     metrics: Metrics,
+    success: WebhookSuccess,
     mut receiver: mpsc::Receiver<EventCalls>,
 ) {
     while let Some((bound, hooks)) = receiver.recv().await {
         let _permit = bound.acquire_owned().await;
         for hook in hooks {
             // One call that goes wrong must not silence the events that follow.
-            let result = AssertUnwindSafe(async { call(transport.as_ref(), &hook).await }).catch_unwind().await;
+            let result =
+                AssertUnwindSafe(async { call(transport.as_ref(), &hook, success).await }).catch_unwind().await;
             let result = result.unwrap_or_else(|payload| Err(format!("panic: {}", panic_text(payload.as_ref()))));
             let label = if result.is_ok() { "success" } else { "failure" };
             metrics.webhooks.with_label_values(&[WebhookType::Event.as_str(), label]).inc();

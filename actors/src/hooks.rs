@@ -27,7 +27,28 @@ pub struct PreparedHook {
     pub retries: u32,
 }
 
-/// Body of a webhook call (Flagger's reference 5.2).
+/// Which statuses of a webhook's answer are a yes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WebhookSuccess {
+    /// 200, 201 and 202, as in Flagger: a gate that answers 203 or 204 means "closed".
+    #[default]
+    UpTo202,
+    /// All from 200 to 299, as Flagger's documentation says.
+    Any2xx,
+}
+
+impl WebhookSuccess {
+    /// Whether this status is a yes.
+    #[must_use]
+    pub fn includes(self, status: u16) -> bool {
+        match self {
+            WebhookSuccess::UpTo202 => (200..=202).contains(&status),
+            WebhookSuccess::Any2xx => (200..300).contains(&status),
+        }
+    }
+}
+
+/// Body of a webhook call (Flagger's reference 5.2). Metadata without entries are left out, as Go's `omitempty` does.
 #[derive(Serialize)]
 struct Payload<'a> {
     name: &'a str,
@@ -109,6 +130,7 @@ fn prepare_one(canary: &ValidatedCanary, hook: &ValidatedWebhook, phase: &str, c
 }
 
 fn payload(id: &CanaryId, phase: &str, checksum: &str, metadata: Option<&BTreeMap<String, String>>) -> Value {
+    let metadata = metadata.filter(|metadata| !metadata.is_empty());
     let payload = Payload { name: &id.name, namespace: &id.namespace, phase, checksum, metadata };
     serde_json::to_value(&payload).unwrap_or(Value::Null)
 }
@@ -238,8 +260,50 @@ impl GlobalNotifier {
 
 #[cfg(test)]
 mod tests {
-    use super::checksum;
+    #![allow(clippy::unwrap_used)]
+
+    use super::{checksum, prepare};
     use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use aviary_crds::ValidationOptions;
+    use aviary_crds::validated::{ValidatedCanary, WebhookType};
+    use serde_json::{Value, json};
+
+    #[test]
+    fn webhooks_become_the_calls_that_flagger_makes() {
+        let canary = json!({
+            "apiVersion": "flagger.app/v1beta1", "kind": "Canary",
+            "metadata": {"name": "podinfo", "namespace": "test", "uid": "1"},
+            "spec": {
+                "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
+                "service": {"port": 80},
+                "analysis": {"interval": "10s", "threshold": 1, "stepWeight": 10, "webhooks": [
+                    {"name": "plain", "url": "http://a/"},
+                    {"name": "full", "url": "https://b/", "type": "rollout", "timeout": "90s", "retries": 2, "disableTLS": true,
+                        "metadata": {"team": "a"}},
+                    {"name": "empty", "url": "http://c/", "metadata": {}},
+                    {"name": "gate", "url": "http://d/", "type": "confirm-rollout"},
+                ]},
+            },
+        });
+        let canary =
+            ValidatedCanary::parse(&serde_json::from_value(canary).unwrap(), &ValidationOptions::default()).unwrap();
+        let calls = prepare(&canary, WebhookType::Rollout, "Progressing", "85d557f47b");
+        let names: Vec<&str> = calls.iter().map(|call| call.name.as_str()).collect();
+        assert_eq!(names, ["plain", "full", "empty"]);
+        let bodies: Vec<Value> = calls.iter().map(|call| serde_json::from_slice(&call.request.body).unwrap()).collect();
+        let plain = json!({"name": "podinfo", "namespace": "test", "phase": "Progressing", "checksum": "85d557f47b"});
+        let mut full = plain.clone();
+        full["metadata"] = json!({"team": "a"});
+        assert_eq!(bodies, [plain.clone(), full, plain]);
+        let [plain, full, _] = calls.as_slice() else { unreachable!() };
+        assert_eq!((plain.request.method.as_str(), plain.request.url.as_str()), ("POST", "http://a/"));
+        assert_eq!(plain.request.headers["content-type"], "application/json");
+        assert_eq!((plain.request.timeout, plain.retries), (Duration::from_secs(10), 0));
+        assert_eq!((full.request.timeout, full.retries), (Duration::from_secs(90), 2));
+        assert_eq!((plain.request.insecure_skip_verify, full.request.insecure_skip_verify), (false, true));
+    }
 
     fn configs(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
         entries.iter().map(|(name, sum)| ((*name).to_owned(), (*sum).to_owned())).collect()

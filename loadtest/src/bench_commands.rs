@@ -157,7 +157,7 @@ async fn wait(duration: Option<Duration>) {
 }
 
 /// Ends with the first signal that asks the process to.
-fn signals() -> anyhow::Result<impl Future<Output = ()>> {
+pub(crate) fn signals() -> anyhow::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("listen to SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("listen to SIGTERM")?;
     Ok(async move {

@@ -6,6 +6,8 @@
 //!
 //! [`cluster_network`] and [`users`] stand beside a real cluster whose nodes run no containers: its pods answer, its services
 //! lead to them, and users send requests all the time.
+//!
+//! [`serve`] is the load tester that webhooks of canaries call.
 
 pub mod chaos;
 pub mod checks;
@@ -17,4 +19,5 @@ mod objects;
 mod process;
 mod promptness;
 pub mod random;
+pub mod serve;
 pub mod users;

@@ -1,6 +1,7 @@
 //! The `aviary-loadtest` binary.
 
 mod bench_commands;
+mod serve_command;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use aviary_crds::duration::parse_go_duration;
 use aviary_loadtest::{chaos, fleet};
 use bench_commands::{ClusterNetworkArgs, UsersArgs};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 /// Load tests for controllers of progressive delivery.
@@ -46,6 +47,12 @@ enum Command {
     /// All addresses of pods and services must be local, as in a network namespace after
     /// "ip route replace local 10.244.0.0/16 dev lo". Every address and port takes a file descriptor.
     ClusterNetwork(ClusterNetworkArgs),
+    /// Be the load tester that webhooks of canaries call, in the place of Flagger's.
+    ///
+    /// Flags, paths, payload and gates are Flagger's; a binary called loadtester needs no verb. hey, wrk, ghz (health checks),
+    /// grpc_health_probe and curl with "| grep WORD" are understood and done in this process, without a shell. Everything else is
+    /// refused unless --allow-commands is given.
+    Serve(Box<serve_command::ServeArgs>),
     /// Send requests at a fixed rate, as users do, and report what became of them per second and per version.
     ///
     /// The version is the answer's x-version header. Latency counts from the moment at which a request was due. A request
@@ -123,10 +130,21 @@ fn go_duration(text: &str) -> Result<Duration, String> {
     parse_go_duration(text).map_err(|error| error.to_string())
 }
 
+/// The command line with all that clap adds to it.
+fn built() -> clap::Command {
+    let mut command = Cli::command();
+    command.build();
+    command
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     // Only fails if a provider is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let command = Cli::parse().command;
+    let command = Cli::parse_from(serve_command::go_notation(std::env::args_os(), &built())).command;
+    if let Command::Serve(args) = &command {
+        // Its log is Flagger's.
+        return serve_command::run(args);
+    }
     // Where a controller runs in this process, its warnings are part of what is tested. The network tells itself of a
     // broken connection, and once.
     let default = if matches!(command, Command::ClusterNetwork(_)) { "warn,kube_client=off" } else { "error" };
@@ -141,6 +159,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => serve_cluster(&args),
         Command::ClusterNetwork(args) => bench_commands::run_network(args),
         Command::Users(args) => bench_commands::run_users(args),
+        Command::Serve(args) => serve_command::run(&args),
     }
 }
 

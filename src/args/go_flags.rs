@@ -63,6 +63,13 @@ pub(super) fn rewrite(argv: Vec<OsString>, root: &clap::Command) -> Vec<OsString
     rewritten
 }
 
+/// Rewrites the arguments of this verb, which another binary has, to the notation that clap reads.
+pub fn rewrite_verb(given: impl Iterator<Item = OsString>, verb: &str, root: &clap::Command) -> Vec<OsString> {
+    let mut rewritten = Vec::new();
+    rewrite_flags(given, verb, root, &mut rewritten);
+    rewritten
+}
+
 fn rewrite_flags(
     mut given: impl Iterator<Item = OsString>,
     verb: &str,

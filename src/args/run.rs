@@ -83,6 +83,9 @@ pub struct RunArgs {
     /// How long the mesh may take to hear of pods that became available: they get no users before.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = go_duration, help_heading = RELEASES)]
     pub endpoints_settle_time: Duration,
+    /// Statuses with which a webhook says yes; Flagger's are 200-202.
+    #[arg(long, value_name = "STATUSES", value_enum, default_value = "200-202", help_heading = RELEASES)]
+    pub webhook_success: WebhookStatuses,
     /// Prefix of the annotations of NGINX ingresses. Not served yet.
     #[arg(long, value_name = "PREFIX", default_value = INGRESS_PREFIX, help_heading = RELEASES)]
     pub ingress_annotations_prefix: String,
@@ -179,6 +182,17 @@ const PROCESS: &str = "Process";
 const NO_EFFECT: &str = "Accepted for Flagger's sake, without effect";
 
 const INGRESS_PREFIX: &str = "nginx.ingress.kubernetes.io";
+
+/// Statuses with which a webhook says yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WebhookStatuses {
+    /// 200, 201 and 202.
+    #[value(name = "200-202")]
+    UpTo202,
+    /// All from 200 to 299.
+    #[value(name = "2xx")]
+    Any2xx,
+}
 
 /// What a missing answer of a metrics backend does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,19 +1,17 @@
-//! The load tester that webhooks call. Its `hey` commands become requests of users; other commands succeed at once.
+//! The load tester that webhooks call. Its `hey` and `wrk` commands become requests of users; other commands succeed
+//! at once.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aviary_crds::duration::parse_go_duration;
+use aviary_load_commands::{Amount, Task};
 use aviary_sim::clock::Clock;
 use aviary_sim::traffic::Traffic;
 use parking_lot::Mutex;
 
 /// Requests per second of one worker without a limit: one after the other, at the median latency of a healthy version.
 const UNLIMITED: f64 = 50.0;
-/// Workers and requests of `hey` where a command does not say.
-const WORKERS: f64 = 50.0;
-const REQUESTS: f64 = 200.0;
 
 /// A command that sends requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,81 +55,31 @@ impl LoadTester {
     }
 }
 
-/// What a `hey` command sends; `None` for every other command, and for requests that leave the cluster. `namespace` is where
-/// a host without one is.
+/// What a `hey` or `wrk` command sends; `None` for every other command, and for requests that leave the cluster. `namespace`
+/// is where a host without one is.
 pub(crate) fn parse(command: &str, namespace: &str) -> Option<Command> {
-    let words = words(command);
-    let mut words = words.iter().map(String::as_str);
-    if words.next()?.rsplit('/').next() != Some("hey") {
-        return None;
-    }
-    let mut headers = BTreeMap::new();
-    let (mut workers, mut limit, mut requests, mut time) = (WORKERS, None, REQUESTS, None);
-    let mut url = None;
-    while let Some(word) = words.next() {
-        let Some(flag) = word.strip_prefix('-') else {
-            url = Some(word);
-            continue;
-        };
-        let flag = flag.trim_start_matches('-');
-        if flag.starts_with("disable-") || flag == "h2" {
-            continue;
-        }
-        let value = words.next()?;
-        match flag {
-            "c" => workers = value.parse().ok()?,
-            "q" => limit = Some(value.parse::<f64>().ok()?).filter(|limit| *limit > 0.0),
-            "n" => requests = value.parse().ok()?,
-            "z" => time = Some(parse_go_duration(value).ok()?),
-            "H" => {
-                let (name, value) = value.split_once(':')?;
-                headers.insert(name.trim().to_ascii_lowercase(), value.trim().to_owned());
-            }
-            "host" => {
-                headers.insert("host".to_owned(), value.to_owned());
-            }
-            _ => {}
-        }
-    }
-    let requests_per_second = workers * limit.unwrap_or(UNLIMITED);
-    let uri: http::Uri = url?.parse().ok()?;
-    let parts: Vec<&str> = uri.host()?.split('.').collect();
+    let aviary_load_commands::Command::HttpLoad(load) = Task::parse(command).ok()?.command else { return None };
+    let requests_per_second = load.requests_per_second().unwrap_or(f64::from(load.workers) * UNLIMITED);
+    let parts: Vec<&str> = load.request.url.host()?.split('.').collect();
     let (host, namespace) = match parts.as_slice() {
         [host] => (*host, namespace),
         [host, namespace] | [host, namespace, "svc", ..] => (*host, *namespace),
         _ => return None,
     };
+    let named = load.request.headers.iter().map(|(name, value)| (name.as_str(), value));
+    let headers = named.chain(load.request.host.iter().map(|host| ("host", host)));
+    let headers = headers.filter_map(|(name, value)| Some((name.to_owned(), value.to_str().ok()?.to_owned())));
     Some(Command {
         namespace: namespace.to_owned(),
         host: host.to_owned(),
-        headers,
+        headers: headers.collect(),
         requests_per_second,
-        time: match time {
-            Some(time) => time,
-            None => Duration::try_from_secs_f64(requests / requests_per_second).ok()?,
+        time: match load.amount {
+            Amount::Time(time) => time,
+            #[expect(clippy::cast_precision_loss, reason = "a time that need not be exact")]
+            Amount::Requests(number) => Duration::try_from_secs_f64(number as f64 / requests_per_second).ok()?,
         },
     })
-}
-
-/// Words as a shell splits them, up to the first operator.
-fn words(command: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    for letter in command.chars() {
-        match (quote, letter) {
-            (Some(open), _) if letter == open => quote = None,
-            (None, '\'' | '"') => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (None, '|' | ';' | '&') => break,
-            (None, _) if letter.is_whitespace() => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(letter),
-        }
-    }
-    words.extend(word);
-    words
 }
 
 #[cfg(test)]
@@ -145,11 +93,14 @@ mod tests {
         let command =
             parse("hey -z 10m -q 10 -c 2 -H 'Cookie: type=insider' http://podinfo-canary.test/", "x").unwrap();
         assert_eq!((command.host.as_str(), command.namespace.as_str()), ("podinfo-canary", "test"));
-        assert_eq!(command.headers, BTreeMap::from([("cookie".to_owned(), "type=insider".to_owned())]));
+        assert_eq!(command.headers["cookie"], "type=insider");
+        assert_eq!(parse("hey -H 'Host: a.b' http://podinfo/", "x").unwrap().headers["host"], "a.b");
         assert_eq!((command.requests_per_second, command.time), (20.0, Duration::from_secs(600)));
         let command = parse("hey -n 100 -c 1 -m POST http://podinfo:9898/token", "shop").unwrap();
         assert_eq!((command.host.as_str(), command.namespace.as_str()), ("podinfo", "shop"));
         assert_eq!((command.requests_per_second, command.time), (50.0, Duration::from_secs(2)));
+        let command = parse("wrk -t2 -c4 -d1m http://podinfo:9898/", "shop").unwrap();
+        assert_eq!((command.requests_per_second, command.time), (200.0, Duration::from_secs(60)));
     }
 
     #[test]

@@ -107,6 +107,48 @@ fn alerts_of_one_namespace_wait_for_each_other_and_hold_up_no_other() {
     });
 }
 
+/// Answers one after the other, then 200, and remembers when each was asked for.
+struct Answers(Mutex<Vec<Result<HttpResponse, NoAnswer>>>, Mutex<Vec<Duration>>, tokio::time::Instant);
+
+impl Answers {
+    fn new(answers: Vec<Result<HttpResponse, NoAnswer>>) -> Answers {
+        Answers(Mutex::new(answers), Mutex::default(), tokio::time::Instant::now())
+    }
+
+    async fn call(self, retries: u32, success: WebhookSuccess) -> (Result<(), String>, Vec<u64>) {
+        let request = HttpRequest::get("http://gate/".to_owned());
+        let result = call(&self, &PreparedHook { name: "gate".to_owned(), request, retries }, success).await;
+        (result, self.1.into_inner().unwrap().iter().map(Duration::as_secs).collect())
+    }
+}
+
+impl Transport for Answers {
+    fn send(&self, _: HttpRequest) -> BoxFuture<'static, Result<HttpResponse, NoAnswer>> {
+        self.1.lock().unwrap().push(self.2.elapsed());
+        let mut answers = self.0.lock().unwrap();
+        let answer = if answers.is_empty() { status(200, None) } else { answers.remove(0) };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn status(status: u16, retry_after: Option<u64>) -> Result<HttpResponse, NoAnswer> {
+    Ok(HttpResponse { status, retry_after: retry_after.map(Duration::from_secs), body: b"secret".to_vec() })
+}
+
+#[test]
+fn a_yes_is_200_to_202_or_any_2xx_where_that_is_asked_for() {
+    in_virtual_time(async {
+        for code in 200..=206 {
+            let (flaggers, _) = Answers::new(vec![status(code, None)]).call(0, WebhookSuccess::UpTo202).await;
+            assert_eq!(flaggers.is_ok(), code <= 202, "{code}");
+            let (any, _) = Answers::new(vec![status(code, None)]).call(0, WebhookSuccess::Any2xx).await;
+            assert_eq!(any, Ok(()), "{code}");
+        }
+        let (redirected, _) = Answers::new(vec![status(304, None)]).call(3, WebhookSuccess::Any2xx).await;
+        assert_eq!(redirected, Err("status 304".to_owned()));
+    });
+}
+
 #[test]
 fn an_alert_that_was_taken_is_not_sent_again() {
     in_virtual_time(async {
@@ -123,5 +165,35 @@ fn an_alert_that_was_taken_is_not_sent_again() {
         courier.do_send(alert("test", 1));
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(endpoint.served.lock().unwrap().len(), 3);
+    });
+}
+
+#[test]
+fn calls_are_tried_again_when_flaggers_client_does() {
+    in_virtual_time(async {
+        let broken = || Err(NoAnswer("connection failed: Connection refused".to_owned()));
+        let answers =
+            vec![status(500, Some(20)), broken(), status(429, Some(7)), status(503, Some(1000)), status(502, None)];
+        let (result, asked) = Answers::new(answers).call(5, WebhookSuccess::UpTo202).await;
+        // 1 s, 2 s, then what the server says, but no longer than 30 s, then the fifth wait.
+        assert_eq!((result, asked), (Ok(()), vec![0, 1, 3, 10, 40, 56]));
+
+        let (result, asked) =
+            Answers::new(vec![status(500, None), status(500, None)]).call(1, WebhookSuccess::UpTo202).await;
+        assert_eq!((result, asked.len()), (Err("giving up after 2 attempt(s): status 500".to_owned()), 2));
+        for once in [status(404, None), status(501, None), status(403, None)] {
+            assert_eq!(Answers::new(vec![once]).call(5, WebhookSuccess::UpTo202).await.1, [0]);
+        }
+    });
+}
+
+#[test]
+fn what_will_not_pass_is_not_tried_again() {
+    in_virtual_time(async {
+        for text in ["connection failed: invalid peer certificate: UnknownIssuer", "too many redirects"] {
+            let (result, asked) =
+                Answers::new(vec![Err(NoAnswer(text.to_owned()))]).call(5, WebhookSuccess::UpTo202).await;
+            assert_eq!((result, asked), (Err(text.to_owned()), vec![0]));
+        }
     });
 }
