@@ -120,7 +120,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         repairs_paused: around.repairs_paused,
         routed_since: around.now,
         serving_since: ServingSince::default(),
-        traffic: Some(traffic),
+        traffic: understood.traffic.routes_requests().then_some(traffic),
         answers: around.answers.clone(),
     }
 }
