@@ -2,13 +2,16 @@
 
 mod bootstrap;
 mod configs;
+mod daemon_sets;
 mod deletion;
 mod restarts;
 mod reverting;
 mod rollback;
+mod service_targets;
 mod sessions;
 mod steps;
 mod strategies;
+mod without_mesh;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -179,7 +179,8 @@ mod tests {
         // As Prometheus does: anchored on both sides.
         let pods = |kind: &str| {
             let canary = canary(json!({"targetRef": {"kind": kind}}));
-            let query = Kubernetes.builtin_query(&canary, BuiltinMetric::RequestDuration).replace("{{ target }}", "podinfo");
+            let query =
+                Kubernetes.builtin_query(&canary, BuiltinMetric::RequestDuration).replace("{{ target }}", "podinfo");
             let pattern = query.split("kubernetes_pod_name=~\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
             move |pod: &str| regex::Regex::new(&format!("^(?:{pattern})$")).unwrap().is_match(pod)
         };
