@@ -150,9 +150,10 @@ fn the_primary_of_a_former_canary_is_taken_over() {
     world.apply(changes);
     world.canary.key.uid = "another-uid".into();
     let changes = takeover::take_over(&world.subject(), &[]);
-    assert_eq!(changes.iter().map(|change| (change.key.kind, change.key.name.as_str())).collect::<Vec<_>>(), [
-        (&kinds::DAEMON_SET, "podinfo-primary")
-    ]);
+    assert_eq!(
+        changes.iter().map(|change| (change.key.kind, change.key.name.as_str())).collect::<Vec<_>>(),
+        [(&kinds::DAEMON_SET, "podinfo-primary")]
+    );
     world.apply(changes);
     let owner = world.json(&kinds::DAEMON_SET, "podinfo-primary")["metadata"]["ownerReferences"][0].clone();
     assert_eq!(owner["uid"], "another-uid");
