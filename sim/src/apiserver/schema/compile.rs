@@ -12,7 +12,7 @@ pub(crate) fn compile_definition(definition: &Definition) -> Schema {
     // Nothing can be wrong with them; a test compiles them all.
     let mut schema = compile(&definition.declared(), "", &mut Vec::new());
     for (field, go_type) in definition.go_types() {
-        if let Some(property) = schema.properties.get_mut(*field) {
+        if let Some(property) = schema.properties.get_mut(field) {
             property.omitted_when_zero = go_type.omitted_when_zero;
         }
         if go_type.always_present {
