@@ -70,6 +70,7 @@ pub static PERMISSIONS: &[Permission] = &[
     core(&kinds::METRIC_TEMPLATE, READ, "queries that canaries refer to"),
     core(&kinds::ALERT_PROVIDER, READ, "channels that canaries refer to"),
     core(&kinds::DEPLOYMENT, WRITE, "targets are scaled, primaries are created and updated"),
+    core(&kinds::DAEMON_SET, WRITE, "the same for targets of this kind"),
     core(&kinds::SERVICE, WRITE, "the services of a canary: apex, primary and canary"),
     core(&kinds::CONFIG_MAP, WRITE, "configs of the target are tracked, and copied for the primary"),
     core(

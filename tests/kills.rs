@@ -9,7 +9,7 @@ use aviary_sim::traffic::Behaviour;
 use serde_json::{Value, json};
 
 use crate::support::checks::{Watchman, assert_same_end, final_state};
-use crate::support::{AGENT, World, canary, deployment, in_virtual_time};
+use crate::support::{AGENT, World, canary, daemon_set, deployment, in_virtual_time, iterations, service};
 
 /// What happens to a canary.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +40,23 @@ enum Scenario {
     Sticky,
     /// A deletion in the middle of a release, with everything given back.
     Reverted,
+    /// Blue/green without a mesh.
+    WithoutMesh,
+    /// A release of a DaemonSet.
+    DaemonSet,
+    /// A release of a DaemonSet that fails its checks.
+    BadDaemonSet,
+    /// A deletion in the middle of a DaemonSet's release, with everything given back.
+    RevertedDaemonSet,
+    /// A release of a Service: it selects other pods.
+    Service,
+}
+
+impl Scenario {
+    /// Whether the release is meant to fail users.
+    fn is_bad(self) -> bool {
+        matches!(self, Scenario::Bad | Scenario::BadDaemonSet)
+    }
 }
 
 /// When the controller dies.
@@ -127,15 +144,31 @@ impl Run {
             Scenario::Reverted => {
                 canary["spec"]["revertOnDeletion"] = json!(true);
                 // It stays when the canary goes, and users with it.
-                world
-                    .create(json!({
-                        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "test", "name": "podinfo"},
-                        "spec": {
-                            "selector": {"app": "podinfo"},
-                            "ports": [{"name": "http", "port": 9898, "targetPort": 9898}],
-                        },
-                    }))
-                    .await;
+                world.create(service("test", "podinfo", "podinfo")).await;
+            }
+            Scenario::WithoutMesh => {
+                iterations(&mut canary);
+                canary["spec"]["provider"] = json!("kubernetes");
+                world.traffic.set_load("test", "podinfo-canary", 2000.0);
+            }
+            Scenario::DaemonSet | Scenario::BadDaemonSet | Scenario::RevertedDaemonSet => {
+                target = daemon_set("test", "podinfo", "podinfo:6.0.0");
+                canary["spec"]["targetRef"]["kind"] = json!("DaemonSet");
+                if scenario == Scenario::RevertedDaemonSet {
+                    canary["spec"]["revertOnDeletion"] = json!(true);
+                    world.create(service("test", "podinfo", "podinfo")).await;
+                }
+            }
+            Scenario::Service => {
+                for version in ["v1", "v2"] {
+                    let name = format!("podinfo-{version}");
+                    world.create(deployment("test", &name, "podinfo:6.0.0")).await;
+                }
+                world.pass(Duration::from_secs(30)).await;
+                target = service("test", "podinfo", "podinfo-v1");
+                canary["spec"]["targetRef"] = json!({"apiVersion": "v1", "kind": "Service", "name": "podinfo"});
+                // The workloads have other names.
+                canary["spec"]["analysis"]["metrics"] = json!([]);
             }
             Scenario::Bad | Scenario::Bootstrap | Scenario::Restarted | Scenario::Unready => {}
         }
@@ -153,6 +186,7 @@ impl Run {
             | Scenario::AbTest
             | Scenario::BlueGreen
             | Scenario::Mirrored
+            | Scenario::WithoutMesh
             | Scenario::Sticky => {
                 if scenario == Scenario::Autoscaled {
                     self.world
@@ -166,6 +200,26 @@ impl Run {
                 self.until("it is half-way", |world| world.status("podinfo")["canaryWeight"] == 20).await;
                 self.world.delete(&kinds::CANARY, "podinfo").await;
                 self.until("it is gone", |world| world.get(&kinds::CANARY, "podinfo").is_none()).await;
+            }
+            Scenario::DaemonSet => {
+                self.world.set_image_of(&kinds::DAEMON_SET, "podinfo", "podinfo:6.0.1");
+                self.until("it is promoted", phase_is("Succeeded")).await;
+            }
+            Scenario::BadDaemonSet => {
+                self.world.set_image_of(&kinds::DAEMON_SET, "podinfo", "podinfo:6.0.2");
+                self.until("it is rolled back", phase_is("Failed")).await;
+            }
+            Scenario::RevertedDaemonSet => {
+                self.world.set_image_of(&kinds::DAEMON_SET, "podinfo", "podinfo:6.0.1");
+                self.until("it is half-way", |world| world.status("podinfo")["canaryWeight"] == 20).await;
+                self.world.delete(&kinds::CANARY, "podinfo").await;
+                self.until("it is gone", |world| world.get(&kinds::CANARY, "podinfo").is_none()).await;
+            }
+            Scenario::Service => {
+                self.world.change(&kinds::SERVICE, "podinfo", |service| {
+                    service["spec"]["selector"]["app"] = json!("podinfo-v2");
+                });
+                self.until("it is promoted", phase_is("Succeeded")).await;
             }
             Scenario::Configs => {
                 let new = |object: &mut Value| object["data"]["key"] = json!("bmV3");
@@ -246,7 +300,7 @@ impl Run {
         let report = self.world.traffic.report("test", "podinfo");
         assert_eq!(report.interruptions, 0, "{context}\n{}", self.world.story());
         assert!(report.requests() > 1000.0, "{context}: {report:?}");
-        if scenario != Scenario::Bad {
+        if !scenario.is_bad() {
             assert!(report.failures() < 1e-6, "{context}: {report:?}");
         }
         End {
@@ -256,13 +310,6 @@ impl Run {
             killed: self.killed,
         }
     }
-}
-
-/// Two instead of weights.
-fn iterations(canary: &mut Value) {
-    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-    analysis.insert("iterations".to_owned(), json!(2));
 }
 
 fn config(kind: &str, name: &str, field: &str, value: &str) -> Value {
@@ -383,6 +430,31 @@ fn a_release_with_session_affinity_survives_every_kill() {
 #[test]
 fn a_deletion_survives_every_kill() {
     survives_every_kill(Scenario::Reverted, 9);
+}
+
+#[test]
+fn a_release_without_a_mesh_survives_every_kill() {
+    survives_every_kill(Scenario::WithoutMesh, 7);
+}
+
+#[test]
+fn a_release_of_a_daemon_set_survives_every_kill() {
+    survives_every_kill(Scenario::DaemonSet, 18);
+}
+
+#[test]
+fn a_bad_release_of_a_daemon_set_survives_every_kill() {
+    survives_every_kill(Scenario::BadDaemonSet, 10);
+}
+
+#[test]
+fn a_deletion_of_a_daemon_sets_canary_survives_every_kill() {
+    survives_every_kill(Scenario::RevertedDaemonSet, 9);
+}
+
+#[test]
+fn a_release_of_a_service_survives_every_kill() {
+    survives_every_kill(Scenario::Service, 14);
 }
 
 /// Whether the controller is away for a moment or for long, every weight is held for an interval.

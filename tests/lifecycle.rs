@@ -2,15 +2,18 @@
 
 mod bootstrap;
 mod configs;
+mod daemon_sets;
 mod deletion;
 mod primary;
 mod restarts;
 mod reverting;
 mod rivals;
 mod rollback;
+mod service_targets;
 mod sessions;
 mod steps;
 mod strategies;
+mod without_mesh;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

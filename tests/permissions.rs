@@ -7,7 +7,7 @@ use aviary_sim::store::kinds;
 use serde_json::json;
 
 use crate::support::checks::operator_calls;
-use crate::support::{AGENT, World, canary, deployment, in_virtual_time};
+use crate::support::{AGENT, World, canary, daemon_set, deployment, in_virtual_time};
 
 /// What no call of the scenario below needs: `get` follows a conflict (`tests/faults`), and the finalizers are asked for by
 /// an admission plugin that only some clusters have.
@@ -62,6 +62,11 @@ fn every_permission_is_used() {
         world.set_image("podinfo", "podinfo:6.0.2");
         world.traffic.set_behaviour("podinfo:6.0.2", aviary_sim::traffic::Behaviour::failing(1.0));
         world.wait_for_phase("podinfo", "Failed").await;
+        world.create(daemon_set("test", "agent", "podinfo:6.0.0")).await;
+        let mut object = canary("test", "agent");
+        object["spec"]["targetRef"]["kind"] = json!("DaemonSet");
+        world.create(object).await;
+        world.wait_for_phase("agent", "Initialized").await;
         world.delete(&kinds::CANARY, "podinfo").await;
         world.wait_until("the canary is gone", || world.get(&kinds::CANARY, "podinfo").is_none()).await;
 

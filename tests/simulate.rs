@@ -9,7 +9,7 @@ use aviary::args::{Cli, Command as Verb};
 use aviary::simulate::{self, Report, Verdict};
 use serde_json::Value;
 
-use Verdict::{Deleted, NotReleased, NotUnderstood, Promoted, RolledBack, Waiting};
+use Verdict::{Deleted, NotInitialized, NotReleased, NotUnderstood, Promoted, RolledBack, Waiting};
 
 /// Every file of `docs/scenarios`, and what comes of it.
 const EXAMPLES: &[(&str, Verdict)] = &[
@@ -62,8 +62,8 @@ const EXAMPLES: &[(&str, Verdict)] = &[
     ("webhook-slow", RolledBack),
 ];
 
-/// Flagger's manifests of Istio, and what comes of each. All others are refused.
-const ISTIO: &[(&str, Verdict)] = &[
+/// Flagger's manifests of providers that are served, and what comes of each. All others are refused.
+const SERVED: &[(&str, Verdict)] = &[
     ("e2e/istio-abtest.yaml", Promoted),
     ("e2e/istio-bluegreen.yaml", Promoted),
     ("e2e/istio-canary.yaml", Promoted),
@@ -72,6 +72,12 @@ const ISTIO: &[(&str, Verdict)] = &[
     ("e2e/istio-finalizer.yaml", Promoted),
     ("e2e/istio-session-affinity.yaml", Promoted),
     ("e2e/istio-skip-analysis.yaml", Promoted),
+    // Its autoscaler is not served.
+    ("e2e/keda-scaledobject.yaml", NotInitialized),
+    ("e2e/kubernetes-daemonset-finalizer.yaml", Promoted),
+    ("e2e/kubernetes-daemonset.yaml", Promoted),
+    ("e2e/kubernetes-deployment.yaml", Promoted),
+    ("e2e/kubernetes-hpa.yaml", Promoted),
     ("examples/istio-abtest.yaml", Promoted),
     ("examples/istio-canary.yaml", Promoted),
 ];
@@ -167,7 +173,7 @@ fn flaggers_manifests_run_or_are_refused_by_name() {
             let text = std::fs::read_to_string(fixture(&file)).unwrap();
             objects += text.matches("apiVersion: flagger.app/v1beta1").count();
             let expected =
-                ISTIO.iter().find(|(known, _)| *known == file).map_or(NotUnderstood, |(_, verdict)| *verdict);
+                SERVED.iter().find(|(known, _)| *known == file).map_or(NotUnderstood, |(_, verdict)| *verdict);
             let Played { report, out, messages } = play(&["-n", "test", "-f", &fixture(&file)]);
             let errors: Vec<&str> = messages.lines().filter(|line| line.starts_with("error: ")).collect();
             let is_told = match (expected, errors.as_slice()) {

@@ -51,6 +51,22 @@ actions:
     assert_eq!(errors(&messages), ["1:29: actions[0].name: there is no canary \"podinf\"; did you mean \"podinfo\"?"]);
 }
 
+/// What it selects is changed by its user, and by no image.
+#[test]
+fn a_service_as_target_is_refused_with_what_to_try_instead() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = "apiVersion: v1, kind: Service, name: web";
+    let text = format!(
+        "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {{name: web}}\nspec:\n  targetRef: {{{target}}}\n  \
+         service: {{port: 80}}\n  analysis: {{interval: 10s, threshold: 1, stepWeight: 50, maxWeight: 50}}\n"
+    );
+    let Played { report, messages, .. } = play(&["-f", &written(&directory, "s.yaml", &text)]);
+    assert_eq!(report.exit_code, 2);
+    let [error] = &errors(&messages)[..] else { panic!("{messages}") };
+    assert!(error.contains("spec.targetRef.kind: Service web is released by selecting other pods"), "{error}");
+    assert!(error.contains("aviary sandbox"), "{error}");
+}
+
 const IMPLAUSIBLE: &str = "\
 releases:
   - tag: ''

@@ -94,7 +94,7 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
         tenant: (subject.metrics_server() != subject.settings.metrics_server).then(|| canary.key.namespace.clone()),
     };
     let builtin = |builtin: BuiltinMetric| {
-        let text = render(traffic.builtin_query(builtin), &values);
+        let text = render(traffic.builtin_query(canary, builtin), &values);
         let text = text.map_err(|error| format!("Metric {} query render error: {error}", check.name))?;
         let member = GroupMember {
             metric: builtin,
@@ -102,7 +102,7 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
             namespace: canary.key.namespace.clone(),
             workload: canary.target.name.clone(),
         };
-        Ok(on_metrics_server(text, traffic.groups_builtin_queries().then_some(member)))
+        Ok(on_metrics_server(text, traffic.groups_builtin_queries(canary).then_some(member)))
     };
     match &metric.source {
         MetricSource::SuccessRate => builtin(BuiltinMetric::RequestSuccessRate),

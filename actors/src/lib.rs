@@ -28,6 +28,7 @@ mod lifetime;
 pub mod messages;
 pub mod metrics;
 mod observer;
+mod patience;
 mod recorder;
 mod retry;
 mod router;

@@ -11,6 +11,7 @@ use aviary_rollout::{
 use jiff::Timestamp;
 
 use crate::cache::{Cache, KindState};
+use crate::patience::Generations;
 use crate::watches::forbidden;
 
 /// A canary that is understood.
@@ -90,6 +91,16 @@ pub(crate) fn serving_since(seen: &Snapshot, previous: Option<ServingSince>) -> 
     }
 }
 
+/// The attempts at which target and primary are.
+pub(crate) fn generations(understood: &Understood, subject: &Subject) -> Generations {
+    let target = &understood.canary.target;
+    let generation = |name: &str| {
+        let object = subject.objects.get(understood.target.object_kind(), subject.namespace(), name)?;
+        object.metadata.generation
+    };
+    Generations { target: generation(&target.name), primary: generation(&target.primary_name()) }
+}
+
 /// Looks at everything around a canary.
 pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, around: &Circumstances) -> Snapshot {
     // Also where the target cannot be used: its users have to go somewhere.
@@ -97,7 +108,8 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
     let present = present(understood, subject, cache, around);
     let traffic = understood.traffic.observed(subject).map_err(|error| error.to_string());
     // Users are not moved without a look at the routes and at the pods behind them.
-    let mut blinding = [&kinds::DEPLOYMENT].into_iter().chain(understood.traffic.watched().iter().copied());
+    let mut blinding =
+        [understood.target.object_kind()].into_iter().chain(understood.traffic.watched().iter().copied());
     let traffic = match blinding.find(|kind| is_forbidden(cache, subject, kind)) {
         Some(kind) => Err(forbidden(kind)),
         None => traffic,
@@ -120,15 +132,16 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         repairs_paused: around.repairs_paused,
         routed_since: around.now,
         serving_since: ServingSince::default(),
-        traffic: Some(traffic),
+        traffic: understood.traffic.routes_requests().then_some(traffic),
         answers: around.answers.clone(),
     }
 }
 
 /// What is left to give back. What cannot be seen cannot be given back; what does not exist need not be.
 fn reverting(understood: &Understood, subject: &Subject, cache: &Cache, now: Timestamp) -> Result<Reverting, String> {
-    let mut needed =
-        [&kinds::DEPLOYMENT, &kinds::SERVICE].into_iter().chain(understood.traffic.watched().iter().copied());
+    let mut needed = [understood.target.object_kind(), &kinds::SERVICE]
+        .into_iter()
+        .chain(understood.traffic.watched().iter().copied());
     if let Some(kind) = needed.find(|kind| is_forbidden(cache, subject, kind)) {
         return Err(forbidden(kind));
     }
@@ -177,7 +190,7 @@ fn is_forbidden(cache: &Cache, subject: &Subject, kind: &'static ObjectKind) -> 
 
 /// What a canary cannot do without. Of an object of such a kind that is not seen, nobody can tell whether it exists.
 fn needed_kinds(understood: &Understood, subject: &Subject) -> Vec<&'static ObjectKind> {
-    let mut needed = vec![&kinds::DEPLOYMENT, &kinds::SERVICE];
+    let mut needed = vec![understood.target.object_kind(), &kinds::SERVICE];
     if subject.settings.config_tracking {
         needed.extend([&kinds::CONFIG_MAP, &kinds::SECRET]);
     }

@@ -32,6 +32,7 @@ const COMMON: &[&ObjectKind] = &[
     &kinds::METRIC_TEMPLATE,
     &kinds::ALERT_PROVIDER,
     &kinds::DEPLOYMENT,
+    &kinds::DAEMON_SET,
     &kinds::SERVICE,
     &kinds::CONFIG_MAP,
     &kinds::SECRET,

@@ -1,6 +1,6 @@
 //! What must hold at every instant, and what two ends of a story must have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aviary_crds::Phase;
 use aviary_rollout::is_legal;
@@ -15,7 +15,9 @@ pub(crate) type Key = (String, String);
 /// Follows every change of the store, in its order, and knows what must hold after each.
 pub struct Watchman {
     changes: UnboundedReceiver<StoreEvent>,
-    deployments: BTreeMap<Key, Workload>,
+    workloads: BTreeMap<Key, Workload>,
+    /// Services that are released themselves. Nobody knows their pods.
+    unknown_pods: BTreeSet<Key>,
     /// Weights of a VirtualService by host.
     weights: BTreeMap<Key, BTreeMap<String, i64>>,
     phases: BTreeMap<Key, Phase>,
@@ -43,7 +45,10 @@ pub(crate) fn is_past_threshold(canary: &Value) -> bool {
     analysing && spec["skipAnalysis"] != true && status["failedChecks"].as_i64().unwrap_or(0) >= threshold
 }
 
-/// What counts of a Deployment.
+/// Kinds that are released, and have pods.
+const WORKLOADS: [GroupKind; 2] = [kinds::DEPLOYMENT, kinds::DAEMON_SET];
+
+/// What counts of a workload. A DaemonSet has one replica, or none.
 #[derive(Clone, Copy, Default)]
 struct Workload {
     available: i64,
@@ -60,14 +65,17 @@ impl Watchman {
     fn of(store: &Store) -> Watchman {
         let mut watchman = Watchman {
             changes: store.subscribe(),
-            deployments: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            unknown_pods: BTreeSet::new(),
             weights: BTreeMap::new(),
             phases: BTreeMap::new(),
             failed: BTreeMap::new(),
             forbidden_images: Vec::new(),
         };
-        for deployment in store.list(&kinds::DEPLOYMENT, None) {
-            watchman.deployments.insert(key_of(&deployment), workload(&deployment));
+        for kind in &WORKLOADS {
+            for object in store.list(kind, None) {
+                watchman.workloads.insert(key_of(&object), workload(&object));
+            }
         }
         for routes in store.list(&kinds::VIRTUAL_SERVICE, None) {
             watchman.weights.insert(key_of(&routes), greatest_weights(rules(&routes)));
@@ -89,12 +97,12 @@ impl Watchman {
     pub fn violations(&mut self) -> Vec<String> {
         let mut violations = Vec::new();
         while let Ok(event) = self.changes.try_recv() {
-            if ![kinds::DEPLOYMENT, kinds::VIRTUAL_SERVICE, kinds::CANARY].contains(&event.kind) {
+            if ![kinds::DEPLOYMENT, kinds::DAEMON_SET, kinds::VIRTUAL_SERVICE, kinds::CANARY].contains(&event.kind) {
                 continue;
             }
             let key = key_of(event.object());
             let found = match &event.kind {
-                kind if *kind == kinds::DEPLOYMENT => self.check_workload(&key, &event),
+                kind if WORKLOADS.contains(kind) => self.check_workload(&key, &event),
                 kind if *kind == kinds::VIRTUAL_SERVICE => self.check_routes(&key, &event),
                 kind if *kind == kinds::CANARY => {
                     self.note_failure(&key, event.object());
@@ -112,7 +120,7 @@ impl Watchman {
     fn check_workload(&mut self, key: &Key, event: &StoreEvent) -> Vec<String> {
         let mut violations = Vec::new();
         let now = workload(event.object());
-        let before = self.deployments.insert(key.clone(), now).unwrap_or_default();
+        let before = self.workloads.insert(key.clone(), now).unwrap_or_default();
         let (namespace, name) = key;
         if let Some(routed) = name.strip_suffix("-primary").or(Some(name))
             && now.replicas == 0
@@ -150,8 +158,9 @@ impl Watchman {
             }
             // The canary service selects the pods of the target itself.
             let workload = host.strip_suffix("-canary").unwrap_or(&host).to_owned();
-            let available = self.deployments.get(&(key.0.clone(), workload.clone())).map_or(0, |now| now.available);
-            if available == 0 {
+            let available = self.workloads.get(&(key.0.clone(), workload.clone())).map_or(0, |now| now.available);
+            let primary = host.strip_suffix("-primary").unwrap_or(&workload).to_owned();
+            if available == 0 && !self.unknown_pods.contains(&(key.0.clone(), primary)) {
                 violations.push(format!("{host} got {weight} %, but {workload} has no available pod"));
             }
             if has_failed && host.ends_with("-canary") {
@@ -180,6 +189,12 @@ impl Watchman {
             self.failed.remove(key);
             return Vec::new();
         }
+        let target = &event.object()["spec"]["targetRef"];
+        if target["kind"] == "Service"
+            && let Some(name) = target["name"].as_str()
+        {
+            self.unknown_pods.insert((key.0.clone(), name.to_owned()));
+        }
         let Ok(phase) = serde_json::from_value::<Phase>(event.object()["status"]["phase"].clone()) else {
             return Vec::new();
         };
@@ -199,8 +214,12 @@ pub(crate) fn key_of(object: &Value) -> Key {
     (text("namespace"), text("name"))
 }
 
-fn workload(deployment: &Value) -> Workload {
-    let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+fn workload(object: &Value) -> Workload {
+    let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    if object["kind"] == "DaemonSet" {
+        let is_off = object.pointer("/spec/template/spec/nodeSelector/flagger.app~1scale-to-zero").is_some();
+        return Workload { available: number("/status/numberAvailable"), replicas: i64::from(!is_off) };
+    }
     Workload { available: number("/status/availableReplicas"), replicas: number("/spec/replicas") }
 }
 
@@ -228,8 +247,9 @@ pub(crate) fn rules(routes: &Value) -> Vec<Vec<(String, i64)>> {
 }
 
 /// Kinds whose objects tell how a story ended.
-const COMPARED: [GroupKind; 11] = [
+const COMPARED: [GroupKind; 12] = [
     kinds::CANARY,
+    kinds::DAEMON_SET,
     kinds::DEPLOYMENT,
     kinds::REPLICA_SET,
     kinds::SERVICE,
@@ -243,7 +263,7 @@ const COMPARED: [GroupKind; 11] = [
 ];
 
 /// Fields that say when or in how many tries a state was reached, and nothing about the state.
-const NOISE: [&str; 15] = [
+const NOISE: [&str; 16] = [
     "resourceVersion",
     "uid",
     "creationTimestamp",
@@ -260,6 +280,8 @@ const NOISE: [&str; 15] = [
     // Of an old ReplicaSet: how far its Deployment was scaled when it was replaced.
     "deployment.kubernetes.io/desired-replicas",
     "deployment.kubernetes.io/max-replicas",
+    // The same as `generation`.
+    "deprecated.daemonset.template.generation",
 ];
 
 /// The cluster without what must differ between two runs, by object: the same texts mean the same end.

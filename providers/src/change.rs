@@ -61,7 +61,8 @@ impl Change {
             return Some(Change { key, verb: Verb::SetInSpec { generation, uid, path, value } });
         }
         let mut desired = observed.clone();
-        *desired.data.pointer_mut(path)? = value;
+        let (parent, field) = path.rsplit_once('/')?;
+        desired.data.pointer_mut(parent)?.as_object_mut()?.insert(field.to_owned(), value);
         Change::update(key, observed, &desired)
     }
 

@@ -64,6 +64,8 @@ pub mod kinds {
         ALERT_PROVIDER = "flagger.app" "v1beta1" "AlertProvider" "alertproviders";
         /// apps Deployment.
         DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
+        /// apps DaemonSet.
+        DAEMON_SET = "apps" "v1" "DaemonSet" "daemonsets";
         /// core Service.
         SERVICE = "" "v1" "Service" "services";
         /// core ConfigMap.

@@ -21,8 +21,12 @@ use crate::ownership::{
 };
 use crate::targets::{self, DiscoveredPort, Selector, TargetError};
 
-/// Creates or repairs the `-canary` and `-primary` services. Nothing to do for Service targets, which bring their own.
+/// Creates or repairs the `-canary` and `-primary` services. Of a Service target both are copies; here it is the canary's, the
+/// other one is its primary.
 pub fn reconcile_sides(subject: &Subject) -> Result<Vec<Change>, TargetError> {
+    if subject.canary.target.kind == TargetKind::Service {
+        return Ok(targets::service::reconcile_canary(subject)?.into_iter().collect());
+    }
     let Some(target) = ServiceTarget::read(subject)? else { return Ok(Vec::new()) };
     let service = &subject.canary.service;
     let Selector { value, .. } = &target.selector;

@@ -10,11 +10,11 @@ use aviary_crds::validated::CanaryKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::DynamicObject;
 
-use crate::Subject;
 use crate::change::Change;
 use crate::configs;
 use crate::object::{ObjectKind, kinds};
 use crate::ownership::{CANARY_KIND, owner_reference};
+use crate::{Subject, targets};
 
 /// The changes that keep from the garbage collector what a former canary of this name made; nearly always none.
 /// `traffic_kinds` are those of the traffic provider. Nothing but owner references is changed, and only on objects that
@@ -22,8 +22,13 @@ use crate::ownership::{CANARY_KIND, owner_reference};
 pub fn take_over(subject: &Subject, traffic_kinds: &[&'static ObjectKind]) -> Vec<Change> {
     let target = &subject.canary.target;
     let service = &subject.canary.service;
-    let primary = subject.get(&kinds::DEPLOYMENT, &target.primary_name());
-    let mut objects = vec![(&kinds::DEPLOYMENT, target.primary_name())];
+    let primary_kind = targets::for_kind(target.kind).object_kind();
+    let primary = subject.get(primary_kind, &target.primary_name());
+    let mut objects = Vec::new();
+    // The primary of a Service target is among the services below.
+    if *primary_kind != kinds::SERVICE {
+        objects.push((primary_kind, target.primary_name()));
+    }
     // What serves now, which is not always what the target says.
     if let Some(template) = primary.as_deref().and_then(|primary| primary.data.pointer("/spec/template"))
         && subject.settings.config_tracking

@@ -108,7 +108,8 @@ impl World {
                     let mut object = self.json(key.kind, &key.name);
                     assert_eq!(object["metadata"]["generation"], generation, "a conditional patch");
                     assert_eq!(object["metadata"]["uid"], uid.as_str(), "a conditional patch");
-                    *object.pointer_mut(path).expect("a field to set") = value;
+                    let (parent, field) = path.rsplit_once('/').expect("a pointer");
+                    object.pointer_mut(parent).expect("an object to set it in")[field] = value;
                     self.put(key.kind, &key.name, object);
                 }
                 Verb::Patch(mut patch) => {

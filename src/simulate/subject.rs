@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use aviary_actors::ControllerConfig;
-use aviary_crds::validated::{MetricCheck, MetricLimit, MetricSource, ObjectKey, ValidatedCanary, WebhookType};
+use aviary_crds::validated::{
+    MetricCheck, MetricLimit, MetricSource, ObjectKey, TargetKind, ValidatedCanary, WebhookType,
+};
 use aviary_crds::{Canary, decode};
 use kube::core::DynamicObject;
 
@@ -144,6 +146,13 @@ fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject,
     }
     let canary: Canary = decode(&manifest.object).map_err(|error| error.to_string())?;
     let canary = ValidatedCanary::parse(&canary, &config.validation).map_err(|problems| problems.to_string())?;
+    if canary.target.kind == TargetKind::Service {
+        return Err(format!(
+            "spec.targetRef.kind: Service {} is released by selecting other pods, which is not supported by simulate; try it \
+             with aviary sandbox",
+            canary.target.name
+        ));
+    }
     let provider = canary.provider.clone().filter(|provider| !provider.is_empty());
     let provider = provider.unwrap_or_else(|| config.providers.mesh_provider.clone());
     Ok(Subject { canary, provider })

@@ -152,7 +152,9 @@ impl Tracked {
         if change.kind == kinds::CANARY && text("/metadata/name") == subject.name() {
             self.is_deleted = change.change == ChangeType::Deleted;
             self.take_status(&object["status"], around.now);
-        } else if change.kind == kinds::DEPLOYMENT && text("/metadata/name") == subject.target() {
+        } else if [kinds::DEPLOYMENT, kinds::DAEMON_SET].contains(&change.kind)
+            && text("/metadata/name") == subject.target()
+        {
             text("/spec/template/spec/containers/0/image").clone_into(&mut self.image);
         } else if change.kind == kinds::EVENT
             && change.change != ChangeType::Deleted

@@ -96,22 +96,17 @@ fn several_problems_are_all_named() {
 fn unsupported_features_of_one_object_are_all_named() {
     refused(
         |canary| {
-            canary["spec"]["provider"] = json!("kubernetes");
-            canary["spec"]["targetRef"]["kind"] = json!("DaemonSet");
+            canary["spec"]["provider"] = json!("linkerd");
             canary["spec"]["analysis"]["mirror"] = json!(true);
             canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
         },
         &[
             "spec.provider",
-            "\"kubernetes\"",
-            "spec.targetRef.kind",
-            "DaemonSet",
+            "\"linkerd\"",
             "spec.analysis.mirror",
             "traffic mirroring together with spec.analysis.match",
         ],
-        json!({
-            "provider": null, "targetRef": {"kind": "Deployment"}, "analysis": {"mirror": null, "match": null},
-        }),
+        json!({"provider": null, "analysis": {"mirror": null, "match": null}}),
     );
 }
 
@@ -156,12 +151,61 @@ fn session_affinity_where_there_are_no_cookies() {
     );
 }
 
+/// Flagger runs it as another analysis, and says so in its log.
 #[test]
-fn a_daemon_set() {
+fn what_a_provider_without_routes_cannot_do() {
     refused(
-        |canary| canary["spec"]["targetRef"]["kind"] = json!("DaemonSet"),
-        &["spec.targetRef.kind", "DaemonSet is not supported yet", "supported: Deployment"],
-        json!({"targetRef": {"kind": "Deployment"}}),
+        |canary| {
+            canary["spec"]["provider"] = json!("kubernetes");
+            canary["spec"]["analysis"]["mirror"] = json!(true);
+        },
+        &[
+            "spec.analysis.stepWeight: 10 is not supported by provider kubernetes",
+            "use spec.analysis.iterations instead (blue/green)",
+            "spec.analysis.mirror: true is not supported by provider kubernetes",
+        ],
+        json!({"analysis": {"mirror": null, "stepWeight": null, "maxWeight": null, "iterations": 2}}),
+    );
+}
+
+#[test]
+fn a_service_whose_users_cannot_be_routed() {
+    refused(
+        |canary| {
+            canary["spec"]["provider"] = json!("kubernetes");
+            canary["spec"]["targetRef"] = json!({"apiVersion": "v1", "kind": "Service", "name": "podinfo"});
+            canary["spec"]["analysis"] = json!({"interval": "10s", "threshold": 3, "iterations": 2});
+        },
+        &[
+            "spec.targetRef.kind: Service is not supported by provider kubernetes",
+            "release the Deployment or DaemonSet",
+        ],
+        json!({"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment"}}),
+    );
+}
+
+#[test]
+fn a_daemon_set_with_an_autoscaler() {
+    refused(
+        |canary| {
+            canary["spec"]["targetRef"]["kind"] = json!("DaemonSet");
+            canary["spec"]["autoscalerRef"] =
+                json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo-hpa"});
+        },
+        &["spec.autoscalerRef", "podinfo-hpa", "a DaemonSet has no replicas", "remove it"],
+        json!({"targetRef": {"kind": "Deployment"}, "autoscalerRef": null}),
+    );
+}
+
+#[test]
+fn a_service_target_under_another_name() {
+    refused(
+        |canary| {
+            canary["spec"]["targetRef"] = json!({"apiVersion": "v1", "kind": "Service", "name": "podinfo"});
+            canary["spec"]["service"]["name"] = json!("podinfo-svc");
+        },
+        &["spec.service.name", "podinfo-svc", "users of a Service target call the target podinfo", "remove it"],
+        json!({"targetRef": {"apiVersion": "apps/v1", "kind": "Deployment"}, "service": {"name": null}}),
     );
 }
 

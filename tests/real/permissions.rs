@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::audit::Call;
 use super::{Inside, api, canary, create_through, deployment, eventually, get, in_bench, set_image, set_image_in};
+use crate::support::daemon_set;
 
 /// Namespace of the Lease.
 const ELECTIONS: &str = "kube-system";
@@ -117,6 +118,12 @@ async fn a_life_with_everything(client: &Client) {
     set_image(client, "podinfo", "podinfo:6.2.0").await;
     eventually("Failed", async || phase("Failed").await).await;
     let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
+    create(daemon_set("test", "agent", "podinfo:6.0.0")).await;
+    let mut object = canary("test", "agent");
+    object["spec"]["targetRef"]["kind"] = json!("DaemonSet");
+    create(object).await;
+    let agent = async || get(&canaries, "agent").await.unwrap()["status"]["phase"] == "Initialized";
+    eventually("the canary of a DaemonSet is initialized", agent).await;
     canaries.delete("podinfo", &DeleteParams::default()).await.unwrap();
     eventually("the canary is gone", async || get(&canaries, "podinfo").await.is_none()).await;
 }

@@ -19,10 +19,11 @@ use serde_json::{Value, json};
 /// The controller's user agent.
 pub const AGENT: &str = "aviary";
 /// Kinds that are watched with `--mesh-provider=istio`.
-pub const WATCHED_KINDS: [&str; 10] = [
+pub const WATCHED_KINDS: [&str; 11] = [
     "alertproviders",
     "canaries",
     "configmaps",
+    "daemonsets",
     "deployments",
     "destinationrules",
     "horizontalpodautoscalers",
@@ -177,8 +178,12 @@ impl World {
     }
 
     pub fn set_image(&self, name: &str, image: &str) {
-        self.change(&kinds::DEPLOYMENT, name, |deployment| {
-            deployment["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
+        self.set_image_of(&kinds::DEPLOYMENT, name, image);
+    }
+
+    pub fn set_image_of(&self, kind: &GroupKind, name: &str, image: &str) {
+        self.change(kind, name, |workload| {
+            workload["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
         });
     }
 
@@ -380,6 +385,32 @@ pub fn deployment(namespace: &str, name: &str, image: &str) -> Value {
             },
         },
     })
+}
+
+/// A DaemonSet whose new pod starts beside the old one.
+pub fn daemon_set(namespace: &str, name: &str, image: &str) -> Value {
+    let mut object = deployment(namespace, name, image);
+    object["kind"] = json!("DaemonSet");
+    let spec = object["spec"].as_object_mut().unwrap();
+    spec.remove("replicas");
+    let surging = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    spec.insert("updateStrategy".to_owned(), surging);
+    object
+}
+
+/// A Service for the pods of this Deployment.
+pub fn service(namespace: &str, name: &str, pods: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
+        "spec": {"selector": {"app": pods}, "ports": [{"name": "http", "port": 9898, "targetPort": 9898}]},
+    })
+}
+
+/// Makes an analysis a blue/green one of two iterations.
+pub fn iterations(canary: &mut Value) {
+    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
+    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
+    analysis.insert("iterations".to_owned(), json!(2));
 }
 
 pub fn canary(namespace: &str, name: &str) -> Value {

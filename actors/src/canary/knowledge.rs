@@ -176,8 +176,16 @@ fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Under
         };
         Plan::new(&canary, &settings).map_err(|error| error.to_string())
     };
-    // What an unknown provider can do is no reason for further complaints.
-    let plan = plan(traffic.as_ref().map_or(Capabilities::ALL, |traffic| traffic.capabilities(&canary)));
+    let refusals = traffic.as_ref().map_or_else(|_| Vec::new(), |traffic| traffic.refusals(&canary));
+    // What an unknown provider can do, or one that has its own words for it, is no reason for further complaints.
+    let capabilities = match &traffic {
+        Ok(traffic) if refusals.is_empty() => traffic.capabilities(&canary),
+        _ => Capabilities::ALL,
+    };
+    let plan = match (plan(capabilities), refusals.is_empty()) {
+        (plan, true) => plan,
+        (plan, false) => Err(refusals.into_iter().chain(plan.err()).collect::<Vec<_>>().join("\n")),
+    };
     match (plan, target, traffic) {
         (Ok(plan), Ok(target), Ok(traffic)) => Ok(Understood { canary, plan, target, traffic }),
         (plan, target, traffic) => {

@@ -33,8 +33,9 @@ use crate::messages::{
     CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, EventSubject,
     Nudge, Observed, Record, Retire, SendEvent,
 };
+use crate::patience::Patience;
 use crate::retry::Retry;
-use crate::snapshot::{Circumstances, Routing, look, serving_since};
+use crate::snapshot::{Circumstances, Routing, generations, look, serving_since};
 use ask::Asking;
 use knowledge::Knowledge;
 use run::{Run, is_upkeep};
@@ -91,6 +92,7 @@ pub(crate) struct CanaryActor {
     routing: Option<Routing>,
     /// Since when the sides have had available pods, as seen last.
     serving_since: Option<ServingSince>,
+    patience: Patience,
     timer: Option<SpawnHandle>,
     next_wake: Option<Timestamp>,
     hold: Option<HoldEpisode>,
@@ -130,6 +132,7 @@ impl CanaryActor {
             upkeep: Upkeep::default(),
             routing: None,
             serving_since: None,
+            patience: Patience::default(),
             timer: None,
             next_wake: None,
             hold: None,
@@ -223,6 +226,10 @@ impl CanaryActor {
                 self.routing = Some(routing);
                 seen.serving_since = serving_since(&seen, self.serving_since);
                 self.serving_since = Some(seen.serving_since);
+                if understood.target.waits_by_canary_deadline() {
+                    let deadline = understood.canary.progress_deadline;
+                    self.patience.limit(&mut seen, generations(understood, &subject), deadline);
+                }
                 let decision = decide(&understood.plan, state, &seen);
                 for violation in invariants::violations(&understood.plan, state, &seen, &decision) {
                     deps.metrics.violations.with_label_values(&[violation.name()]).inc();

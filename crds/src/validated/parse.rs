@@ -35,6 +35,7 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
     let key = parse_key(canary, problems);
     let target = parse_target(spec, problems);
     check_knative(spec, &target, problems);
+    check_target(spec, &target, problems);
     let namespace = key.namespace.as_str();
     let access = NamespaceGuard { own: namespace, blocked: options.no_cross_namespace_refs };
 
@@ -177,6 +178,31 @@ fn check_knative(spec: &CanarySpec, target: &Target, problems: &mut Problems) {
             format!("{}/{}", reference.api_version, reference.kind),
             format!("can't use {}/{} as target if provider is set to knative", reference.api_version, reference.kind),
             &format!("use kind Service with apiVersion {KNATIVE_API_VERSION}, or another provider"),
+        );
+    }
+}
+
+/// What a kind of target cannot have.
+fn check_target(spec: &CanarySpec, target: &Target, problems: &mut Problems) {
+    let kind = target.kind;
+    if kind != TargetKind::Deployment
+        && !target.is_knative()
+        && let Some(autoscaler) = &spec.autoscaler_ref
+    {
+        problems.add(
+            "spec.autoscalerRef",
+            autoscaler.name.as_str(),
+            format!("a {kind} has no replicas that an autoscaler could set"),
+            "remove it, or release a Deployment",
+        );
+    }
+    let apex = spec.service.as_ref().and_then(|service| service.name.as_deref()).unwrap_or_default();
+    if kind == TargetKind::Service && !target.is_knative() && !apex.is_empty() && apex != target.name {
+        problems.add(
+            "spec.service.name",
+            apex,
+            format!("is not the target, and users of a Service target call the target {}", target.name),
+            "remove it",
         );
     }
 }

@@ -169,7 +169,11 @@ fn a_service_of_the_user_is_adopted_with_care() {
 #[test]
 fn service_targets_bring_their_own() {
     let mut world = World::new(json!({"targetRef": {"apiVersion": "v1", "kind": "Service", "name": "podinfo"}}));
-    assert_eq!(reconcile(&mut world), 0);
+    let users = json!({"metadata": {}, "spec": {"selector": {"app": "mine"}, "ports": [{"port": 80}]}});
+    world.put(&kinds::SERVICE, "podinfo", users.clone());
+    assert_eq!(reconcile(&mut world), 1, "the canary's copy");
+    assert_eq!(world.json(&kinds::SERVICE, "podinfo")["spec"], users["spec"], "the user's own is not touched");
+    assert!(!world.exists(&kinds::SERVICE, "podinfo-primary"), "it is the primary, which is made later");
 }
 
 fn adopted(annotations: Value) -> World {

@@ -1,9 +1,12 @@
 //! Workloads that are released (`spec.targetRef`), and the primaries that are made from them.
 
+mod daemon_set;
 mod deployment;
 mod pod_template;
 mod readiness;
 pub mod revision;
+pub(crate) mod service;
+mod workload;
 
 use std::collections::BTreeMap;
 
@@ -12,11 +15,13 @@ use aviary_rollout::{PrimaryView, Returned, Scale, TargetView};
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::Subject;
 use crate::change::Change;
+use crate::{ObjectKind, Subject};
 
+pub use daemon_set::DaemonSetTarget;
 pub use deployment::DeploymentTarget;
 pub use revision::is_own_revision;
+pub use service::ServiceTarget;
 
 /// Why a workload cannot be read or written. The texts go into events as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -86,8 +91,18 @@ pub enum TargetError {
         /// What is wrong.
         cause: String,
     },
+    /// A DaemonSet whose pods would not follow a promotion.
+    #[error("daemonset {name}.{namespace} must have RollingUpdate strategy but have {strategy}")]
+    UpdateStrategy {
+        /// Name.
+        name: String,
+        /// Namespace.
+        namespace: String,
+        /// `spec.updateStrategy.type`.
+        strategy: String,
+    },
     /// A kind of target that this version does not release.
-    #[error("target kind {kind} is not supported yet; supported: Deployment")]
+    #[error("target kind {kind} is not supported yet; supported: Deployment, DaemonSet, Service")]
     Unsupported {
         /// `spec.targetRef.kind`.
         kind: String,
@@ -127,11 +142,20 @@ pub trait Target: Send + Sync {
     /// `spec.targetRef.kind`.
     fn kind(&self) -> &'static str;
 
+    /// Kind of the target and of its primary.
+    fn object_kind(&self) -> &'static ObjectKind;
+
     /// The target as it is.
     fn observe(&self, subject: &Subject, now: Timestamp) -> Result<TargetView, TargetError>;
 
     /// The primary as it is; `None` while it does not exist.
     fn observe_primary(&self, subject: &Subject, now: Timestamp) -> Result<Option<PrimaryView>, TargetError>;
+
+    /// Whether its objects do not say since when they are not ready, so that whoever watches them has to measure
+    /// `spec.progressDeadlineSeconds` and end a [`aviary_rollout::Readiness::Waiting`] without a deadline.
+    fn waits_by_canary_deadline(&self) -> bool {
+        false
+    }
 
     /// Creates the primary and its copies of tracked configs, or brings them to the target as it is. The workload is
     /// the last change, so that its pods start with the right configs.
@@ -160,16 +184,20 @@ pub trait Target: Send + Sync {
     fn discovered_ports(&self, subject: &Subject) -> Result<Vec<DiscoveredPort>, TargetError>;
 }
 
-/// The implementation for a kind, if this version has one.
-pub fn for_kind(kind: TargetKind) -> Option<&'static dyn Target> {
+/// The implementation for a kind.
+pub fn for_kind(kind: TargetKind) -> &'static dyn Target {
     match kind {
-        TargetKind::Deployment => Some(&DeploymentTarget),
-        _ => None,
+        TargetKind::Deployment => &DeploymentTarget,
+        TargetKind::DaemonSet => &DaemonSetTarget,
+        TargetKind::Service => &ServiceTarget,
     }
 }
 
 /// The implementation for the subject's target, or the text that says that there is none.
 pub fn for_subject(subject: &Subject) -> Result<&'static dyn Target, TargetError> {
     let target = &subject.canary.target;
-    for_kind(target.kind).ok_or_else(|| TargetError::Unsupported { kind: target.kind.to_string() })
+    if target.is_knative() {
+        return Err(TargetError::Unsupported { kind: format!("Service of {}", target.api_version) });
+    }
+    Ok(for_kind(target.kind))
 }

@@ -1,4 +1,4 @@
-//! Whether a Deployment has rolled out.
+//! Whether a workload has rolled out.
 
 use std::time::Duration;
 
@@ -30,6 +30,26 @@ pub(super) fn deployment(object: &DynamicObject, deadline: Duration, threshold: 
         Some(at) if now >= at => Readiness::Failed { reason },
         deadline => Readiness::Waiting { reason, deadline },
     }
+}
+
+/// Judges a DaemonSet as Flagger does. How long it may take, its status does not tell.
+///
+/// `threshold` is the percentage of the wanted pods that must be available. One that no node takes is ready.
+pub(super) fn daemon_set(object: &DynamicObject, threshold: u32) -> Readiness {
+    let status = |field: &str| object.data.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0);
+    let desired = status("desiredNumberScheduled");
+    let updated = status("updatedNumberScheduled");
+    let (available, needed) = (status("numberAvailable"), share(desired, threshold));
+    let reason = if object.metadata.generation.unwrap_or(0) > status("observedGeneration") {
+        "observed daemonset generation less than desired generation".to_owned()
+    } else if updated < desired {
+        format!("{updated} out of {desired} new pods have been updated")
+    } else if available < needed {
+        format!("{available} of {needed} (readyThreshold {threshold}%) updated pods are available")
+    } else {
+        return Readiness::Ready;
+    };
+    Readiness::Waiting { reason: format!("waiting for rollout to finish: {reason}"), deadline: None }
 }
 
 fn unfinished(object: &DynamicObject, status: &impl Fn(&str) -> i64, threshold: u32) -> Option<String> {

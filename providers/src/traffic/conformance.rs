@@ -12,6 +12,11 @@ use crate::metrics::template::{Scope, render};
 use crate::object::kinds;
 use crate::testing::{World, deployment};
 
+/// Those that route requests: there is nothing to set or to read elsewhere.
+fn routing() -> impl Iterator<Item = &'static &'static dyn TrafficProvider> {
+    ALL.iter().filter(|provider| provider.routes_requests())
+}
+
 fn world() -> World {
     let mut world = World::new(json!({
         "service": {
@@ -53,7 +58,7 @@ fn objects(provider: &dyn TrafficProvider, world: &World) -> Vec<(&'static crate
 
 #[test]
 fn splits_come_back_as_they_were_set() {
-    for provider in ALL {
+    for provider in routing() {
         let mut world = world();
         reconcile(*provider, &mut world, Split::PRIMARY);
         for weight in (0..=100).chain([50, 0, 100, 7]) {
@@ -75,7 +80,7 @@ fn splits_come_back_as_they_were_set() {
 
 #[test]
 fn rendering_is_idempotent_and_starts_at_the_given_split() {
-    for provider in ALL {
+    for provider in routing() {
         for weight in [0, 30, 100] {
             let mut world = world();
             let split = Split::to_canary(weight);
@@ -93,7 +98,7 @@ fn what_others_wrote_survives_everything() {
         "spec": {"foreign": {"deep": [1, {"a": 2}]}},
         "status": {"foreign": true},
     });
-    for provider in ALL {
+    for provider in routing() {
         let mut world = world();
         reconcile(*provider, &mut world, Split::PRIMARY);
         let made = objects(*provider, &world);
@@ -123,7 +128,7 @@ fn what_others_wrote_survives_everything() {
 
 #[test]
 fn a_repair_keeps_the_split_in_force() {
-    for provider in ALL {
+    for provider in routing() {
         let mut world = world();
         reconcile(*provider, &mut world, Split::PRIMARY);
         set(*provider, &mut world, Split::to_canary(40));
@@ -180,7 +185,7 @@ fn giving_back_is_idempotent() {
 
 #[test]
 fn everything_looked_at_is_watched_even_if_it_is_missing() {
-    for provider in ALL {
+    for provider in routing() {
         let world = world();
         let changes = provider.reconcile(&world.subject(), Split::PRIMARY).unwrap();
         for change in &changes {
@@ -198,7 +203,7 @@ fn builtin_queries_render() {
     let scope = Scope { namespace: "ns".into(), target: "t".into(), interval: "1m".into(), ..Scope::default() };
     for provider in ALL {
         for metric in [BuiltinMetric::RequestSuccessRate, BuiltinMetric::RequestDuration] {
-            let query = render(provider.builtin_query(metric), &scope).unwrap();
+            let query = render(provider.builtin_query(&world().canary, metric), &scope).unwrap();
             assert!(query.contains("[1m]") && !query.contains("{{"), "{query}");
         }
     }
@@ -214,5 +219,18 @@ fn created_objects_belong_to_the_canary() {
             assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "canary-uid", "{}", provider.name());
             assert_eq!(object["apiVersion"], change.key.kind.api_version());
         }
+    }
+}
+
+/// Who routes nothing says so everywhere, and touches nothing.
+#[test]
+fn a_provider_without_routes_has_nothing_to_do() {
+    for provider in ALL.iter().filter(|provider| !provider.routes_requests()) {
+        let world = world();
+        let can = provider.capabilities(&world.canary);
+        assert!(!can.weights && !can.matching && !can.mirroring && !can.sessions, "{}", provider.name());
+        assert_eq!(provider.watched().len(), 0, "{}", provider.name());
+        assert_eq!(provider.reconcile(&world.subject(), Split::PRIMARY), Ok(vec![]), "{}", provider.name());
+        assert_eq!(provider.set(&world.subject(), Split::CANARY), Ok(vec![]), "{}", provider.name());
     }
 }

@@ -102,14 +102,14 @@ impl TrafficProvider for Istio {
         revert::revert(subject).into_iter().collect()
     }
 
-    fn builtin_query(&self, metric: BuiltinMetric) -> &'static str {
+    fn builtin_query(&self, _: &ValidatedCanary, metric: BuiltinMetric) -> &'static str {
         match metric {
             BuiltinMetric::RequestSuccessRate => SUCCESS_RATE,
             BuiltinMetric::RequestDuration => DURATION,
         }
     }
 
-    fn groups_builtin_queries(&self) -> bool {
+    fn groups_builtin_queries(&self, _: &ValidatedCanary) -> bool {
         true
     }
 

@@ -1,6 +1,7 @@
 //! Meshes and ingresses: who gets which share of the requests.
 
 mod istio;
+mod kubernetes;
 
 use aviary_crds::validated::ValidatedCanary;
 use aviary_rollout::{Capabilities, Split};
@@ -12,6 +13,7 @@ use crate::metrics::BuiltinMetric;
 use crate::object::ObjectKind;
 
 pub use istio::Istio;
+pub use kubernetes::Kubernetes;
 
 /// Why routes cannot be read or written. The texts go into events as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -65,6 +67,17 @@ pub trait TrafficProvider: Send + Sync {
     /// What it can do for this canary. What it cannot is refused before anything is touched.
     fn capabilities(&self, canary: &ValidatedCanary) -> Capabilities;
 
+    /// What the canary asks for and the provider never does, in words for its author: each names the field, its value and the
+    /// fix. Whatever is not listed here is refused in general words, by what [`capabilities`](Self::capabilities) lack.
+    fn refusals(&self, _canary: &ValidatedCanary) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether requests are routed at all. Where they are not, nobody asks for the split, and none is set.
+    fn routes_requests(&self) -> bool {
+        true
+    }
+
     /// Creates or repairs the route objects. `split` is what is in force and is written wherever weights have to be
     /// (so a repair never resets a running analysis); weights that merely differ from it are left to
     /// [`set`](Self::set). Idempotent.
@@ -82,10 +95,10 @@ pub trait TrafficProvider: Send + Sync {
     fn revert(&self, subject: &Subject) -> Vec<Change>;
 
     /// The query of a built-in metric, a template for [`crate::metrics::template`].
-    fn builtin_query(&self, metric: BuiltinMetric) -> &'static str;
+    fn builtin_query(&self, canary: &ValidatedCanary, metric: BuiltinMetric) -> &'static str;
 
-    /// Whether [`crate::metrics::grouped`] answers this provider's built-in metrics for many canaries at once.
-    fn groups_builtin_queries(&self) -> bool {
+    /// Whether [`crate::metrics::grouped`] answers the built-in metrics of this canary together with those of others.
+    fn groups_builtin_queries(&self, _canary: &ValidatedCanary) -> bool {
         false
     }
 
@@ -94,7 +107,7 @@ pub trait TrafficProvider: Send + Sync {
 }
 
 /// All providers of this version. Adding one is its file and a line here.
-pub static ALL: &[&dyn TrafficProvider] = &[&Istio];
+pub static ALL: &[&dyn TrafficProvider] = &[&Istio, &Kubernetes];
 
 /// Providers that Flagger has and this version has not.
 static LATER: &[&str] = &[
@@ -106,7 +119,6 @@ static LATER: &[&str] = &[
     "gatewayapi:v1beta1",
     "gloo",
     "knative",
-    "kubernetes",
     "kuma",
     "linkerd",
     "nginx",
@@ -171,12 +183,12 @@ mod tests {
     fn unknown_providers_are_refused_by_name() {
         assert_eq!(for_name("istio").map(super::TrafficProvider::name), Ok("istio"));
         let text = |name: &str| for_name(name).err().expect("refused").to_string();
-        assert_eq!(text("kubernetes"), "provider \"kubernetes\" is not supported yet; supported: istio");
+        assert_eq!(text("linkerd"), "provider \"linkerd\" is not supported yet; supported: istio, kubernetes");
         assert_eq!(
             text("smi:v1alpha1:linkerd"),
-            "provider \"smi:v1alpha1:linkerd\" is not supported yet; supported: istio"
+            "provider \"smi:v1alpha1:linkerd\" is not supported yet; supported: istio, kubernetes"
         );
-        assert_eq!(text("isto"), "provider \"isto\" is unknown; supported: istio");
+        assert_eq!(text("isto"), "provider \"isto\" is unknown; supported: istio, kubernetes");
         assert!(matches!(for_name("gatewayapi"), Err(UnknownProvider::Unknown { .. })));
     }
 }

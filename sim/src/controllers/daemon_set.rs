@@ -31,6 +31,15 @@ pub(super) fn revision_of(daemon_set: &Value) -> String {
     encode_hash(template_hash(template), 0)
 }
 
+/// Whether a new pod is made before the old one goes: on one node every `maxSurge` but zero comes to one pod.
+fn surges(daemon_set: &Value) -> bool {
+    match daemon_set.pointer("/spec/updateStrategy/rollingUpdate/maxSurge") {
+        Some(Value::String(share)) => share.trim_end_matches('%') != "0",
+        Some(Value::Number(count)) => count.as_i64() != Some(0),
+        _ => false,
+    }
+}
+
 impl Engine {
     pub(super) fn reconcile_daemon_set(&mut self, name: &ObjectName) -> Option<Timestamp> {
         let Some(object) = self.store.get(&kinds::DAEMON_SET, &name.namespace, &name.name) else {
@@ -55,12 +64,20 @@ impl Engine {
             self.keep_revisions(&object, &history, |hash| {
                 pods.iter().any(|(_, pod)| pod.labels.get(REVISION_LABEL).is_some_and(|label| label == hash))
             });
-            let occupied = pods.iter().any(|(_, pod)| !pod.finished);
+            let surges = replaces && surges(&object);
+            // Where the new pod starts beside the old one, only a new one is in its way.
+            let occupied = pods.iter().any(|(_, pod)| !pod.finished && (!surges || is_current(&pod.labels)));
+            let replacement_serves = pods.iter().any(|(_, pod)| {
+                is_current(&pod.labels)
+                    && pod.is_active()
+                    && pod.available_from(min_ready).is_some_and(|from| from <= now)
+            });
             if can_start && !occupied {
                 self.create_pod(&object, "daemonset-controller");
             }
             for (pod_name, pod) in pods.iter().filter(|(_, pod)| pod.is_active()) {
-                if !wanted || (replaces && !is_current(&pod.labels)) {
+                let may_go = !surges || replacement_serves || !pod.is_serving();
+                if !wanted || (replaces && !is_current(&pod.labels) && may_go) {
                     let message = format!("Deleted pod: {}", pod_name.name);
                     self.terminate_pod(pod_name);
                     self.record_event(&object, "daemonset-controller", "SuccessfulDelete", &message);

@@ -67,6 +67,8 @@ pub(crate) struct PodIdentity {
     pub(crate) version: String,
     /// The label by which the pods name the template they were made from.
     pub(crate) template_hash: String,
+    /// Whether its ReplicaSet's hash is part of a pod's name; a DaemonSet names its pods after itself alone.
+    pub(crate) is_of_replica_set: bool,
 }
 
 /// A pod, or several of a kind where pods are only counted.
@@ -172,6 +174,7 @@ fn version(workload: &str, images: &str, labels: &BTreeMap<String, String>) -> V
             app: label(&["app", "app.kubernetes.io/name"]),
             version: label(&["version", "app.kubernetes.io/version"]),
             template_hash: label(&["pod-template-hash", "controller-revision-hash"]),
+            is_of_replica_set: labels.contains_key("pod-template-hash"),
         }),
     }
 }

@@ -192,7 +192,9 @@ pub(crate) fn application_labels(workload: &ServiceKey, identity: &PodIdentity, 
     let names = &*NAMES;
     let pod: Arc<str> = match identity.template_hash.as_str() {
         "" => format!("{}-x2p7q", workload.name).into(),
-        hash => format!("{}-{hash}-x2p7q", workload.name).into(),
+        hash if identity.is_of_replica_set => format!("{}-{hash}-x2p7q", workload.name).into(),
+        // As long as the random part of a pod's name is, and another one for each revision.
+        hash => format!("{}-{hash:0>5.5}", workload.name).into(),
     };
     let namespace: Arc<str> = workload.namespace.as_str().into();
     let values: [Arc<str>; 6] = [

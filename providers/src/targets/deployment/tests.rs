@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::targets::revision;
 use crate::testing::{World, deployment};
 
 const TARGET: DeploymentTarget = DeploymentTarget;
