@@ -22,6 +22,12 @@ enum Scenario {
     Skipped,
     /// A release of a target with an autoscaler.
     Autoscaled,
+    /// A release of a target with an autoscaler of KEDA's, which scales from zero.
+    ScaledByKeda,
+    /// The same, rolled back.
+    BadScaledByKeda,
+    /// The same, deleted in the middle, with everything given back.
+    RevertedScaledByKeda,
     /// A release that fails its checks.
     Bad,
     /// A new canary.
@@ -109,6 +115,15 @@ impl Run {
                 canary["spec"]["autoscalerRef"] =
                     json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
             }
+            Scenario::ScaledByKeda | Scenario::BadScaledByKeda | Scenario::RevertedScaledByKeda => {
+                world.create(scaled_object()).await;
+                canary["spec"]["autoscalerRef"] =
+                    json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "podinfo-so"});
+                if scenario == Scenario::RevertedScaledByKeda {
+                    canary["spec"]["revertOnDeletion"] = json!(true);
+                    world.create(service()).await;
+                }
+            }
             Scenario::AbTest => {
                 iterations(&mut canary);
                 canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
@@ -126,16 +141,7 @@ impl Run {
             }
             Scenario::Reverted => {
                 canary["spec"]["revertOnDeletion"] = json!(true);
-                // It stays when the canary goes, and users with it.
-                world
-                    .create(json!({
-                        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "test", "name": "podinfo"},
-                        "spec": {
-                            "selector": {"app": "podinfo"},
-                            "ports": [{"name": "http", "port": 9898, "targetPort": 9898}],
-                        },
-                    }))
-                    .await;
+                world.create(service()).await;
             }
             Scenario::Bad | Scenario::Bootstrap | Scenario::Restarted | Scenario::Unready => {}
         }
@@ -150,6 +156,7 @@ impl Run {
             Scenario::Good(_)
             | Scenario::Skipped
             | Scenario::Autoscaled
+            | Scenario::ScaledByKeda
             | Scenario::AbTest
             | Scenario::BlueGreen
             | Scenario::Mirrored
@@ -158,10 +165,15 @@ impl Run {
                     self.world
                         .change(&kinds::HPA, "podinfo", |autoscaler| autoscaler["spec"]["maxReplicas"] = json!(7));
                 }
+                if scenario == Scenario::ScaledByKeda {
+                    self.world.change(&kinds::SCALED_OBJECT, "podinfo-so", |scaler| {
+                        scaler["spec"]["maxReplicaCount"] = json!(7);
+                    });
+                }
                 self.world.set_image("podinfo", "podinfo:6.0.1");
                 self.until("it is promoted", phase_is("Succeeded")).await;
             }
-            Scenario::Reverted => {
+            Scenario::Reverted | Scenario::RevertedScaledByKeda => {
                 self.world.set_image("podinfo", "podinfo:6.0.1");
                 self.until("it is half-way", |world| world.status("podinfo")["canaryWeight"] == 20).await;
                 self.world.delete(&kinds::CANARY, "podinfo").await;
@@ -173,7 +185,7 @@ impl Run {
                 self.world.change(&kinds::SECRET, "credentials", new);
                 self.until("it is promoted", phase_is("Succeeded")).await;
             }
-            Scenario::Bad => {
+            Scenario::Bad | Scenario::BadScaledByKeda => {
                 self.world.set_image("podinfo", "podinfo:6.0.2");
                 self.until("it is rolled back", phase_is("Failed")).await;
             }
@@ -246,7 +258,7 @@ impl Run {
         let report = self.world.traffic.report("test", "podinfo");
         assert_eq!(report.interruptions, 0, "{context}\n{}", self.world.story());
         assert!(report.requests() > 1000.0, "{context}: {report:?}");
-        if scenario != Scenario::Bad {
+        if !matches!(scenario, Scenario::Bad | Scenario::BadScaledByKeda) {
             assert!(report.failures() < 1e-6, "{context}: {report:?}");
         }
         End {
@@ -284,6 +296,34 @@ fn autoscaler() -> Value {
                 "type": "Resource",
                 "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 90}},
             }],
+        },
+    })
+}
+
+/// It is scaled by the load of its users, which is far from what would change anything.
+fn scaled_object() -> Value {
+    json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+        "metadata": {"namespace": "test", "name": "podinfo-so"},
+        "spec": {
+            "scaleTargetRef": {"name": "podinfo"},
+            "pollingInterval": 10, "cooldownPeriod": 20, "minReplicaCount": 2, "maxReplicaCount": 4,
+            "triggers": [{"type": "prometheus", "metadata": {
+                "serverAddress": "http://prometheus:9090",
+                "query": "sum(rate(http_requests_total{app=\"podinfo\"}[30s]))",
+                "threshold": "5000",
+            }}],
+        },
+    })
+}
+
+/// The user's own; it stays when the canary goes, and users with it.
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "test", "name": "podinfo"},
+        "spec": {
+            "selector": {"app": "podinfo"},
+            "ports": [{"name": "http", "port": 9898, "targetPort": 9898}],
         },
     })
 }
@@ -337,6 +377,21 @@ fn a_release_without_analysis_survives_every_kill() {
 #[test]
 fn a_release_with_an_autoscaler_survives_every_kill() {
     survives_every_kill(Scenario::Autoscaled, 19);
+}
+
+#[test]
+fn a_release_scaled_by_keda_survives_every_kill() {
+    survives_every_kill(Scenario::ScaledByKeda, 21);
+}
+
+#[test]
+fn a_bad_release_scaled_by_keda_survives_every_kill() {
+    survives_every_kill(Scenario::BadScaledByKeda, 12);
+}
+
+#[test]
+fn a_deletion_of_what_keda_scales_survives_every_kill() {
+    survives_every_kill(Scenario::RevertedScaledByKeda, 10);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod configs;
 mod deletion;
+mod keda;
 mod restarts;
 mod reverting;
 mod rollback;

@@ -228,7 +228,7 @@ pub(crate) fn rules(routes: &Value) -> Vec<Vec<(String, i64)>> {
 }
 
 /// Kinds whose objects tell how a story ended.
-const COMPARED: [GroupKind; 11] = [
+const COMPARED: [GroupKind; 12] = [
     kinds::CANARY,
     kinds::DEPLOYMENT,
     kinds::REPLICA_SET,
@@ -236,6 +236,7 @@ const COMPARED: [GroupKind; 11] = [
     kinds::VIRTUAL_SERVICE,
     kinds::DESTINATION_RULE,
     kinds::HPA,
+    kinds::SCALED_OBJECT,
     kinds::CONFIG_MAP,
     kinds::SECRET,
     kinds::METRIC_TEMPLATE,
@@ -243,7 +244,7 @@ const COMPARED: [GroupKind; 11] = [
 ];
 
 /// Fields that say when or in how many tries a state was reached, and nothing about the state.
-const NOISE: [&str; 15] = [
+const NOISE: [&str; 17] = [
     "resourceVersion",
     "uid",
     "creationTimestamp",
@@ -255,6 +256,9 @@ const NOISE: [&str; 15] = [
     "lastProbeTime",
     "lastStepTime",
     "lastScaleTime",
+    "lastActiveTime",
+    // Of an autoscaler: what was measured last.
+    "currentMetrics",
     "clusterIP",
     "clusterIPs",
     // Of an old ReplicaSet: how far its Deployment was scaled when it was replaced.

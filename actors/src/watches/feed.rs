@@ -142,8 +142,9 @@ impl Feed {
             let namespace = self.namespace.as_deref();
             match state {
                 KindState::Forbidden => tracing::error!(namespace, %error, "{}", forbidden(self.kind)),
+                // Few clusters have every mesh and autoscaler. Canaries that need the kind tell it themselves.
                 KindState::Unserved | KindState::Syncing | KindState::Synced => {
-                    tracing::warn!(
+                    tracing::info!(
                         kind = self.kind.kind,
                         group = self.kind.group,
                         "kind is not served by the API server"

@@ -248,9 +248,11 @@ impl Source {
         let mut desired = primary.clone();
         if let Some(spec) = object_at(&mut desired.data, &["spec"]) {
             for field in CARRIED_ALONG {
-                if let Some(value) = self.target.data.pointer(&format!("/spec/{field}")) {
-                    spec.insert(field.into(), value.clone());
-                }
+                match self.target.data.pointer(&format!("/spec/{field}")) {
+                    Some(value) => spec.insert(field.into(), value.clone()),
+                    // An API server writes no zeros: `minReadySeconds: 0` is an absent field.
+                    None => spec.remove(field),
+                };
             }
             spec.insert("replicas".into(), self.primary_replicas(subject, primary).into());
             if !keeps_id {
@@ -324,11 +326,10 @@ fn available(object: &DynamicObject) -> u32 {
 /// With how many replicas a canary starts that is at zero.
 fn canary_replicas(subject: &Subject) -> i64 {
     let wanted = match scalers::for_subject(subject) {
-        Ok(None) => {
+        None => {
             subject.get(&kinds::DEPLOYMENT, &subject.canary.target.primary_name()).map(|primary| replicas(&primary))
         }
-        Ok(Some(scaler)) => scaler.min_replicas(subject),
-        Err(_) => None,
+        Some(scaler) => scaler.min_replicas(subject),
     };
     wanted.unwrap_or(1).max(1)
 }

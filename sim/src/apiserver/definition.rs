@@ -145,7 +145,7 @@ pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
     });
 }
 
-/// Definitions that every embedded cluster starts with: Istio's and Flagger's, with schemas that take everything. A definition
+/// Definitions that every embedded cluster starts with: Istio's and Flagger's, with schemas that take everything, and KEDA's. A definition
 /// of the same name given at start or through the API replaces them.
 pub(crate) fn preinstalled() -> Vec<Value> {
     let istio = |kind: &str, plural: &str, short: &str| {
@@ -159,6 +159,7 @@ pub(crate) fn preinstalled() -> Vec<Value> {
         flagger("Canary", "canaries", "cd"),
         flagger("MetricTemplate", "metrictemplates", ""),
         flagger("AlertProvider", "alertproviders", ""),
+        crate::keda::definition(),
     ]
 }
 
