@@ -1,6 +1,8 @@
 //! The manifests of Flagger's own end-to-end tests, unmodified: what this version serves is released, and the rest is refused
 //! by name.
 
+mod keda;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -381,12 +381,12 @@ fn a_release_with_an_autoscaler_survives_every_kill() {
 
 #[test]
 fn a_release_scaled_by_keda_survives_every_kill() {
-    survives_every_kill(Scenario::ScaledByKeda, 21);
+    survives_every_kill(Scenario::ScaledByKeda, 19);
 }
 
 #[test]
 fn a_bad_release_scaled_by_keda_survives_every_kill() {
-    survives_every_kill(Scenario::BadScaledByKeda, 12);
+    survives_every_kill(Scenario::BadScaledByKeda, 11);
 }
 
 #[test]

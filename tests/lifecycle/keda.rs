@@ -79,7 +79,9 @@ fn keda_scales_each_side_by_its_own_load_and_the_canary_only_in_a_run() {
         world.wait_for_weight(50).await;
         world.wait_until("half of the load is the canary's", || world.replicas_of("podinfo") == 2).await;
         world.wait_for_phase("podinfo", "Succeeded").await;
-        let most = |world: &World| world.get(&kinds::SCALED_OBJECT, "podinfo-so-primary").unwrap()["spec"]["maxReplicaCount"].clone();
+        let most = |world: &World| {
+            world.get(&kinds::SCALED_OBJECT, "podinfo-so-primary").unwrap()["spec"]["maxReplicaCount"].clone()
+        };
         assert_eq!(most(&world), 8, "updated with the promotion");
         assert!(world.replicas_of("podinfo-primary") >= 2, "the promotion leaves the scale to KEDA");
         world.pass(Duration::from_secs(600)).await;

@@ -103,7 +103,9 @@ impl Scaler for ScaledObject {
 
 fn is_paused_without_replicas(object: &DynamicObject) -> bool {
     let annotations = object.metadata.annotations.as_ref();
-    annotations.and_then(|annotations| annotations.get(KEDA_PAUSED_REPLICAS_ANNOTATION)).is_some_and(|replicas| replicas == NO_REPLICAS)
+    annotations
+        .and_then(|annotations| annotations.get(KEDA_PAUSED_REPLICAS_ANNOTATION))
+        .is_some_and(|replicas| replicas == NO_REPLICAS)
 }
 
 fn updated(subject: &Subject, present: &DynamicObject, source: &DynamicObject) -> DynamicObject {

@@ -33,7 +33,8 @@ pub(crate) fn definition() -> Value {
         },
     });
     let column = |name: &str, kind: &str, path: &str| json!({"name": name, "type": kind, "jsonPath": path});
-    let of_condition = |name: &str| column(name, "string", &format!(".status.conditions[?(@.type==\"{name}\")].status"));
+    let of_condition =
+        |name: &str| column(name, "string", &format!(".status.conditions[?(@.type==\"{name}\")].status"));
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -193,7 +193,8 @@ impl Operator {
             return self.set_status(name, &[("Ready", "False", "ScaledObjectCheckFailed", &problem)], |_| {});
         }
         let was_paused = condition(object, "Paused").is_some_and(|condition| condition["status"] == "True");
-        let mut conditions = vec![("Ready", "True", READY.0, READY.1), ("Fallback", "False", NO_FALLBACK.0, NO_FALLBACK.1)];
+        let mut conditions =
+            vec![("Ready", "True", READY.0, READY.1), ("Fallback", "False", NO_FALLBACK.0, NO_FALLBACK.1)];
         if was_paused {
             conditions.push(("Paused", "False", "ScaledObjectUnpaused", "pause annotation removed for ScaledObject"));
         }
@@ -255,7 +256,14 @@ impl Operator {
         if failure.is_some() && !is_active {
             return;
         }
-        let cools_down = memory.last_active.is_some_and(|at| now < after(at, integer(object, "cooldownPeriod", COOLDOWN_PERIOD)));
+        let (since, period) = match memory.last_active {
+            Some(active) => (Some(active), integer(object, "cooldownPeriod", COOLDOWN_PERIOD)),
+            None => {
+                let created = object["metadata"]["creationTimestamp"].as_str().and_then(|at| at.parse().ok());
+                (created, integer(object, "initialCooldownPeriod", 0))
+            }
+        };
+        let cools_down = since.is_some_and(|since| now < after(since, period));
         if let Some(count) = from_and_to_zero(object, replicas, is_active, cools_down) {
             self.scale(&name.0, target, count);
         }

@@ -14,8 +14,9 @@ pub(super) enum Paused {
 
 impl Paused {
     pub(super) fn of(object: &Value) -> Paused {
-        let annotation =
-            |name: &str| object["metadata"]["annotations"][format!("autoscaling.keda.sh/{name}")].as_str().map(str::to_owned);
+        let annotation = |name: &str| {
+            object["metadata"]["annotations"][format!("autoscaling.keda.sh/{name}")].as_str().map(str::to_owned)
+        };
         if let Some(count) = annotation("paused-replicas") {
             return count.parse().map_or(Paused::No, Paused::At);
         }

@@ -73,8 +73,14 @@ mod tests {
     fn queries_ask_about_the_primary() {
         for (query, expected) in [
             // What Flagger's own tests have.
-            (r#"sum(rate(http_requests_total{app="podinfo"}[2m]))"#, r#"sum(rate(http_requests_total{app="podinfo-primary"}[2m]))"#),
-            (r#"sum(rate(http_requests_total{app="podinfo-canary"}[2m]))"#, r#"sum(rate(http_requests_total{app="podinfo-primary"}[2m]))"#),
+            (
+                r#"sum(rate(http_requests_total{app="podinfo"}[2m]))"#,
+                r#"sum(rate(http_requests_total{app="podinfo-primary"}[2m]))"#,
+            ),
+            (
+                r#"sum(rate(http_requests_total{app="podinfo-canary"}[2m]))"#,
+                r#"sum(rate(http_requests_total{app="podinfo-primary"}[2m]))"#,
+            ),
             (
                 r#"sum(rate(envoy{job=~"podinfo-canary", x="podinfo"}[30s]))"#,
                 r#"sum(rate(envoy{job=~"podinfo-primary", x="podinfo-primary"}[30s]))"#,

@@ -111,10 +111,14 @@ fn the_primarys_bounds_and_queries_can_be_given() {
 fn it_is_updated_while_a_revision_is_promoted_and_keeps_what_others_wrote() {
     let mut world = world(json!({}));
     reconcile(&mut world, false);
-    world.edit(&kinds::SCALED_OBJECT, "podinfo-so-primary", json!({"metadata": {
-        "labels": {"mine": "1", "scaledobject.keda.sh/name": "podinfo-so-primary"},
-        "annotations": {"mine": "1"},
-    }}));
+    world.edit(
+        &kinds::SCALED_OBJECT,
+        "podinfo-so-primary",
+        json!({"metadata": {
+            "labels": {"mine": "1", "scaledobject.keda.sh/name": "podinfo-so-primary"},
+            "annotations": {"mine": "1"},
+        }}),
+    );
     world.edit(
         &kinds::SCALED_OBJECT,
         "podinfo-so",
