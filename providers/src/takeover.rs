@@ -155,7 +155,11 @@ mod tests {
         let mut world = World::new(json!({
             "autoscalerRef": {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "so"},
         }));
-        world.put(&kinds::SCALED_OBJECT, "so", json!({"metadata": {}, "spec": {"scaleTargetRef": {"name": "podinfo"}}}));
+        world.put(
+            &kinds::SCALED_OBJECT,
+            "so",
+            json!({"metadata": {}, "spec": {"scaleTargetRef": {"name": "podinfo"}}}),
+        );
         world.apply(scalers::reconcile_primary(&world.subject(), false).unwrap());
         world.canary.key.uid = "new-uid".into();
         world.apply(take_over(&world.subject(), &[]));
