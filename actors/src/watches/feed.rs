@@ -17,9 +17,9 @@ use crate::messages::{CanariesChanged, CanaryId};
 use crate::retry::Retry;
 use crate::supervision::panic_text;
 
-/// First and longest wait before a kind that is refused is asked for again, if anybody needs it. The first is short because an API server that
-/// was started anew refuses what it will serve in a second. The longest is for CRDs that are installed and rights that are
-/// granted by a person, who can wait a minute.
+/// First and longest wait before a kind that is refused is asked for again, if anybody needs it. The first is short because an
+/// API server that was started anew refuses what it will serve in a second. The longest is for CRDs that are installed and
+/// rights that are granted by a person, who can wait a minute.
 const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A kind that was listed before is refused for this long before it is believed. An API server that was started anew knows
