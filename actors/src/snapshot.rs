@@ -193,7 +193,7 @@ fn needed_kinds(understood: &Understood, subject: &Subject) -> Vec<&'static Obje
     if subject.settings.config_tracking {
         needed.extend([&kinds::CONFIG_MAP, &kinds::SECRET]);
     }
-    needed.extend(scalers::for_subject(subject).map(|scaler| scaler.object_kind()));
+    needed.extend(scalers::for_subject(subject).map(scalers::Scaler::object_kind));
     needed.extend(understood.traffic.watched());
     needed
 }
