@@ -77,7 +77,7 @@ fn every_kind_of_story_is_told() {
         ("a new config", releases().any(|release| release.change == Change::Config)),
         ("no analysis", shapes().any(|shape| shape.skips_analysis)),
         ("an autoscaler", shapes().any(|shape| shape.is_scaled && !shape.is_scaled_by_keda())),
-        ("an autoscaler of KEDA's", shapes().any(|shape| shape.is_scaled_by_keda())),
+        ("an autoscaler of KEDA's", shapes().any(|shape| shape.is_scaled && shape.is_scaled_by_keda())),
         ("deleted at rest", deleted(false, false)),
         ("deleted at rest, given back", deleted(false, true)),
         ("deleted in a run", deleted(true, false)),
