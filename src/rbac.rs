@@ -79,6 +79,7 @@ pub static PERMISSIONS: &[Permission] = &[
         "the same for secrets; credentials of metric templates and addresses of alert providers",
     ),
     core(&kinds::HORIZONTAL_POD_AUTOSCALER, WRITE, "the autoscaler of the target, and its copy for the primary"),
+    core(&kinds::SCALED_OBJECT, WRITE, "the same for KEDA; the target's is paused while it has no pods"),
     Permission {
         group: "",
         resource: "events",

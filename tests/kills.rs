@@ -22,6 +22,12 @@ enum Scenario {
     Skipped,
     /// A release of a target with an autoscaler.
     Autoscaled,
+    /// A release of a target with an autoscaler of KEDA's, which scales from zero.
+    ScaledByKeda,
+    /// The same, rolled back.
+    BadScaledByKeda,
+    /// The same, deleted in the middle, with everything given back.
+    RevertedScaledByKeda,
     /// A release that fails its checks.
     Bad,
     /// A new canary.
@@ -55,7 +61,7 @@ enum Scenario {
 impl Scenario {
     /// Whether the release is meant to fail users.
     fn is_bad(self) -> bool {
-        matches!(self, Scenario::Bad | Scenario::BadDaemonSet)
+        matches!(self, Scenario::Bad | Scenario::BadDaemonSet | Scenario::BadScaledByKeda)
     }
 }
 
@@ -126,6 +132,15 @@ impl Run {
                 canary["spec"]["autoscalerRef"] =
                     json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
             }
+            Scenario::ScaledByKeda | Scenario::BadScaledByKeda | Scenario::RevertedScaledByKeda => {
+                world.create(scaled_object()).await;
+                canary["spec"]["autoscalerRef"] =
+                    json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "podinfo-so"});
+                if scenario == Scenario::RevertedScaledByKeda {
+                    canary["spec"]["revertOnDeletion"] = json!(true);
+                    world.create(service("test", "podinfo", "podinfo")).await;
+                }
+            }
             Scenario::AbTest => {
                 iterations(&mut canary);
                 canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
@@ -183,6 +198,7 @@ impl Run {
             Scenario::Good(_)
             | Scenario::Skipped
             | Scenario::Autoscaled
+            | Scenario::ScaledByKeda
             | Scenario::AbTest
             | Scenario::BlueGreen
             | Scenario::Mirrored
@@ -192,10 +208,15 @@ impl Run {
                     self.world
                         .change(&kinds::HPA, "podinfo", |autoscaler| autoscaler["spec"]["maxReplicas"] = json!(7));
                 }
+                if scenario == Scenario::ScaledByKeda {
+                    self.world.change(&kinds::SCALED_OBJECT, "podinfo-so", |scaler| {
+                        scaler["spec"]["maxReplicaCount"] = json!(7);
+                    });
+                }
                 self.world.set_image("podinfo", "podinfo:6.0.1");
                 self.until("it is promoted", phase_is("Succeeded")).await;
             }
-            Scenario::Reverted => {
+            Scenario::Reverted | Scenario::RevertedScaledByKeda => {
                 self.world.set_image("podinfo", "podinfo:6.0.1");
                 self.until("it is half-way", |world| world.status("podinfo")["canaryWeight"] == 20).await;
                 self.world.delete(&kinds::CANARY, "podinfo").await;
@@ -227,7 +248,7 @@ impl Run {
                 self.world.change(&kinds::SECRET, "credentials", new);
                 self.until("it is promoted", phase_is("Succeeded")).await;
             }
-            Scenario::Bad => {
+            Scenario::Bad | Scenario::BadScaledByKeda => {
                 self.world.set_image("podinfo", "podinfo:6.0.2");
                 self.until("it is rolled back", phase_is("Failed")).await;
             }
@@ -335,6 +356,23 @@ fn autoscaler() -> Value {
     })
 }
 
+/// It is scaled by the load of its users, which is far from what would change anything.
+fn scaled_object() -> Value {
+    json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+        "metadata": {"namespace": "test", "name": "podinfo-so"},
+        "spec": {
+            "scaleTargetRef": {"name": "podinfo"},
+            "pollingInterval": 10, "cooldownPeriod": 20, "minReplicaCount": 2, "maxReplicaCount": 4,
+            "triggers": [{"type": "prometheus", "metadata": {
+                "serverAddress": "http://prometheus:9090",
+                "query": "sum(rate(http_requests_total{app=\"podinfo\"}[30s]))",
+                "threshold": "5000",
+            }}],
+        },
+    })
+}
+
 /// A controller dies once, after each of its writes in turn, and then after each write that it ever makes.
 fn survives_every_kill(scenario: Scenario, fewest_writes: u64) {
     let undisturbed = in_virtual_time(Run::of(scenario, Deaths::Never));
@@ -384,6 +422,21 @@ fn a_release_without_analysis_survives_every_kill() {
 #[test]
 fn a_release_with_an_autoscaler_survives_every_kill() {
     survives_every_kill(Scenario::Autoscaled, 19);
+}
+
+#[test]
+fn a_release_scaled_by_keda_survives_every_kill() {
+    survives_every_kill(Scenario::ScaledByKeda, 19);
+}
+
+#[test]
+fn a_bad_release_scaled_by_keda_survives_every_kill() {
+    survives_every_kill(Scenario::BadScaledByKeda, 11);
+}
+
+#[test]
+fn a_deletion_of_what_keda_scales_survives_every_kill() {
+    survives_every_kill(Scenario::RevertedScaledByKeda, 10);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bootstrap;
 mod configs;
 mod daemon_sets;
 mod deletion;
+mod keda;
 mod primary;
 mod restarts;
 mod reverting;

@@ -48,7 +48,21 @@ fn every_permission_is_used() {
             json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
         object["spec"]["service"]["trafficPolicy"] = json!({"tls": {"mode": "DISABLE"}});
         world.create(object).await;
+        // The other autoscaler: its target's is paused, and the primary's made.
+        world.create(deployment("test", "web", "podinfo:6.0.0")).await;
+        let triggers = json!([{"type": "cpu", "metricType": "Utilization", "metadata": {"value": "80"}}]);
+        world
+            .create(json!({
+                "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"namespace": "test", "name": "web"},
+                "spec": {"scaleTargetRef": {"name": "web"}, "minReplicaCount": 2, "triggers": triggers},
+            }))
+            .await;
+        let mut object = canary("test", "web");
+        object["spec"]["autoscalerRef"] =
+            json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "web"});
+        world.create(object).await;
         world.start();
+        world.wait_for_phase("web", "Initialized").await;
         world.wait_for_phase("podinfo", "Initialized").await;
         // Everything of the primary changes, and every service and rule.
         world.change(&kinds::CONFIG_MAP, "settings", |config| config["data"]["a"] = json!("2"));

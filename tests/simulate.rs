@@ -9,7 +9,7 @@ use aviary::args::{Cli, Command as Verb};
 use aviary::simulate::{self, Report, Verdict};
 use serde_json::Value;
 
-use Verdict::{Deleted, NotInitialized, NotReleased, NotUnderstood, Promoted, RolledBack, Waiting};
+use Verdict::{Deleted, NotReleased, NotUnderstood, Promoted, RolledBack, Waiting};
 
 /// Every file of `docs/scenarios`, and what comes of it.
 const EXAMPLES: &[(&str, Verdict)] = &[
@@ -72,8 +72,7 @@ const SERVED: &[(&str, Verdict)] = &[
     ("e2e/istio-finalizer.yaml", Promoted),
     ("e2e/istio-session-affinity.yaml", Promoted),
     ("e2e/istio-skip-analysis.yaml", Promoted),
-    // Its autoscaler is not served.
-    ("e2e/keda-scaledobject.yaml", NotInitialized),
+    ("e2e/keda-scaledobject.yaml", Promoted),
     ("e2e/kubernetes-daemonset-finalizer.yaml", Promoted),
     ("e2e/kubernetes-daemonset.yaml", Promoted),
     ("e2e/kubernetes-deployment.yaml", Promoted),

@@ -330,3 +330,23 @@ fn autoscalers_follow_the_users() {
     assert!(peak("").contains("of 4 "), "{}", peak(""));
     assert!(!peak("requestsPerPod: 0\n").contains("of 4 "));
 }
+
+/// One that is made up goes by CPU, as KEDA's may.
+#[test]
+fn keda_scales_what_is_simulated() {
+    let directory = tempfile::tempdir().unwrap();
+    let keda = CANARY.replace(
+        "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, name: shop}",
+        "{apiVersion: keda.sh/v1alpha1, kind: ScaledObject, name: shop}",
+    );
+    let file = written(&directory, "canary.yaml", &keda);
+    let scenario = written(
+        &directory,
+        "s.yaml",
+        "load: [{requestsPerSecond: 1000, from: 5s}]\nversions: {new: {startupDelay: 2m}}\n",
+    );
+    let Played { report, out, messages } = play(&["-f", &file, "--scenario", &scenario]);
+    assert_eq!(report.verdict, Promoted, "{messages}");
+    assert!(messages.contains("note: ScaledObject default/shop is not in the input and was made up"), "{messages}");
+    assert!(out.contains("of 4 "), "{out}");
+}

@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::Recipient;
 use aviary_providers::{ObjectKey, ObjectKind, Objects, kinds};
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use kube::core::DynamicObject;
+use tokio::sync::Notify;
 
 use crate::messages::{CanaryId, Nudge};
 use store::Store;
@@ -82,6 +83,9 @@ pub struct Cache {
     inboxes: DashMap<CanaryId, Inbox>,
     kinds: DashMap<ListScope, KindState>,
     targets: Targets,
+    /// Kinds of which a canary looked for an object that was not there.
+    missed: DashSet<&'static ObjectKind>,
+    missed_more: Notify,
 }
 
 impl Cache {
@@ -187,6 +191,25 @@ impl Cache {
         syncing.map(|entry| entry.key().0.resource()).collect()
     }
 
+    /// Notes that a canary looked for an object of the kind that is not there.
+    pub(crate) fn miss(&self, kind: &'static ObjectKind) {
+        if !self.missed.contains(kind) && self.missed.insert(kind) {
+            self.missed_more.notify_waiters();
+        }
+    }
+
+    /// Waits until a canary has looked for an object of the kind and not found it.
+    pub(crate) async fn missed(&self, kind: &'static ObjectKind) {
+        loop {
+            let mut next = std::pin::pin!(self.missed_more.notified());
+            next.as_mut().enable();
+            if self.missed.contains(kind) {
+                return;
+            }
+            next.await;
+        }
+    }
+
     /// Whether every watched kind was listed in each of its namespaces, or is known to be out of reach.
     pub fn is_synced(&self) -> bool {
         self.kinds.iter().all(|entry| *entry.value() != KindState::Syncing)
@@ -282,6 +305,9 @@ impl Objects for Lookups<'_> {
     fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let key = ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let found = self.cache.get(&key);
+        if found.is_none() {
+            self.cache.miss(kind);
+        }
         // An object that changes during a look counts as it was at first: the look is repeated.
         self.seen.borrow_mut().entry(key).or_insert_with(|| found.as_deref().map(version));
         found

@@ -119,6 +119,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         (Ok(_), Err(error)) => (Err(error.to_string()), None, Pending::default()),
         (Err(text), primary) => (Err(text), primary.unwrap_or(None), Pending::default()),
     };
+    let scaler_paused = scalers::is_paused(subject);
     let has_finalizer = around.has_finalizer;
     let reverts = around.deleting && has_finalizer && understood.plan.revert_on_deletion;
     Snapshot {
@@ -129,6 +130,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         target,
         primary,
         pending,
+        scaler_paused,
         repairs_paused: around.repairs_paused,
         routed_since: around.now,
         serving_since: ServingSince::default(),
@@ -173,11 +175,22 @@ fn present(
             ));
         }
     }
+    if let Some(scaler) = scalers::for_subject(subject)
+        && cache.kind(scaler.object_kind(), subject.namespace()) == Some(KindState::Unserved)
+    {
+        let kind = scaler.object_kind();
+        return Err(format!(
+            "the API server does not serve {} ({}): install {}, or choose another spec.autoscalerRef",
+            kind.kind,
+            kind.api_version(),
+            scaler.provided_by()
+        ));
+    }
     let target = understood.target.observe(subject, around.now).map_err(|error| error.to_string())?;
     let split = Split::to_canary(around.state.canary_weight);
     let pending = Pending {
         services: is_pending(side_services(understood, subject))?,
-        scaler: is_pending(scalers::reconcile_primary(subject, updates_scaler(around.state.phase)))?,
+        scaler: is_pending(scalers::reconcile_primary(subject, updates_scaler(subject, around.state.phase)))?,
         apex: is_pending(services::reconcile_apex(subject))?,
         routes: is_pending(understood.traffic.reconcile(subject, split))?,
     };
@@ -194,9 +207,7 @@ fn needed_kinds(understood: &Understood, subject: &Subject) -> Vec<&'static Obje
     if subject.settings.config_tracking {
         needed.extend([&kinds::CONFIG_MAP, &kinds::SECRET]);
     }
-    if subject.canary.autoscaler.is_some() {
-        needed.push(&kinds::HORIZONTAL_POD_AUTOSCALER);
-    }
+    needed.extend(scalers::for_subject(subject).map(scalers::Scaler::object_kind));
     needed.extend(understood.traffic.watched());
     needed
 }
@@ -213,9 +224,10 @@ fn is_pending<E: std::fmt::Display>(changes: Result<Vec<Change>, E>) -> Result<b
     changes.map(|changes| !changes.is_empty()).map_err(|error| error.to_string())
 }
 
-/// The primary's autoscaler is brought to the target's only with a promotion, as its pods are.
-fn updates_scaler(phase: Phase) -> bool {
-    phase == Phase::Promoting
+/// The primary's autoscaler is brought to the target's only with a promotion, as its pods are. Without an analysis there is
+/// no phase for that: nothing speaks against it from the start.
+fn updates_scaler(subject: &Subject, phase: Phase) -> bool {
+    phase == Phase::Promoting || (phase == Phase::Progressing && subject.canary.skip_analysis)
 }
 
 /// Why an effect was not turned into changes.
@@ -247,7 +259,7 @@ pub(crate) fn changes(
         Effect::Apply(Component::Services) => side_services(understood, subject).map_err(NoChanges::from),
         Effect::Apply(Component::Primary) => understood.target.apply_primary(subject).map_err(NoChanges::from),
         Effect::Apply(Component::Scaler) => {
-            scalers::reconcile_primary(subject, updates_scaler(phase)).map_err(|error| obstacle(&error))
+            scalers::reconcile_primary(subject, updates_scaler(subject, phase)).map_err(|error| obstacle(&error))
         }
         Effect::Apply(Component::Apex) => services::reconcile_apex(subject).map_err(NoChanges::from),
         Effect::Apply(Component::Routes(split)) => {
@@ -258,6 +270,7 @@ pub(crate) fn changes(
         Effect::Revert(Reverted::Routes) => Ok(understood.traffic.revert(subject)),
         Effect::SetTraffic(split) => understood.traffic.set(subject, *split).map_err(|error| obstacle(&error)),
         Effect::ScaleTarget(scale) => understood.target.scale(subject, *scale).map_err(NoChanges::from),
+        Effect::PauseScaler(paused) => scalers::pause(subject, *paused).map_err(|error| obstacle(&error)),
         Effect::Promote { revision, configs } => {
             understood.target.promote(subject, revision, configs).map_err(NoChanges::from)
         }

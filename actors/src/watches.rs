@@ -37,6 +37,7 @@ const COMMON: &[&ObjectKind] = &[
     &kinds::CONFIG_MAP,
     &kinds::SECRET,
     &kinds::HORIZONTAL_POD_AUTOSCALER,
+    &kinds::SCALED_OBJECT,
 ];
 
 /// Starts all watches on the current runtime. `supervisor` hears which canaries came, changed or went,

@@ -30,6 +30,8 @@ pub const ORIGINAL_CONFIGURATION_ANNOTATION: &str = "flagger.kubernetes.io/origi
 pub const LAST_APPLIED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// KEDA's switch for a fixed number of replicas.
 pub const KEDA_PAUSED_REPLICAS_ANNOTATION: &str = "autoscaling.keda.sh/paused-replicas";
+/// Label that KEDA puts on each of its objects: the object's own name, by which the metrics of its triggers are found.
+pub const KEDA_NAME_LABEL: &str = "scaledobject.keda.sh/name";
 /// Annotation (value `disabled`) that keeps Flux's kustomize controller away from a generated object.
 pub const FLUX_RECONCILE_ANNOTATION: &str = "kustomize.toolkit.fluxcd.io/reconcile";
 /// Annotation (value `disabled`) that keeps Flux's Helm drift detection away from a generated object.

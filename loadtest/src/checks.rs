@@ -247,7 +247,7 @@ pub(crate) fn rules(routes: &Value) -> Vec<Vec<(String, i64)>> {
 }
 
 /// Kinds whose objects tell how a story ended.
-const COMPARED: [GroupKind; 12] = [
+const COMPARED: [GroupKind; 13] = [
     kinds::CANARY,
     kinds::DAEMON_SET,
     kinds::DEPLOYMENT,
@@ -256,6 +256,7 @@ const COMPARED: [GroupKind; 12] = [
     kinds::VIRTUAL_SERVICE,
     kinds::DESTINATION_RULE,
     kinds::HPA,
+    kinds::SCALED_OBJECT,
     kinds::CONFIG_MAP,
     kinds::SECRET,
     kinds::METRIC_TEMPLATE,
@@ -263,7 +264,7 @@ const COMPARED: [GroupKind; 12] = [
 ];
 
 /// Fields that say when or in how many tries a state was reached, and nothing about the state.
-const NOISE: [&str; 16] = [
+const NOISE: [&str; 18] = [
     "resourceVersion",
     "uid",
     "creationTimestamp",
@@ -275,6 +276,9 @@ const NOISE: [&str; 16] = [
     "lastProbeTime",
     "lastStepTime",
     "lastScaleTime",
+    "lastActiveTime",
+    // Of an autoscaler: what was measured last.
+    "currentMetrics",
     "clusterIP",
     "clusterIPs",
     // Of an old ReplicaSet: how far its Deployment was scaled when it was replaced.

@@ -74,6 +74,8 @@ pub mod kinds {
         SECRET = "" "v1" "Secret" "secrets";
         /// autoscaling HorizontalPodAutoscaler.
         HORIZONTAL_POD_AUTOSCALER = "autoscaling" "v2" "HorizontalPodAutoscaler" "horizontalpodautoscalers";
+        /// KEDA ScaledObject.
+        SCALED_OBJECT = "keda.sh" "v1alpha1" "ScaledObject" "scaledobjects";
         /// Istio VirtualService.
         VIRTUAL_SERVICE = "networking.istio.io" "v1beta1" "VirtualService" "virtualservices";
         /// Istio DestinationRule.

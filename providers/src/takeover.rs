@@ -14,7 +14,7 @@ use crate::change::Change;
 use crate::configs;
 use crate::object::{ObjectKind, kinds};
 use crate::ownership::{CANARY_KIND, owner_reference};
-use crate::{Subject, targets};
+use crate::{Subject, scalers, targets};
 
 /// The changes that keep from the garbage collector what a former canary of this name made; nearly always none.
 /// `traffic_kinds` are those of the traffic provider. Nothing but owner references is changed, and only on objects that
@@ -40,7 +40,7 @@ pub fn take_over(subject: &Subject, traffic_kinds: &[&'static ObjectKind]) -> Ve
         objects.extend(names.map(|name| (kind, name)));
     }
     if let Some(autoscaler) = &subject.canary.autoscaler {
-        objects.push((&kinds::HORIZONTAL_POD_AUTOSCALER, autoscaler.primary_name()));
+        objects.push((scalers::for_kind(autoscaler.kind).object_kind(), autoscaler.primary_name()));
     }
     objects.into_iter().filter_map(|(kind, name)| take_over_one(subject, kind, &name)).collect()
 }
@@ -84,7 +84,7 @@ mod tests {
     use crate::targets::{DeploymentTarget, Target};
     use crate::testing::{World, deployment};
     use crate::traffic::{Istio, TrafficProvider};
-    use crate::{Verb, scalers, services};
+    use crate::{Verb, services};
 
     /// Everything that a canary makes, in place.
     fn bootstrapped() -> World {
@@ -152,6 +152,22 @@ mod tests {
         }
         assert_eq!(world.json(&kinds::DEPLOYMENT, "podinfo-primary")["spec"], served);
         assert_eq!(take_over(&world.subject(), Istio.watched()), []);
+    }
+
+    #[test]
+    fn the_scaled_object_of_a_former_canary_is_kept_too() {
+        let mut world = World::new(json!({
+            "autoscalerRef": {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "so"},
+        }));
+        world.put(
+            &kinds::SCALED_OBJECT,
+            "so",
+            json!({"metadata": {}, "spec": {"scaleTargetRef": {"name": "podinfo"}}}),
+        );
+        world.apply(scalers::reconcile_primary(&world.subject(), false).unwrap());
+        world.canary.key.uid = "new-uid".into();
+        world.apply(take_over(&world.subject(), &[]));
+        assert_eq!(owners(&world, &kinds::SCALED_OBJECT, "so-primary"), [(json!("new-uid"), json!(true))]);
     }
 
     #[test]

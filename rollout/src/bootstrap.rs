@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aviary_crds::status::Phase;
 
-use crate::effect::{Component, Decision, Effect, HoldKind, Question, Scale};
+use crate::effect::{Component, Decision, Effect, HoldKind, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
 use crate::snapshot::{PrimaryView, Readiness, Split};
@@ -94,11 +94,11 @@ pub(crate) fn decide(context: Context) -> Decision {
 
     let known = primary.matches_target;
     let mut step = context.step();
-    if known && !target.scaled_to_zero {
+    if known && !context.is_at_rest(target) {
         if let Some(wait) = context.wait_until_settled() {
             return wait;
         }
-        step = step.effect(Effect::ScaleTarget(Scale::Zero));
+        step = step.put_to_rest(target);
     }
     step.emit(Message::Initialized { canary: plan.canary_id() })
         .alert(Notice::info_with_facts(

@@ -73,8 +73,9 @@ fn wait_for_target(context: Context, target: &Returned) -> Option<Decision> {
     {
         return Some(context.step().effect(Effect::SetTraffic(Split::PRIMARY)).done());
     }
-    if target.is_short_of_pods {
-        return Some(context.step().effect(Effect::ScaleTarget(Scale::Restore)).done());
+    if target.is_short_of_pods || context.scaler_is_paused() {
+        let restore = target.is_short_of_pods.then_some(Effect::ScaleTarget(Scale::Restore));
+        return Some(context.step().resume_scaler().effect_if(restore).done());
     }
     let reason = match &target.readiness {
         Readiness::Ready if target.available > 0 => return None,

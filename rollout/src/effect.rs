@@ -79,6 +79,9 @@ pub enum Effect {
     SetTraffic(Split),
     /// Scale the target.
     ScaleTarget(Scale),
+    /// Tell the target's autoscaler to keep it without pods (`true`), or to scale it again. Only for one that would
+    /// otherwise bring the pods back, see [`Snapshot::scaler_paused`](crate::Snapshot::scaler_paused).
+    PauseScaler(bool),
     /// Bring the primary (created if it is missing) to the target's revision, provided the target still is at it.
     Promote {
         /// The analysed revision.

@@ -27,7 +27,8 @@ pub enum Violation {
     FailedSideGainsNothing,
     /// P4: once so many checks have failed as may, the canary's share never grows, unless for a new revision.
     NothingForWhatIsPastTheThreshold,
-    /// W4: the target is not scaled to zero while requests are routed to it, nor in the step that routes them away.
+    /// W4: the target is not scaled to zero, by us or by its autoscaler, while requests are routed to it, nor in the step that
+    /// routes them away.
     NoScaleDownWhileServing,
     /// W5: nothing is given back, and a deleted canary does not go, before the target serves.
     NoRevertToUnavailableTarget,
@@ -78,6 +79,7 @@ pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decisi
             Effect::Apply(_)
             | Effect::SetTraffic(_)
             | Effect::ScaleTarget(_)
+            | Effect::PauseScaler(_)
             | Effect::SetFinalizer(_)
             | Effect::Revert(_)
             | Effect::Ask(_)
@@ -118,7 +120,10 @@ pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decisi
         !past_threshold || is_new_revision || canary_after <= canary_before,
         Violation::NothingForWhatIsPastTheThreshold,
     );
-    let scales_down = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
+    let scales_down = decision
+        .effects
+        .iter()
+        .any(|effect| matches!(effect, Effect::ScaleTarget(Scale::Zero) | Effect::PauseScaler(true)));
     require(!scales_down || (canary_after == 0 && splits.is_empty()), Violation::NoScaleDownWhileServing);
     let gives_back = decision
         .effects
@@ -146,6 +151,7 @@ fn split_of(effect: &Effect) -> Option<Split> {
         Effect::SetTraffic(split) | Effect::Apply(Component::Routes(split)) => Some(*split),
         Effect::Apply(_)
         | Effect::ScaleTarget(_)
+        | Effect::PauseScaler(_)
         | Effect::SetFinalizer(_)
         | Effect::Revert(_)
         | Effect::Promote { .. }

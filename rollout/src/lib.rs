@@ -31,6 +31,7 @@ mod plan;
 mod progress;
 mod promotion;
 mod repair;
+mod rest;
 mod rollback;
 mod session;
 mod snapshot;

@@ -7,7 +7,7 @@ use aviary_crds::validated::WebhookType;
 use jiff::Timestamp;
 
 use crate::analysis::{Verdict, judge};
-use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
+use crate::effect::{Decision, Effect, HoldKind, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
 use crate::plan::{OutagePolicy, Plan};
@@ -31,7 +31,7 @@ pub(crate) fn decide(context: Context) -> Decision {
         return roll_back(context, &Cause::Checks);
     }
     // The promotion's write took effect, the status does not yet say so.
-    if plan.skip_analysis && promotion::is_promoted(context) && target.scaled_to_zero {
+    if plan.skip_analysis && promotion::is_promoted(context) && context.is_going_to_rest(target) {
         return promotion::skip(context, target);
     }
     if !plan.skip_analysis && promotion_was_cut(context) {
@@ -50,7 +50,7 @@ pub(crate) fn decide(context: Context) -> Decision {
         return decision;
     }
     if target.scaled_to_zero {
-        return context.step().effect(Effect::ScaleTarget(Scale::Up)).done();
+        return context.step().wake_target(target).done();
     }
     if let Readiness::Waiting { reason, deadline } = &target.readiness {
         let message = Message::Obstacle(reason.clone());
@@ -98,7 +98,7 @@ fn withdraw(context: Context, target: &TargetView) -> Decision {
         Phase::Succeeded,
         |next| {
             next.canary_weight = 0;
-            next.scale_down_due = !target.scaled_to_zero;
+            next.scale_down_due = !context.is_at_rest(target);
             next.failed_checks = 0;
             next.iterations = 0;
             next.last_applied.clone_from(&state.last_promoted);
@@ -117,10 +117,7 @@ fn restart(context: Context, target: &TargetView) -> Decision {
         Ok(effect) => (effect, 0),
         Err(_) => (None, state.canary_weight),
     };
-    let mut step = context.step().effect_if(to_primary);
-    if target.scaled_to_zero {
-        step = step.effect(Effect::ScaleTarget(Scale::Up));
-    }
+    let step = context.step().effect_if(to_primary).wake_target(target);
     step.emit(Message::Restarting { target: plan.target_id() }).write(Phase::Progressing, |next| {
         next.canary_weight = weight;
         next.failed_checks = 0;

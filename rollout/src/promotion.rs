@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aviary_crds::status::Phase;
 
-use crate::effect::{Decision, Effect, HoldKind, Outcome, Scale};
+use crate::effect::{Decision, Effect, HoldKind, Outcome};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
 use crate::repair::{repair, repair_objects, repair_weights, without_target};
@@ -133,7 +133,7 @@ pub(crate) fn finalising(context: Context) -> Decision {
         Err(decision) => return *decision,
     };
     // The scale-down was made, its status write was lost: the run was complete.
-    if target.scaled_to_zero {
+    if context.is_at_rest(target) {
         return finish(context, context.step(), target, Outcome::Completed);
     }
     match &primary.readiness {
@@ -165,11 +165,9 @@ fn both_sides<'a>(context: Context<'a>) -> Result<(&'a TargetView, &'a PrimaryVi
     }
 }
 
-fn finish<'a>(context: Context<'a>, mut step: Step<'a>, target: &TargetView, outcome: Outcome) -> Decision {
+fn finish<'a>(context: Context<'a>, step: Step<'a>, target: &TargetView, outcome: Outcome) -> Decision {
     let Context { plan, state, .. } = context;
-    if !target.scaled_to_zero {
-        step = step.effect(Effect::ScaleTarget(Scale::Zero));
-    }
+    let step = step.put_to_rest(target);
     let (message, occasion, text) = match outcome {
         Outcome::Skipped => (
             Message::PromotedWithoutAnalysis { target: plan.target_id() },

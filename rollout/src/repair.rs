@@ -36,6 +36,9 @@ pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
     if pending.services {
         return apply(Component::Services);
     }
+    if takes_pods_away(context) {
+        return Some(context.step().resume_scaler().done());
+    }
     if needs_primary(context)
         && let Some(decision) = restore_primary(context)
     {
@@ -64,6 +67,17 @@ pub(crate) fn restore_primary(context: Context) -> Option<Decision> {
     }
     let message = Message::PrimaryMissing { primary: plan.primary_id(), target: plan.target_id() };
     Some(context.hold(HoldKind::PrimaryMissing, message, COLLECTED_WITHIN, None))
+}
+
+/// Whether the target's autoscaler is told to take away pods that are needed. An analysis wakes its canary itself; a
+/// promotion does not, and may need it if the primary fails.
+fn takes_pods_away(context: Context) -> bool {
+    if !context.scaler_is_paused() {
+        return false;
+    }
+    let has_pods = context.seen.target.as_ref().is_ok_and(|target| !target.scaled_to_zero);
+    let is_analysed = matches!(context.state.phase, Phase::Progressing | Phase::WaitingPromotion);
+    (is_analysed && has_pods) || context.state.phase == Phase::Promoting || context.canary_serves_all()
 }
 
 /// While the canary serves everybody, a missing primary comes back with the next promotion.

@@ -63,7 +63,7 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     let step = step.emit(Message::CanaryFailed { canary });
     call_post_rollout(context, step).effect(Effect::Count(Outcome::Failed)).write(Phase::Failed, |next| {
         next.canary_weight = 0;
-        next.scale_down_due = !target.scaled_to_zero;
+        next.scale_down_due = !context.is_at_rest(target);
         next.failed_checks = 0;
         next.iterations = 0;
         // Already so, except for a revision that was refused while it waited for approval.

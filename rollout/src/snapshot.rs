@@ -193,6 +193,9 @@ pub struct Snapshot {
     pub primary: Option<PrimaryView>,
     /// Generated objects that need a write.
     pub pending: Pending,
+    /// Whether the target's autoscaler keeps it without pods. `None` if it has none, or one that does nothing of its own
+    /// accord about a target without pods (as a HorizontalPodAutoscaler).
+    pub scaler_paused: Option<bool>,
     /// Whether repairs have to rest: they are refused, or undone by another writer again and again. Everything else,
     /// above all what keeps users off dead pods, goes on.
     pub repairs_paused: bool,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 
-use crate::effect::{Decision, Effect, HoldKind, Question, Scale};
+use crate::effect::{Decision, HoldKind, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
 use crate::repair::{repair, without_target};
@@ -35,7 +35,7 @@ pub(crate) fn decide(context: Context) -> Decision {
             next.tracked_configs.clone_from(&target.configs);
         });
     }
-    scale_down(context, target).unwrap_or_else(|| context.idle())
+    scale_down(context, target).or_else(|| context.keep_at_rest()).unwrap_or_else(|| context.idle())
 }
 
 /// Phase `Waiting`: a confirm-rollout gate is closed.
@@ -78,14 +78,14 @@ fn scale_down(context: Context, target: &TargetView) -> Option<Decision> {
         return None;
     }
     let mut step = context.step();
-    if !target.scaled_to_zero {
+    if !context.is_at_rest(target) {
         if !context.primary_serves() || !matches!(context.route(Split::PRIMARY), Ok(None)) {
             return None;
         }
         if let Some(wait) = context.wait_until_settled() {
             return Some(wait);
         }
-        step = step.effect(Effect::ScaleTarget(Scale::Zero));
+        step = step.put_to_rest(target);
     }
     Some(step.write(context.state.phase, |next| next.scale_down_due = false))
 }

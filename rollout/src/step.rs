@@ -191,7 +191,7 @@ impl<'a> Context<'a> {
 
     /// Whether the target has pods that can serve requests now, and is to keep them.
     pub(crate) fn canary_serves(self) -> bool {
-        self.seen.target.as_ref().is_ok_and(|target| target.available > 0 && !target.scaled_to_zero)
+        self.seen.target.as_ref().is_ok_and(|target| target.available > 0 && !self.is_going_to_rest(target))
     }
 
     /// Whether all requests are the canary's by design: at the end of an analysis up to 100 %, or after a promotion that
@@ -308,6 +308,11 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// What the step was decided on.
+    pub(crate) fn seen(&self) -> &Snapshot {
+        self.context.seen
+    }
+
     pub(crate) fn effect(mut self, effect: Effect) -> Self {
         self.effects.push(effect);
         self

@@ -16,6 +16,7 @@ use crate::calls::CallLog;
 use crate::clock::Clock;
 use crate::controllers::{self, ControllerOptions, PodDetail, Utilisation, Workloads};
 use crate::faults::Faults;
+use crate::keda;
 use crate::prometheus::Prometheus;
 use crate::services::{Frontend, Services};
 use crate::store::{StatusError, Store, kinds};
@@ -90,6 +91,7 @@ impl Cluster {
         let faults = Faults::new(store.clone(), options.seed ^ 0xFA17);
         let pods = options.controllers.as_ref().map(|options| options.pods);
         let utilisation = options.controllers.as_ref().map(|options| options.utilisation.clone());
+        let scaled_by_keda = utilisation.clone().filter(|_| pods == Some(PodDetail::Objects));
         let server =
             ApiServer::new(store.clone(), calls.clone(), faults.clone(), options.server, options.seed ^ 0x3A7C)
                 .with_utilisation(utilisation.clone());
@@ -104,6 +106,9 @@ impl Cluster {
             traffic.report_load_to(utilisation);
         }
         let prometheus = Prometheus::new(traffic.clone());
+        if let Some(utilisation) = scaled_by_keda {
+            keda::start(store.clone(), clock, prometheus.clone(), utilisation);
+        }
         Self { server, store, calls, faults, clock, workloads, traffic, prometheus, services: Services::default() }
     }
 

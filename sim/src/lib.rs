@@ -12,6 +12,7 @@ pub mod controllers;
 pub mod faults;
 pub mod http;
 pub mod image_tag;
+mod keda;
 pub mod prometheus;
 pub mod services;
 pub mod store;

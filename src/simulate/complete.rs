@@ -78,20 +78,32 @@ fn targets(manifests: &mut Manifests, subject: &Subject) {
 fn autoscalers(manifests: &mut Manifests, subject: &Subject) {
     let Some(autoscaler) = &subject.canary.autoscaler else { return };
     let (namespace, name) = (subject.namespace(), autoscaler.name.as_str());
-    let is_there = manifests.find("autoscaling", "HorizontalPodAutoscaler", namespace, name).is_some();
-    if autoscaler.kind != AutoscalerKind::HorizontalPodAutoscaler || is_there {
+    let group = match autoscaler.kind {
+        AutoscalerKind::HorizontalPodAutoscaler => "autoscaling",
+        AutoscalerKind::ScaledObject => "keda.sh",
+    };
+    if manifests.find(group, autoscaler.kind.as_str(), namespace, name).is_some() {
         return;
     }
     let target = &subject.canary.target;
-    let object = json!({
-        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": target.kind.as_str(), "name": target.name},
-            "minReplicas": REPLICAS, "maxReplicas": 2 * REPLICAS,
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}],
-        },
-    });
+    let scaled = json!({"apiVersion": "apps/v1", "kind": target.kind.as_str(), "name": target.name});
+    let metadata = json!({"name": name, "namespace": namespace});
+    let object = match autoscaler.kind {
+        AutoscalerKind::HorizontalPodAutoscaler => json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": metadata,
+            "spec": {
+                "scaleTargetRef": scaled, "minReplicas": REPLICAS, "maxReplicas": 2 * REPLICAS,
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}],
+            },
+        }),
+        AutoscalerKind::ScaledObject => json!({
+            "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": metadata,
+            "spec": {
+                "scaleTargetRef": scaled, "minReplicaCount": REPLICAS, "maxReplicaCount": 2 * REPLICAS,
+                "triggers": [{"type": "cpu", "metricType": "Utilization", "metadata": {"value": "80"}}],
+            },
+        }),
+    };
     add(manifests, object, &format!(", with {REPLICAS} to {} replicas", 2 * REPLICAS));
 }
 

@@ -41,7 +41,7 @@ const FATES: [(&str, Fate); 42] = [
     ("istio-finalizer.yaml", Runs("e2e_istio_canary_blue_green_ab_test_and_finalizer")),
     ("istio-session-affinity.yaml", Runs("e2e_istio_session_affinity")),
     ("istio-skip-analysis.yaml", Runs("e2e_istio_skip_analysis")),
-    ("keda-scaledobject.yaml", Refused("ScaledObject")),
+    ("keda-scaledobject.yaml", Runs("keda_scaled_object")),
     ("knative-canary.yaml", Refused("knative")),
     ("knative-rollback.yaml", Refused("knative")),
     ("knative-service.yaml", NoCanary),

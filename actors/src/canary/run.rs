@@ -159,6 +159,7 @@ impl CanaryActor {
                 Effect::Apply(_)
                 | Effect::SetTraffic(_)
                 | Effect::ScaleTarget(_)
+                | Effect::PauseScaler(_)
                 | Effect::SetFinalizer(_)
                 | Effect::Revert(_)
                 | Effect::Promote { .. } => {
@@ -388,7 +389,7 @@ pub(super) fn is_upkeep(decision: &Decision) -> bool {
     let promotes = decision.next.phase == Phase::Promoting;
     let writes = |effect: &Effect| match effect {
         Effect::Apply(Component::Scaler) => !promotes,
-        Effect::Apply(_) | Effect::SetTraffic(_) => true,
+        Effect::Apply(_) | Effect::SetTraffic(_) | Effect::PauseScaler(_) => true,
         Effect::ScaleTarget(_)
         | Effect::SetFinalizer(_)
         | Effect::Revert(_)
@@ -400,9 +401,10 @@ pub(super) fn is_upkeep(decision: &Decision) -> bool {
         | Effect::Count(_)
         | Effect::WriteStatus => false,
     };
-    decision.next.phase != Phase::Initializing
-        && decision.effects.iter().any(writes)
-        && !decision.effects.contains(&Effect::WriteStatus)
+    // An autoscaler is also told together with the target, in the course of a run.
+    let goes_on = |effect: &Effect| matches!(effect, Effect::WriteStatus | Effect::ScaleTarget(_));
+    let is_at_work = matches!(decision.next.phase, Phase::Initializing | Phase::Terminating);
+    !is_at_work && decision.effects.iter().any(writes) && !decision.effects.iter().any(goes_on)
 }
 
 enum Started {

@@ -17,9 +17,9 @@ use crate::messages::{CanariesChanged, CanaryId};
 use crate::retry::Retry;
 use crate::supervision::panic_text;
 
-/// First and longest wait before a kind that is refused is asked for again. The first is short because an API server that
-/// was started anew refuses what it will serve in a second. The longest is for CRDs that are installed and rights that are
-/// granted by a person, who can wait a minute.
+/// First and longest wait before a kind that is refused is asked for again, if anybody needs it. The first is short because an
+/// API server that was started anew refuses what it will serve in a second. The longest is for CRDs that are installed and
+/// rights that are granted by a person, who can wait a minute.
 const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// A kind that was listed before is refused for this long before it is believed. An API server that was started anew knows
@@ -117,6 +117,10 @@ impl Feed {
                         }
                         self.note_refusal(state, &error, history);
                         tokio::time::sleep(history.refused_retry.next_delay()).await;
+                        // No canary uses it: an idle cluster without that mesh or autoscaler is not asked for it.
+                        if state == KindState::Unserved && self.kind.group != kinds::CANARY.group {
+                            self.cache.missed(self.kind).await;
+                        }
                         // Only a new list tells that the refusal is over: a watch may have nothing to tell.
                         return;
                     }
@@ -142,8 +146,9 @@ impl Feed {
             let namespace = self.namespace.as_deref();
             match state {
                 KindState::Forbidden => tracing::error!(namespace, %error, "{}", forbidden(self.kind)),
+                // Few clusters have every mesh and autoscaler. Canaries that need the kind tell it themselves.
                 KindState::Unserved | KindState::Syncing | KindState::Synced => {
-                    tracing::warn!(
+                    tracing::info!(
                         kind = self.kind.kind,
                         group = self.kind.group,
                         "kind is not served by the API server"

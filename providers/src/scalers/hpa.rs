@@ -5,11 +5,11 @@ use std::sync::Arc;
 use kube::core::DynamicObject;
 use serde_json::{Map, Value, json};
 
-use super::{Scaler, ScalerError};
+use super::{Scaler, ScalerError, source};
 use crate::Subject;
 use crate::canonical::same_or_absent;
 use crate::change::Change;
-use crate::object::kinds;
+use crate::object::{ObjectKind, kinds};
 use crate::ownership::{included_by_prefix, merge_pairs, new_object, without_toolkit};
 
 /// `autoscaling/v2` HorizontalPodAutoscalers.
@@ -30,18 +30,20 @@ impl Scaler for HorizontalPodAutoscaler {
         KIND
     }
 
+    fn object_kind(&self) -> &'static ObjectKind {
+        &kinds::HORIZONTAL_POD_AUTOSCALER
+    }
+
+    fn provided_by(&self) -> &'static str {
+        "Kubernetes 1.23 or newer"
+    }
+
     fn reconcile_primary(&self, subject: &Subject, update: bool) -> Result<Vec<Change>, ScalerError> {
         let Some(autoscaler) = &subject.canary.autoscaler else { return Ok(Vec::new()) };
         let primary_name = autoscaler.primary_name();
         let kind = &kinds::HORIZONTAL_POD_AUTOSCALER;
-        let source = subject.get(kind, &autoscaler.name);
         let present = subject.get(kind, &primary_name);
-        let source = source.ok_or_else(|| ScalerError::NotFound {
-            kind: KIND,
-            name: autoscaler.name.clone(),
-            namespace: subject.namespace().to_owned(),
-            cause: kind.not_found(&autoscaler.name),
-        })?;
+        let source = source(subject, kind, autoscaler, KIND)?;
         let key = subject.key(kind, &primary_name);
         match present {
             None => Ok(vec![Change::create(key, created(subject, &primary_name, &source))]),

@@ -158,11 +158,10 @@ fn available(object: &DynamicObject) -> u32 {
 /// With how many replicas a canary starts that is at zero.
 fn canary_replicas(subject: &Subject) -> i64 {
     let wanted = match scalers::for_subject(subject) {
-        Ok(None) => {
+        None => {
             subject.get(&kinds::DEPLOYMENT, &subject.canary.target.primary_name()).map(|primary| replicas(&primary))
         }
-        Ok(Some(scaler)) => scaler.min_replicas(subject),
-        Err(_) => None,
+        Some(scaler) => scaler.min_replicas(subject),
     };
     wanted.unwrap_or(1).max(1)
 }

@@ -222,9 +222,11 @@ impl Source {
 
     fn carry_along(&self, spec: &mut Map<String, Value>) {
         for field in self.workload.carried_along() {
-            if let Some(value) = self.target.data.pointer(&format!("/spec/{field}")) {
-                spec.insert((*field).into(), value.clone());
-            }
+            match self.target.data.pointer(&format!("/spec/{field}")) {
+                Some(value) => spec.insert((*field).into(), value.clone()),
+                // An API server writes no zeros: `minReadySeconds: 0` is an absent field.
+                None => spec.remove(*field),
+            };
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use aviary_crds::validated::{TargetKind, ValidatedCanary, ValidationOptions};
+use aviary_crds::validated::{AutoscalerKind, TargetKind, ValidatedCanary, ValidationOptions};
 use aviary_crds::{Canary, MetricTemplate, decode};
 use aviary_rollout::Split;
 use serde_json::Value;
@@ -45,7 +45,12 @@ fn world(canary: ValidatedCanary) -> World {
     deployment["metadata"]["uid"] = "target-uid".into();
     world.put(&kinds::DEPLOYMENT, &names.0, deployment);
     if let Some(autoscaler) = names.1 {
-        world.put(&kinds::HORIZONTAL_POD_AUTOSCALER, &autoscaler.name, podinfo("hpa.yaml"));
+        let kind = scalers::for_kind(autoscaler.kind).object_kind();
+        let object = match autoscaler.kind {
+            AutoscalerKind::HorizontalPodAutoscaler => podinfo("hpa.yaml"),
+            AutoscalerKind::ScaledObject => documents(&root().join("e2e/keda-scaledobject.yaml")).swap_remove(0),
+        };
+        world.put(kind, &autoscaler.name, object);
     }
     world
 }
@@ -67,8 +72,7 @@ fn every_canary_of_a_deployment_can_be_set_up_stepped_and_left_alone() {
     for (file, object) in manifests("Canary") {
         let canary: Canary = decode(&object).unwrap();
         let Ok(canary) = ValidatedCanary::parse(&canary, &ValidationOptions::default()) else { continue };
-        let scaled_by_keda = canary.autoscaler.as_ref().is_some_and(|scaler| scalers::for_kind(scaler.kind).is_none());
-        if canary.target.kind != TargetKind::Deployment || scaled_by_keda || canary.key.namespace != super::NAMESPACE {
+        if canary.target.kind != TargetKind::Deployment || canary.key.namespace != super::NAMESPACE {
             continue;
         }
         seen += 1;

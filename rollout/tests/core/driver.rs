@@ -38,6 +38,8 @@ pub(crate) enum Event {
     /// The canary object itself.
     DeleteCanary,
     Suspend(bool),
+    /// Somebody pauses the target's autoscaler, or lets it go on.
+    PauseScaler(bool),
     Plan(Box<Plan>),
     /// Not seen by any watch.
     Metrics(Metrics),
@@ -105,6 +107,7 @@ pub(crate) struct Ending {
     target: Option<(String, Configs, u32)>,
     primary: Option<(String, Configs, u32)>,
     pub(crate) routes: Option<Split>,
+    scaler_paused: Option<bool>,
 }
 
 #[derive(Clone)]
@@ -222,6 +225,7 @@ impl Run {
             target: target.as_ref().map(view),
             primary: self.world.primary.as_ref().map(view),
             routes: self.world.routes,
+            scaler_paused: self.world.scaler_paused,
         }
     }
 
@@ -335,6 +339,10 @@ impl Run {
                 self.world.gone |= !self.world.has_finalizer;
             }
             Event::Suspend(suspended) => self.world.suspended = suspended,
+            Event::PauseScaler(paused) => {
+                self.world.pause_scaler(paused);
+                self.world.autoscale();
+            }
             Event::Plan(plan) => self.plan = *plan,
             Event::Metrics(metrics) => self.world.metrics = metrics,
             Event::Refuse(kind, true) => drop(self.world.refusing.insert(kind)),
@@ -357,6 +365,7 @@ impl Run {
             if self.perform(effect, &decision.next).is_err() {
                 return;
             }
+            self.world.autoscale();
             let Some((_, events)) = self.interrupt.take_if(|(count, _)| *count == self.effects.len()) else { continue };
             let killed = events.contains(&Event::Kill);
             for event in events {
@@ -383,6 +392,7 @@ impl Run {
             Effect::Revert(reverted) => self.world.revert(reverted),
             Effect::SetTraffic(split) => self.world.set_traffic(split)?,
             Effect::ScaleTarget(scale) => self.world.scale(scale)?,
+            Effect::PauseScaler(paused) => self.world.pause_scaler(paused),
             Effect::Promote { revision, configs } => {
                 if let Some(edit) = self.edit_before_promotion.take() {
                     self.world.edit(Some(&edit), None);

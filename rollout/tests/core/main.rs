@@ -9,6 +9,7 @@ mod golden;
 mod golden_strategies;
 mod properties;
 mod quirks;
+mod scalers;
 mod scenarios;
 mod sessions;
 mod takeover;

@@ -276,6 +276,59 @@ pub(crate) fn mirrored_against_another_writer() -> Run {
 pub(crate) type Scenario = (&'static str, fn() -> Run);
 
 /// All of them.
+/// A canary of a target whose autoscaler scales from zero by itself.
+fn autoscaled(plan: Plan, acts: bool) -> Run {
+    let mut world = World::new("a");
+    (world.scaler_paused, world.scaler_acts) = (Some(false), acts);
+    let mut run = Run::new(plan, world);
+    run.settle();
+    run.forget();
+    run.at(1, revision("b"))
+}
+
+pub(crate) fn autoscaled_bootstrap() -> Run {
+    let mut world = World::new("a");
+    world.scaler_paused = Some(false);
+    Run::new(plan(), world)
+}
+
+pub(crate) fn autoscaled_weighted() -> Run {
+    autoscaled(plan(), true)
+}
+
+/// The autoscaler is down.
+pub(crate) fn autoscaled_by_nobody() -> Run {
+    autoscaled(plan(), false)
+}
+
+pub(crate) fn autoscaled_skip_analysis() -> Run {
+    autoscaled(Plan { skip_analysis: true, ..plan() }, true)
+}
+
+pub(crate) fn autoscaled_skip_analysis_by_nobody() -> Run {
+    autoscaled(Plan { skip_analysis: true, ..plan() }, false)
+}
+
+pub(crate) fn autoscaled_fails() -> Run {
+    let mut run = autoscaled_weighted();
+    run.world.bad.insert("b".into());
+    run
+}
+
+pub(crate) fn autoscaled_restart() -> Run {
+    autoscaled_weighted().at(25, revision("c"))
+}
+
+pub(crate) fn autoscaled_withdrawn() -> Run {
+    autoscaled_weighted().at(25, revision("a"))
+}
+
+pub(crate) fn autoscaled_mended_promotion() -> Run {
+    let mut run = autoscaled_weighted();
+    run.world.never_ready.insert((true, "b".into()));
+    run.at(300, revision("c"))
+}
+
 pub(crate) fn all() -> Vec<Scenario> {
     vec![
         ("weighted", weighted),
@@ -318,6 +371,15 @@ pub(crate) fn all() -> Vec<Scenario> {
         ("blue_green_overtaken", blue_green_overtaken),
         ("blue_green_mended_promotion", blue_green_mended_promotion),
         ("blue_green_unrouted", blue_green_unrouted),
+        ("autoscaled_bootstrap", autoscaled_bootstrap),
+        ("autoscaled_weighted", autoscaled_weighted),
+        ("autoscaled_by_nobody", autoscaled_by_nobody),
+        ("autoscaled_skip_analysis", autoscaled_skip_analysis),
+        ("autoscaled_skip_analysis_by_nobody", autoscaled_skip_analysis_by_nobody),
+        ("autoscaled_fails", autoscaled_fails),
+        ("autoscaled_restart", autoscaled_restart),
+        ("autoscaled_withdrawn", autoscaled_withdrawn),
+        ("autoscaled_mended_promotion", autoscaled_mended_promotion),
         ("mirrored", mirrored),
         ("mirrored_with_hooks", mirrored_with_hooks),
         ("mirrored_fails", mirrored_fails),

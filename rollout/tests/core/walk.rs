@@ -138,6 +138,7 @@ fn walk(phases: &[Phase]) {
         target: Err(String::new()),
         primary: None,
         pending: Pending::default(),
+        scaler_paused: None,
         repairs_paused: false,
         routed_since: now,
         serving_since: ServingSince::default(),
@@ -157,14 +158,20 @@ fn walk(phases: &[Phase]) {
                     {
                         seen.answers.clone_from(answers);
                         seen.pending.routes = routes;
-                        for (plan, settled) in plans.iter().flat_map(|plan| [(plan, true), (plan, false)]) {
+                        // An autoscaler that keeps itself to its state, or against what the run needs.
+                        for (index, (plan, settled)) in
+                            plans.iter().flat_map(|plan| [(plan, true), (plan, false)]).enumerate()
+                        {
+                            seen.scaler_paused = [None, Some(true), Some(false)][index % 3];
                             let since = if settled { now - seconds(10) } else { now };
                             seen.routed_since = since;
                             seen.serving_since = ServingSince { primary: Some(since), canary: Some(since) };
                             let decision = decide(plan, &state, &seen);
                             let broken = invariants::violations(plan, &state, &seen, &decision);
                             assert!(broken.is_empty(), "{broken:?}\n{state:?}\n{seen:?}\n{decision:?}");
-                            let takes_pods_away = decision.effects.contains(&Effect::ScaleTarget(Scale::Zero));
+                            let takes_pods_away = decision.effects.iter().any(|effect| {
+                                matches!(effect, Effect::ScaleTarget(Scale::Zero) | Effect::PauseScaler(true))
+                            });
                             assert!(settled || !takes_pods_away, "{state:?}\n{seen:?}\n{decision:?}");
                             assert!(
                                 settled || !leads_users_away(&seen, &decision),

@@ -88,6 +88,10 @@ pub(crate) struct World {
     pub(crate) routes: Option<Split>,
     pub(crate) routed: bool,
     pub(crate) pending: Pending,
+    /// An autoscaler that scales from zero by itself, as KEDA does with `minReplicaCount: 1`: whether it is paused.
+    pub(crate) scaler_paused: Option<bool>,
+    /// Whether that autoscaler acts at once, or never.
+    pub(crate) scaler_acts: bool,
     /// When routes or services were last changed, or the process began.
     pub(crate) routed_since: Timestamp,
     pub(crate) status: CanaryStatus,
@@ -135,6 +139,8 @@ impl World {
             routes: None,
             routed: true,
             pending: Pending { services: true, scaler: true, apex: true, routes: false },
+            scaler_paused: None,
+            scaler_acts: true,
             routed_since: now,
             status: CanaryStatus::default(),
             suspended: false,
@@ -178,6 +184,7 @@ impl World {
             target: target.ok_or_else(|| format!("deployment {} get query error: not found", plan.target_id())),
             primary,
             pending: Pending { routes: self.routed && self.routes.is_none(), ..self.pending },
+            scaler_paused: self.scaler_paused,
             repairs_paused: false,
             routed_since: self.routed_since,
             serving_since: ServingSince {
@@ -206,6 +213,17 @@ impl World {
             Reverted::Apex => "apex",
             Reverted::Routes => "routes",
         });
+    }
+
+    pub(crate) fn pause_scaler(&mut self, paused: bool) {
+        self.scaler_paused = self.scaler_paused.map(|_| paused);
+    }
+
+    /// What the autoscaler does about the target.
+    pub(crate) fn autoscale(&mut self) {
+        let Some(paused) = self.scaler_paused.filter(|_| self.scaler_acts) else { return };
+        // It fails only where there is no target.
+        let _ = self.scale(if paused { Scale::Zero } else { Scale::Up });
     }
 
     /// When a watch would next report something by itself. Deadlines, gates and metrics are not watched.

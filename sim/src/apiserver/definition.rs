@@ -158,14 +158,16 @@ pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
     });
 }
 
-/// Definitions that every embedded cluster starts with: Istio's, and Flagger's with schemas that take everything. A definition of
-/// the same name given at start or through the API replaces them.
+/// Definitions that every embedded cluster starts with: Istio's and KEDA's, and Flagger's with schemas that take everything. A
+/// definition of the same name given at start or through the API replaces them.
 pub(crate) fn preinstalled() -> Vec<Value> {
     let mut definitions = istio::definitions();
+    let flagger = |kind: &str, plural: &str, short: &str| permissive("flagger.app", kind, plural, short, "v1beta1");
     definitions.extend([
-        permissive("flagger.app", "Canary", "canaries", "cd", "v1beta1"),
-        permissive("flagger.app", "MetricTemplate", "metrictemplates", "", "v1beta1"),
-        permissive("flagger.app", "AlertProvider", "alertproviders", "", "v1beta1"),
+        flagger("Canary", "canaries", "cd"),
+        flagger("MetricTemplate", "metrictemplates", ""),
+        flagger("AlertProvider", "alertproviders", ""),
+        crate::keda::definition(),
     ]);
     definitions
 }

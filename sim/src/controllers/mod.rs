@@ -8,9 +8,9 @@
 //! Two levels of detail ([`PodDetail`]) show the same Deployment statuses: with objects, everything that `kubectl` would list is
 //! stored; with counts only, a Deployment costs a few hundred bytes and one write per moment at which its status changes.
 //!
-//! Autoscalers act on CPU alone: on the usage that is set for a target ([`Utilisation::set_utilisation`]) or on what the
-//! requests of its users cost ([`Utilisation::set_cost_per_request`]). Where neither is known they keep a target between its
-//! bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
+//! Autoscalers act on external metrics, where KEDA measures some, and else on CPU alone: on the usage that is set for a target
+//! ([`Utilisation::set_utilisation`]) or on what the requests of its users cost ([`Utilisation::set_cost_per_request`]). Where
+//! nothing is known they keep a target between its bounds. They look when something changed, and every 15 s as long as time alone can change their answer.
 //!
 //! What differs from a real cluster: there is one node, without limits; of the scheduler's rules its cordon, taints, node
 //! selectors and node affinity count, and a `NoExecute` taint evicts nobody. Orphaned ReplicaSets and pods are not adopted.

@@ -26,6 +26,8 @@ struct State {
     percents: HashMap<(String, String), u32>,
     /// Requests per second that each target's pods answer.
     loads: HashMap<(String, String), f64>,
+    /// Pods that the external metrics of each target's autoscaler ask for.
+    external: HashMap<(String, String), f64>,
     /// CPU that a request costs, in thousandths of a core times seconds; zero where load costs nothing.
     cost: f64,
     /// Requests per second for which a pod uses all the CPU it asks for; zero where load is not counted this way.
@@ -87,6 +89,28 @@ impl Utilisation {
         self.inner.changed.notify_one();
     }
 
+    /// Tells how many pods the external metrics of a target's autoscaler ask for, or that nobody measures them.
+    pub(crate) fn set_external(&self, namespace: &str, target: &str, pods: Option<f64>) {
+        let key = (namespace.to_owned(), target.to_owned());
+        let mut state = self.inner.state.lock();
+        let before = match pods {
+            Some(pods) => state.external.insert(key.clone(), pods),
+            None => state.external.remove(&key),
+        };
+        if before == pods {
+            return;
+        }
+        state.unseen.push(key);
+        drop(state);
+        self.inner.changed.notify_one();
+    }
+
+    /// The pods that external metrics ask for.
+    pub(super) fn external(&self, namespace: &str, target: &str) -> Option<Usage> {
+        let key = (namespace.to_owned(), target.to_owned());
+        self.inner.state.lock().external.get(&key).copied().map(Usage::External)
+    }
+
     /// What an autoscaler of the target measures: the usage that was set, else what its load costs.
     pub(super) fn usage(&self, namespace: &str, target: &str) -> Option<Usage> {
         let key = (namespace.to_owned(), target.to_owned());
@@ -107,6 +131,7 @@ impl Utilisation {
             Usage::Percent(percent) => f64::from(percent) / 100.0 * requested,
             Usage::Total(total) => total / f64::from(ready.max(1)),
             Usage::Requests(pods) => pods * requested / f64::from(ready.max(1)),
+            Usage::External(_) => return None,
         })
     }
 

@@ -69,6 +69,7 @@ kinds! {
     STATEFUL_SET = "apps", "StatefulSet";
     CONTROLLER_REVISION = "apps", "ControllerRevision";
     HPA = "autoscaling", "HorizontalPodAutoscaler";
+    SCALED_OBJECT = "keda.sh", "ScaledObject";
     LEASE = "coordination.k8s.io", "Lease";
     ENDPOINT_SLICE = "discovery.k8s.io", "EndpointSlice";
     CUSTOM_RESOURCE_DEFINITION = "apiextensions.k8s.io", "CustomResourceDefinition";

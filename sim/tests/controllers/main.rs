@@ -8,6 +8,7 @@ mod daemon_sets;
 mod endpoints;
 mod fidelity;
 mod history;
+mod keda;
 mod pods;
 mod rollouts;
 mod scheduling;

@@ -93,6 +93,7 @@ fn a_forbidden_kind_holds_nobody_up_and_is_asked_for_ever_more_rarely() {
             let (cache, opened) = start_with(move |_| stream::iter(refused(code)).chain(stream::pending()).boxed());
             cache.set_kind(&kinds::CONFIG_MAP, Some("a"), KindState::Syncing);
             assert!(!cache.is_synced());
+            cache.miss(&kinds::CONFIG_MAP);
             tokio::time::sleep(Duration::from_millis(500)).await;
             assert_eq!(cache.kind(&kinds::CONFIG_MAP, "a"), Some(state));
             assert!(cache.is_synced());
@@ -110,6 +111,20 @@ fn a_refusal_of_the_first_list_is_over_in_a_moment() {
     in_virtual_time(async {
         let (cache, opened) = start(|| stream::iter(refused(403)).chain(stream::pending()).boxed());
         assert_back(&cache, &opened, Duration::from_secs(2)).await;
+    });
+}
+
+#[test]
+fn a_kind_that_is_not_served_is_not_asked_for_again_before_somebody_needs_it() {
+    in_virtual_time(async {
+        let (cache, opened) = start(|| stream::iter(refused(404)).chain(stream::pending()).boxed());
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(opened.load(Ordering::Relaxed), 1, "nobody needs it");
+        cache.miss(&kinds::SECRET);
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(opened.load(Ordering::Relaxed), 1, "that is another kind");
+        cache.miss(&kinds::CONFIG_MAP);
+        assert_back(&cache, &opened, Duration::from_secs(1)).await;
     });
 }
 

@@ -108,7 +108,7 @@ fn tale(index: usize, random: &mut Random) -> Tale {
     }
     objects.push(deployment);
     if shape.is_scaled {
-        objects.push(autoscaler(&name));
+        objects.push(if shape.is_scaled_by_keda() { scaled_object(&name) } else { autoscaler(&name) });
     }
     let mut canary = shape.canary(&name);
     canary["spec"]["progressDeadlineSeconds"] = DEADLINE.into();
@@ -126,6 +126,21 @@ fn config(name: &Name) -> Value {
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"namespace": name.namespace, "name": config_name(name)},
         "data": {"greeting": "first"},
+    })
+}
+
+/// The same, of KEDA's; it stays there whatever a Prometheus says that lies.
+fn scaled_object(name: &Name) -> Value {
+    let Name { namespace, name } = name;
+    json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "scaleTargetRef": {"name": name}, "pollingInterval": 10, "minReplicaCount": 2, "maxReplicaCount": 2,
+            "triggers": [{"type": "prometheus", "metadata": {
+                "serverAddress": "http://prometheus:9090", "query": format!("sum(jobs{{app=\"{name}\"}})"), "threshold": "5",
+            }}],
+        },
     })
 }
 

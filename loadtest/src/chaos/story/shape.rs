@@ -90,6 +90,12 @@ impl Shape {
         }
     }
 
+    /// Whether the autoscaler is one that would bring back a target without pods. Follows from what is drawn anyway, so that
+    /// stories stay what they were.
+    pub(in crate::chaos) fn is_scaled_by_keda(&self) -> bool {
+        self.is_scaled && self.interval.as_secs() != 15
+    }
+
     /// The Canary object.
     pub(super) fn canary(&self, name: &Name) -> Value {
         let mut canary = objects::canary(name, self.interval);
@@ -110,8 +116,11 @@ impl Shape {
         spec["skipAnalysis"] = json!(self.skips_analysis);
         spec["revertOnDeletion"] = json!(self.reverts);
         if self.is_scaled {
-            spec["autoscalerRef"] =
-                json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "name": name.name});
+            let (version, kind) = match self.is_scaled_by_keda() {
+                true => ("keda.sh/v1alpha1", "ScaledObject"),
+                false => ("autoscaling/v2", "HorizontalPodAutoscaler"),
+            };
+            spec["autoscalerRef"] = json!({"apiVersion": version, "kind": kind, "name": name.name});
         }
         canary
     }

@@ -85,6 +85,33 @@ fn it_is_only_updated_while_a_revision_is_promoted() {
     assert_eq!(copy["metadata"]["labels"], json!({"team": "ops", "mine": "1"}));
 }
 
+/// Flagger asks for `autoscaling/v2` whatever the reference says, and copies metrics as they are.
+#[test]
+fn any_version_is_meant_and_selectors_of_metrics_are_kept() {
+    for version in ["autoscaling/v1", "autoscaling/v2beta2", "autoscaling/v2", "whatever"] {
+        let reference = json!({"apiVersion": version, "kind": "HorizontalPodAutoscaler", "name": "podinfo"});
+        let mut world = World::new(json!({"autoscalerRef": reference}));
+        let mut source = source();
+        source["spec"]["metrics"] = json!([
+            {"type": "Object", "object": {
+                "describedObject": {"apiVersion": "v1", "kind": "Service", "name": "podinfo"},
+                "metric": {"name": "requests", "selector": {"matchLabels": {"app": "podinfo"}}},
+                "target": {"type": "Value", "value": "10k"},
+            }},
+            {"type": "External", "external": {
+                "metric": {"name": "queue", "selector": {"matchLabels": {"queue": "podinfo"}}},
+                "target": {"type": "AverageValue", "averageValue": "30"},
+            }},
+        ]);
+        let metrics = source["spec"]["metrics"].clone();
+        world.put(KIND, "podinfo", source);
+        reconcile(&mut world, false);
+        let copy = world.json(KIND, "podinfo-primary");
+        assert_eq!(copy["apiVersion"], "autoscaling/v2", "{version}");
+        assert_eq!(copy["spec"]["metrics"], metrics);
+    }
+}
+
 #[test]
 fn one_replica_is_the_default() {
     let mut world = world(Value::Null);

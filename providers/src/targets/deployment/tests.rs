@@ -236,6 +236,30 @@ fn settings_without_a_new_template_restart_nothing() {
     assert_eq!(primary(&world)["spec"]["template"], template);
 }
 
+/// An API server leaves `minReadySeconds: 0` out.
+#[test]
+fn a_setting_that_is_taken_back_goes_from_the_primary_too() {
+    let mut world = world();
+    bootstrap(&mut world);
+    assert_eq!(primary(&world)["spec"]["minReadySeconds"], 5);
+    world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"minReadySeconds": null}}));
+    assert_eq!(promote(&mut world), 1);
+    assert_eq!(primary(&world)["spec"].get("minReadySeconds"), None);
+    assert_eq!(promote(&mut world), 0);
+}
+
+/// The primary of a target that is paused must start.
+#[test]
+fn a_paused_target_does_not_pause_the_primary() {
+    let mut world = world();
+    world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"paused": true}}));
+    bootstrap(&mut world);
+    assert_eq!(primary(&world)["spec"].get("paused"), None);
+    set_image(&mut world, "podinfo:2");
+    promote(&mut world);
+    assert_eq!(primary(&world)["spec"].get("paused"), None);
+}
+
 #[test]
 fn targets_that_cannot_be_used_say_why() {
     let mut world = World::new(json!({}));

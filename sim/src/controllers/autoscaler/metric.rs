@@ -21,6 +21,8 @@ pub(in super::super) enum Usage {
     Total(f64),
     /// CPU that all pods use together, in multiples of what one pod requests.
     Requests(f64),
+    /// Pods that external metrics ask for: their value divided by what one pod is to have of it.
+    External(f64),
 }
 
 /// Whether an autoscaler goes by CPU: it says so, or says nothing.
@@ -30,12 +32,24 @@ pub(super) fn goes_by_cpu(autoscaler: &Value) -> bool {
     metrics.is_none_or(|metrics| metrics.is_empty() || metrics.iter().any(is_cpu))
 }
 
+/// Whether an autoscaler goes by metrics of somebody else.
+pub(super) fn has_external(autoscaler: &Value) -> bool {
+    external_metric(autoscaler).is_some()
+}
+
+fn external_metric(autoscaler: &Value) -> Option<&Value> {
+    let metrics = autoscaler.pointer("/spec/metrics")?.as_array()?;
+    metrics.iter().find(|metric| text(metric, "/type") == Some("External"))?.get("external")
+}
+
 /// A metric as it was read.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) name: String,
     /// Usage divided by target, over the ready pods.
     ratio: f64,
+    /// Pods that are asked for outright.
+    asked: Option<f64>,
     /// Entry of `status.currentMetrics`.
     pub(super) status: Value,
 }
@@ -54,6 +68,9 @@ pub(super) struct Pods {
 /// # Errors
 /// What is missing, in the words of Kubernetes.
 pub(super) fn read(autoscaler: &Value, deployment: &Value, usage: Usage, ready: i32) -> Result<Reading, String> {
+    if let Usage::External(pods) = usage {
+        return Ok(read_external(autoscaler, deployment, pods));
+    }
     let resource = resource_metric(autoscaler);
     let name = resource.and_then(|resource| text(resource, "/name")).unwrap_or("cpu");
     if ready <= 0 {
@@ -65,6 +82,7 @@ pub(super) fn read(autoscaler: &Value, deployment: &Value, usage: Usage, ready: 
         Usage::Total(total) => total / f64::from(ready),
         Usage::Percent(percent) => f64::from(percent) / 100.0 * request.clone().unwrap_or(0.0),
         Usage::Requests(requests) => requests * request.clone().unwrap_or(USUAL_REQUEST) / f64::from(ready),
+        Usage::External(_) => 0.0,
     };
     let mut current = json!({"averageValue": quantity(per_pod)});
     let ratio = match (average, usage) {
@@ -73,7 +91,7 @@ pub(super) fn read(autoscaler: &Value, deployment: &Value, usage: Usage, ready: 
             current["averageUtilization"] = percent.into();
             f64::from(percent) / as_number(target_percent(resource))
         }
-        (None, Usage::Total(_) | Usage::Requests(_)) => {
+        (None, Usage::Total(_) | Usage::Requests(_) | Usage::External(_)) => {
             let percent = per_pod / request? * 100.0;
             current["averageUtilization"] = json!(whole(percent));
             percent.floor() / as_number(target_percent(resource))
@@ -83,8 +101,26 @@ pub(super) fn read(autoscaler: &Value, deployment: &Value, usage: Usage, ready: 
     Ok(Reading {
         name: format!("{name} resource{description}"),
         ratio,
+        asked: None,
         status: json!({"type": "Resource", "resource": {"name": name, "current": current}}),
     })
+}
+
+/// Reads what external metrics ask for. Upstream: `GetExternalPerPodMetricReplicas`.
+fn read_external(autoscaler: &Value, deployment: &Value, pods: f64) -> Reading {
+    let metric = external_metric(autoscaler).cloned().unwrap_or_default();
+    let present = integer(deployment, "/status/replicas").and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+    let per_pod = text(&metric, "/target/averageValue").or(text(&metric, "/target/value")).and_then(thousandths);
+    let average = per_pod.unwrap_or(0.0) * pods / f64::from(present.max(1));
+    let name = text(&metric, "/metric/name").unwrap_or_default().to_owned();
+    Reading {
+        name: format!("external metric {name}"),
+        ratio: pods / f64::from(present.max(1)),
+        asked: Some(pods),
+        status: json!({"type": "External", "external": {
+            "metric": metric["metric"], "current": {"averageValue": quantity(average)},
+        }}),
+    }
 }
 
 impl Reading {
@@ -104,6 +140,9 @@ impl Reading {
             // A quotient such as 88/80 is a hair above 1.1.
             ratio >= 1.0 - tolerance("scaleDown") - 1e-9 && ratio <= 1.0 + tolerance("scaleUp") + 1e-9
         };
+        if let Some(asked) = self.asked {
+            return if is_within(self.ratio) { pods.current } else { needed(asked, 1) };
+        }
         if unready == 0 || self.ratio <= 1.0 {
             return if is_within(self.ratio) { pods.current } else { needed(self.ratio, pods.ready) };
         }

@@ -11,7 +11,7 @@ use super::json::{after, condition, count, text, whole_second};
 use super::queue::ObjectName;
 use crate::store::kinds;
 pub(super) use metric::Usage;
-use metric::{Pods, goes_by_cpu, read};
+use metric::{Pods, goes_by_cpu, has_external, read};
 use scaling::{Bounds, History, SYNC_PERIOD};
 
 const COMPONENT: &str = "horizontal-pod-autoscaler";
@@ -66,6 +66,8 @@ impl Engine {
         let usage = self.options.utilisation.usage(&target.namespace, &target.name);
         // Nothing else of pods is simulated: by memory or by a queue an autoscaler only keeps its bounds.
         let usage = usage.filter(|usage| matches!(usage, Usage::Percent(_)) || goes_by_cpu(&autoscaler));
+        let external = self.options.utilisation.external(&target.namespace, &target.name);
+        let usage = external.filter(|_| has_external(&autoscaler)).or(usage);
         let mut memory = self.autoscalers.remove(name).unwrap_or_default();
         let wake = self.autoscale(name, &autoscaler, &target, &deployment, usage, &mut memory);
         self.autoscalers.insert(name.clone(), memory);
