@@ -5,6 +5,8 @@ mod alerts;
 mod bad_input;
 mod calls;
 mod differences;
+mod charts;
+mod dashboards;
 mod faults;
 mod fixtures_run;
 mod flagger_e2e;
