@@ -6,9 +6,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use aviary::args::{Cli, Command as Verb, RunArgs};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::real::tools;
+use crate::sandbox::Sandbox;
+use crate::support::process::eventually;
+use crate::support::{api, canary, create_through, deployment};
 
 const CHARTS: [&str; 3] = ["aviary", "loadtester", "grafana"];
 
@@ -365,15 +369,86 @@ fn options_render() {
     assert!(!find(&objects, "Deployment", "grafana").to_string().contains("ANONYMOUS"));
 }
 
+/// Debian's Prometheus knows no Kubernetes; what it would find there is written down.
 #[test]
-fn the_bundled_prometheus_reads_its_configuration() {
+fn the_bundled_prometheus_scrapes_pods_that_ask_for_it() {
     let Some(tools) = tools() else { return };
-    // It comes with Prometheus, in the same directory.
-    let prometheus = std::fs::canonicalize(tools.join("prometheus")).unwrap();
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/aviary/files/prometheus.yml");
-    let mut command = Command::new(prometheus.with_file_name("promtool"));
-    let output = command.args(["check", "config", "--syntax-only", file]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut config: Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let jobs = config["scrape_configs"].as_array_mut().unwrap();
+    for job in jobs.iter_mut() {
+        job.as_object_mut().unwrap().remove("kubernetes_sd_configs").unwrap();
+    }
+    let meta = |name: &str| format!("__meta_kubernetes_{name}");
+    jobs[0]["static_configs"] = json!([
+        {"targets": ["10.0.0.1:9898"], "labels": {
+            meta("pod_annotation_prometheus_io_scrape"): "true",
+            meta("pod_annotation_prometheus_io_port"): "9102",
+            meta("pod_annotation_prometheus_io_path"): "/stats/prometheus",
+            meta("namespace"): "test", meta("pod_name"): "envoy-1", meta("pod_label_app"): "envoy",
+        }},
+        {"targets": ["10.0.0.2:9898"]},
+    ]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("prometheus.yml");
+    std::fs::write(&path, config.to_string()).unwrap();
+    // It comes with Prometheus, in the same directory.
+    let promtool = std::fs::canonicalize(tools.join("prometheus")).unwrap().with_file_name("promtool");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(&promtool).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let path = path.to_str().unwrap();
+    run(&["check", "config", "--syntax-only", path]);
+    let found: Value =
+        serde_json::from_slice(&run(&["check", "service-discovery", "--timeout=1s", path, "kubernetes-pods"])).unwrap();
+    let mut labels: Vec<Value> = found.as_array().unwrap().iter().map(|target| target["labels"].clone()).collect();
+    labels.retain(|labels| labels.as_object().is_some_and(|labels| !labels.is_empty()));
+    assert_eq!(labels.len(), 1, "only the pod that asks for it: {found}");
+    for (label, value) in [
+        ("__address__", "10.0.0.1:9102"),
+        ("__metrics_path__", "/stats/prometheus"),
+        ("app", "envoy"),
+        ("kubernetes_namespace", "test"),
+        ("kubernetes_pod_name", "envoy-1"),
+    ] {
+        assert_eq!(labels[0][label], value, "{found}");
+    }
+}
+
+/// Without Helm: `aviary manifests | kubectl apply --server-side -f -`, and then what the Deployment says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_manifests_install_an_operator_in_a_sandbox() {
+    let sandbox = Sandbox::start(&["--speed=60", "--namespace=test"]);
+    let client = sandbox.client().await;
+    for object in documents(&aviary(&["manifests", "--image=aviary:1", "-slack-token=t", "--mesh-provider=istio"])) {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let types = object.types.clone().unwrap();
+        let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
+        let api = api(client.clone(), group, version, &types.kind, object.metadata.namespace.as_deref());
+        let name = object.metadata.name.clone().unwrap();
+        api.patch(&name, &PatchParams::apply("kubectl").force(), &Patch::Apply(&object)).await.unwrap();
+    }
+    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("aviary-system"));
+    eventually("the Deployment is available", async || {
+        deployments.get("aviary").await.unwrap().data["status"]["availableReplicas"] == 1
+    })
+    .await;
+    let installed = serde_json::to_value(deployments.get("aviary").await.unwrap()).unwrap();
+    let arguments = container(&installed)["args"].as_array().unwrap();
+    let arguments: Vec<&str> = arguments.iter().skip(1).map(|argument| argument.as_str().unwrap()).collect();
+    let operator = sandbox.operator(&arguments);
+    operator.wait_ready().await;
+    for probe in ["livenessProbe", "readinessProbe"] {
+        let path = container(&installed)[probe]["httpGet"]["path"].as_str().unwrap();
+        assert_eq!(operator.get(path).await.unwrap().0, 200, "{path}");
+    }
+    create_through(client.clone(), deployment("test", "podinfo", "podinfo:6.0.0")).await;
+    create_through(client.clone(), canary("test", "podinfo")).await;
+    let canaries = api(client, "flagger.app", "v1beta1", "Canary", Some("test"));
+    eventually("Initialized", async || canaries.get("podinfo").await.unwrap().data["status"]["phase"] == "Initialized")
+        .await;
 }
 
 /// `UPDATE_GENERATED=1 cargo test` rewrites them.

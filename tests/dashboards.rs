@@ -111,13 +111,15 @@ fn every_panel_has_data_while_a_release_is_under_way() {
 
         world.set_image("podinfo", "podinfo:6.0.2");
         world.wait_until("some weight", || world.status("podinfo")["canaryWeight"].as_u64() > Some(10)).await;
+        let clock = world.cluster.clock().clone();
+        let now_ms = || clock.now().as_millisecond();
         let mut own = MemorySource::default();
         for _ in 0..3 {
-            scrape(&mut own, &world.metrics(), world.traffic.now_ms());
+            scrape(&mut own, &world.metrics(), now_ms());
             world.pass(Duration::from_secs(5)).await;
         }
         assert_eq!(world.phase("podinfo"), "Progressing");
-        let now_ms = world.traffic.now_ms();
+        let now_ms = now_ms();
         let variables = [("namespace", "test"), ("primary", "podinfo-primary"), ("canary", "podinfo")];
         let open = unanswered(&world.traffic, &questions("istio", &variables), now_ms);
         assert!(open.is_empty(), "no data for\n{}", open.join("\n"));
