@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use aviary_loadtest::users::{self, Users};
 use kube::Client;
-use kube::api::DeleteParams;
-use serde_json::Value;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::bench::Aviary;
@@ -23,7 +23,6 @@ const NAMESPACE: &str = "aviary-system";
 fn the_chart_installs_an_operator_that_runs_releases() {
     in_bench("real::install::the_chart_installs_an_operator_that_runs_releases", async |bench: Inside| {
         let client = bench.client("admin").await;
-        let _network = bench.network().await;
         let chat = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         remove_definitions(&client).await;
         install(&bench, &format!("slack.url=http://{}/hook", chat.local_addr().unwrap()));
@@ -31,8 +30,10 @@ fn the_chart_installs_an_operator_that_runs_releases() {
 
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some(NAMESPACE));
         let installed = get(&deployments, "aviary").await.unwrap();
+        without_its_pods(&client).await;
         let aviary = start_as_declared(&bench, &client, &installed).await;
         probes_answer(&installed).await;
+        let _network = bench.network().await;
         a_release(&client).await;
         let (mut alert, _) = chat.accept().await.unwrap();
         let mut text = vec![0; 512];
@@ -54,6 +55,15 @@ async fn remove_definitions(client: &Client) {
     for name in names {
         eventually("the definition is gone", async || get(&definitions, name).await.is_none()).await;
     }
+}
+
+/// The process that is started in their place listens on their port, too.
+async fn without_its_pods(client: &Client) {
+    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some(NAMESPACE));
+    let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
+    deployments.patch("aviary", &PatchParams::default(), &none).await.unwrap();
+    let pods = api(client.clone(), "", "v1", "Pod", Some(NAMESPACE));
+    eventually("its pods are gone", async || pods.list(&ListParams::default()).await.unwrap().items.is_empty()).await;
 }
 
 fn install(bench: &Inside, value: &str) {
