@@ -16,6 +16,7 @@ use super::release::{self, GATEWAY};
 use super::{Inside, api, create_through, deployment, eventually, get, in_bench, set_image};
 use crate::charts::Helm;
 use crate::dashboards::questions;
+use crate::support::process::PATIENCE;
 
 const NAMESPACE: &str = "aviary-system";
 
@@ -25,7 +26,7 @@ fn the_chart_installs_an_operator_that_runs_releases() {
         let client = bench.client("admin").await;
         let chat = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         remove_definitions(&client).await;
-        install(&bench, &format!("slack.url=http://{}/hook", chat.local_addr().unwrap()));
+        install(&bench, &format!("slack.channel=general,slack.url=http://{}/hook", chat.local_addr().unwrap()));
         plain_manifests_are_valid(&bench);
 
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some(NAMESPACE));
@@ -35,7 +36,7 @@ fn the_chart_installs_an_operator_that_runs_releases() {
         probes_answer(&installed).await;
         let _network = bench.network().await;
         a_release(&client).await;
-        let (mut alert, _) = chat.accept().await.unwrap();
+        let (mut alert, _) = tokio::time::timeout(PATIENCE, chat.accept()).await.expect("Slack hears of it").unwrap();
         let mut text = vec![0; 512];
         let length = alert.read(&mut text).await.unwrap();
         alert.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
