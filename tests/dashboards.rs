@@ -111,7 +111,7 @@ fn every_panel_has_data_while_a_release_is_under_way() {
 
         world.set_image("podinfo", "podinfo:6.0.2");
         world.wait_until("some weight", || world.status("podinfo")["canaryWeight"].as_u64() > Some(0)).await;
-        let clock = world.cluster.clock().clone();
+        let clock = *world.cluster.clock();
         let now_ms = || clock.now().as_millisecond();
         let mut own = MemorySource::default();
         // Two rounds of checks: rates are between two.
