@@ -4,9 +4,9 @@
 mod alerts;
 mod bad_input;
 mod calls;
-mod differences;
 mod charts;
 mod dashboards;
+mod differences;
 mod faults;
 mod fixtures_run;
 mod flagger_e2e;
