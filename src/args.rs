@@ -4,6 +4,7 @@
 //! unchanged. Whatever reads a flag reads it from here; defaults are written down once.
 
 pub mod go_flags;
+mod manifests;
 mod rbac;
 mod run;
 mod sandbox;
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use manifests::{GivenFlags, ManifestsArgs};
 pub use rbac::{RbacArgs, RbacOutput};
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag, WebhookStatuses};
 pub(crate) use run::{comma_list, is_http_url};
@@ -90,6 +92,8 @@ pub enum Command {
     Crds,
     /// Print the permissions that the operator needs, ready for kubectl apply.
     Rbac(Box<RbacArgs>),
+    /// Print everything that an installation needs, ready for kubectl apply.
+    Manifests(Box<ManifestsArgs>),
     /// Print the version.
     Version(VersionArgs),
 }

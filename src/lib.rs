@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod kubernetes;
 pub mod leader;
 pub mod logging;
+pub mod manifests;
 pub mod rbac;
 pub mod requests;
 pub mod run;
@@ -56,6 +57,10 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Simulate(simulate) => return Ok(run_simulate(&simulate, &mut out)),
         Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
         Command::Rbac(args) => write!(out, "{}", rbac::render(&args)?)?,
+        Command::Manifests(args) => match manifests::render(&args)? {
+            Ok(text) => write!(out, "{text}")?,
+            Err(refusal) => refusal.exit(),
+        },
         Command::Version(VersionArgs { output: VersionOutput::Text }) => writeln!(out, "aviary {}", version::text())?,
         Command::Version(VersionArgs { output: VersionOutput::Json }) => writeln!(out, "{:#}", version::json())?,
     }

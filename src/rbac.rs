@@ -159,7 +159,8 @@ pub fn manifests(args: &RbacArgs) -> Vec<Value> {
     objects
 }
 
-fn rule(permission: &Permission) -> Value {
+/// The rule of a role.
+pub fn rule(permission: &Permission) -> Value {
     let mut rule = json!({
         "apiGroups": [permission.group],
         "resources": [permission.resource],
@@ -210,8 +211,12 @@ fn metadata(name: &str, namespace: Option<&String>) -> Value {
 /// # Errors
 /// They cannot be written, which the tests would show.
 pub fn render(args: &RbacArgs) -> anyhow::Result<String> {
-    let objects = manifests(args);
-    match args.output {
+    render_objects(&manifests(args), args.output)
+}
+
+/// Objects as text, ready to be applied.
+pub(crate) fn render_objects(objects: &[Value], output: RbacOutput) -> anyhow::Result<String> {
+    match output {
         RbacOutput::Json => Ok(format!("{:#}\n", json!({"apiVersion": "v1", "kind": "List", "items": objects}))),
         RbacOutput::Yaml => {
             let documents: Vec<String> = objects.iter().map(serde_saphyr::to_string).collect::<Result<_, _>>()?;

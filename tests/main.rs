@@ -4,6 +4,8 @@
 mod alerts;
 mod bad_input;
 mod calls;
+mod charts;
+mod dashboards;
 mod differences;
 mod faults;
 mod fixtures_run;

@@ -237,6 +237,16 @@ pub struct UnusedFlag {
 }
 
 impl RunArgs {
+    /// Flags that hold tokens, and addresses that are as good as one, with the environment variables that stand for them.
+    pub const SECRETS: [(&'static str, &'static str); 6] = [
+        ("slack-url", "SLACK_URL"),
+        ("slack-token", "SLACK_TOKEN"),
+        ("slack-proxy-url", "SLACK_PROXY_URL"),
+        ("msteams-url", "MSTEAMS_URL"),
+        ("msteams-proxy-url", "MSTEAMS_PROXY_URL"),
+        ("event-webhook", "EVENT_WEBHOOK_URL"),
+    ];
+
     /// The settings of `aviary run` without flags.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ async fn names_and_metrics() {
     let found: Vec<_> = tokio::net::lookup_host("prometheus.istio-system:9090").await.unwrap().collect();
     assert_eq!(found, ["10.99.0.1:9090".parse().unwrap()]);
     eventually("Prometheus scrapes Envoy", async || {
-        let answer = fetch("http://prometheus:9090/api/v1/query?query=up").await;
+        let answer = fetch("http://prometheus:9090/api/v1/query?query=up{job=%22istio-ingressgateway%22}").await;
         let series = &answer["data"]["result"][0];
         series["metric"]["job"] == "istio-ingressgateway" && series["value"][1] == "1"
     })

@@ -8,6 +8,7 @@ mod bench;
 mod calls;
 mod cluster;
 mod faults;
+mod install;
 mod loop_app;
 mod loop_evidence;
 mod loop_releases;
@@ -20,6 +21,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;
 
 pub use self::bench::{Aviary, Inside, in_bench, is_full_set};
+pub use self::scripts::tools;
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
 

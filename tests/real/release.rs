@@ -16,17 +16,7 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
         let _network = bench.network().await;
         let _aviary = bench.start_aviary(&["--mesh-provider", "istio"]);
         create_through(client.clone(), deployment("test", "podinfo", "podinfo:6.0.0")).await;
-        let mut object = canary("test", "podinfo");
-        object["spec"]["service"] = json!({
-            "port": 80, "targetPort": 9898, "gateways": ["istio-system/public-gateway"], "hosts": ["app.example.com"],
-        });
-        object["spec"]["analysis"]["threshold"] = json!(2);
-        object["spec"]["analysis"]["stepWeight"] = json!(50);
-        object["spec"]["analysis"]["metrics"] = json!([
-            {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}},
-            {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 500}},
-        ]);
-        create_through(client.clone(), object).await;
+        create_through(client.clone(), canary_behind_the_gateway()).await;
         let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
         let phase = async || get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
         let ends = async |end: &str| {
@@ -85,16 +75,31 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
     });
 }
 
-/// Port 80 of `istio-system/public-gateway`.
-const GATEWAY: &str = "http://10.99.0.1:18080/";
+/// A canary that gets half of the users of `app.example.com`, and then all.
+pub fn canary_behind_the_gateway() -> Value {
+    let mut object = canary("test", "podinfo");
+    object["spec"]["service"] = json!({
+        "port": 80, "targetPort": 9898, "gateways": ["istio-system/public-gateway"], "hosts": ["app.example.com"],
+    });
+    object["spec"]["analysis"]["threshold"] = json!(2);
+    object["spec"]["analysis"]["stepWeight"] = json!(50);
+    object["spec"]["analysis"]["metrics"] = json!([
+        {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}},
+        {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 500}},
+    ]);
+    object
+}
 
-async fn answers(host: &str) -> bool {
+/// Port 80 of `istio-system/public-gateway`.
+pub const GATEWAY: &str = "http://10.99.0.1:18080/";
+
+pub async fn answers(host: &str) -> bool {
     let answer = reqwest::Client::new().get(GATEWAY).header("host", host).send().await;
     answer.is_ok_and(|answer| answer.status() == 200)
 }
 
 /// What share of a host's requests the gateway's Envoy sends to each Service, by its own account.
-async fn shares(host: &str) -> BTreeMap<String, u64> {
+pub async fn shares(host: &str) -> BTreeMap<String, u64> {
     let dump = fetch("http://127.0.0.1:15000/config_dump?resource=dynamic_route_configs").await;
     let mut found = BTreeMap::new();
     let all = |value: &Value| value.as_array().cloned().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! The scripts of this directory, for every crate whose tests need a real component.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Set within a bench: its directory. `DIR/inside` sets it.
@@ -20,14 +20,19 @@ pub fn script(name: &str) -> Command {
 
 /// Whether the parts are there. Says aloud what is missing.
 pub fn are_tools_there() -> bool {
+    tools().is_some()
+}
+
+/// A directory that has all parts. Says aloud what is missing.
+pub fn tools() -> Option<PathBuf> {
     let is_required = std::env::var_os(REQUIRED).is_some();
     let arguments: &[&str] = if is_required { &[] } else { &["--check"] };
     let output = script("tools").args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
-        return true;
+        return Some(String::from_utf8_lossy(&output.stdout).trim().into());
     }
     assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");
     eprintln!("SKIPPED: {said}");
-    false
+    None
 }

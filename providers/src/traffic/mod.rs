@@ -109,7 +109,7 @@ pub trait TrafficProvider: Send + Sync {
 /// All providers of this version. Adding one is its file and a line here.
 pub static ALL: &[&dyn TrafficProvider] = &[&Istio, &Kubernetes];
 
-/// Providers that Flagger has and this version has not.
+/// Providers that Flagger or its guides have and this version has not.
 static LATER: &[&str] = &[
     "apisix",
     "appmesh",
@@ -124,6 +124,7 @@ static LATER: &[&str] = &[
     "nginx",
     "osm",
     "skipper",
+    "smi:crossover",
     "smi:v1alpha1",
     "smi:v1alpha2",
     "smi:v1alpha3",
