@@ -124,7 +124,7 @@ pub struct RunArgs {
     /// HTTP proxy on the way to Microsoft Teams [env: MSTEAMS_PROXY_URL].
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
     pub msteams_proxy_url: String,
-    /// Address that gets the events of canaries without event hooks of their own [env: EVENT_WEBHOOK_URL].
+    /// Address for events of canaries without event hooks [env: EVENT_WEBHOOK_URL].
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true, help_heading = ALERTS)]
     pub event_webhook: String,
     /// Name of this cluster, shown in alerts.

@@ -12,6 +12,7 @@
   (list "enable-config-tracking" "true" .Values.configTracking.enabled)
   (list "traffic-settle-time" "3s" .Values.trafficSettleTime)
   (list "endpoints-settle-time" "1s" .Values.endpointsSettleTime)
+  (list "webhook-success" "200-202" .Values.webhookSuccess)
   (list "ingress-annotations-prefix" "nginx.ingress.kubernetes.io" .Values.ingressAnnotationsPrefix)
   (list "ingress-class" "" .Values.ingressClass)
   (list "metrics-server" "http://prometheus:9090" (include "aviary.metricsServer" .))

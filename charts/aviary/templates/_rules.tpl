@@ -24,6 +24,10 @@
 - apiGroups: ["apps"]
   resources: ["deployments"]
   verbs: ["get", "list", "watch", "create", "patch"]
+# the same for targets of this kind
+- apiGroups: ["apps"]
+  resources: ["daemonsets"]
+  verbs: ["get", "list", "watch", "create", "patch"]
 # the services of a canary: apex, primary and canary
 - apiGroups: [""]
   resources: ["services"]
@@ -39,6 +43,10 @@
 # the autoscaler of the target, and its copy for the primary
 - apiGroups: ["autoscaling"]
   resources: ["horizontalpodautoscalers"]
+  verbs: ["get", "list", "watch", "create", "patch"]
+# the same for KEDA; the target's is paused while it has no pods
+- apiGroups: ["keda.sh"]
+  resources: ["scaledobjects"]
   verbs: ["get", "list", "watch", "create", "patch"]
 # what happens to a canary is told in events of its namespace; repeated ones are counted
 - apiGroups: [""]

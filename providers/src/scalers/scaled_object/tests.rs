@@ -7,7 +7,7 @@ use crate::testing::World;
 
 const PAUSED: &str = "autoscaling.keda.sh/paused-replicas";
 
-fn world(more: Value) -> World {
+fn world(more: &Value) -> World {
     let mut reference = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "podinfo-so"});
     for (key, value) in more.as_object().into_iter().flatten() {
         reference[key] = value.clone();
@@ -65,7 +65,7 @@ fn primary(world: &World) -> Value {
 
 #[test]
 fn the_primary_gets_a_copy_that_asks_about_itself() {
-    let mut world = world(json!({}));
+    let mut world = world(&json!({}));
     assert_eq!(reconcile(&mut world, false), 1);
     let copy = primary(&world);
     let mut spec = source_object()["spec"].clone();
@@ -82,7 +82,7 @@ fn the_primary_gets_a_copy_that_asks_about_itself() {
 
 #[test]
 fn the_primarys_bounds_and_queries_can_be_given() {
-    let mut world = world(json!({
+    let mut world = world(&json!({
         "primaryScalerReplicas": {"minReplicas": 2, "maxReplicas": 15},
         "primaryScalerQueries": {"requests": "sum(y)", "": "never"},
     }));
@@ -109,7 +109,7 @@ fn the_primarys_bounds_and_queries_can_be_given() {
 /// Flagger replaces labels and annotations by those of the primary that fit `--include-label-prefix`.
 #[test]
 fn it_is_updated_while_a_revision_is_promoted_and_keeps_what_others_wrote() {
-    let mut world = world(json!({}));
+    let mut world = world(&json!({}));
     reconcile(&mut world, false);
     world.edit(
         &kinds::SCALED_OBJECT,
@@ -137,7 +137,7 @@ fn it_is_updated_while_a_revision_is_promoted_and_keeps_what_others_wrote() {
 
 #[test]
 fn q25_a_paused_target_does_not_pause_the_primary() {
-    let mut world = world(json!({}));
+    let mut world = world(&json!({}));
     world.edit(&kinds::SCALED_OBJECT, "podinfo-so", json!({"metadata": {"annotations": {PAUSED: "0"}}}));
     reconcile(&mut world, false);
     assert_eq!(primary(&world)["metadata"]["annotations"].get(PAUSED), None);
@@ -151,7 +151,7 @@ fn q25_a_paused_target_does_not_pause_the_primary() {
 
 #[test]
 fn the_target_is_paused_and_resumed() {
-    let mut world = world(json!({}));
+    let mut world = world(&json!({}));
     assert_eq!(ScaledObject.is_paused(&world.subject()), Some(false));
     for paused in [true, false] {
         let changes = ScaledObject.pause(&world.subject(), paused).unwrap();
@@ -170,7 +170,7 @@ fn the_target_is_paused_and_resumed() {
 
 #[test]
 fn a_missing_scaled_object_is_named() {
-    let mut world = world(json!({}));
+    let mut world = world(&json!({}));
     world.remove(&kinds::SCALED_OBJECT, "podinfo-so");
     let error = ScaledObject.reconcile_primary(&world.subject(), false).unwrap_err().to_string();
     assert_eq!(
@@ -184,7 +184,7 @@ fn a_missing_scaled_object_is_named() {
 
 #[test]
 fn a_canary_starts_with_the_fewest_replicas() {
-    let mut world = world(json!({}));
+    let mut world = world(&json!({}));
     assert_eq!(ScaledObject.min_replicas(&world.subject()), Some(1));
     world.edit(&kinds::SCALED_OBJECT, "podinfo-so", json!({"spec": {"minReplicaCount": null}}));
     assert_eq!(ScaledObject.min_replicas(&world.subject()), None);
