@@ -162,9 +162,6 @@ pub struct RunArgs {
         help_heading = PROCESS)]
     pub version: bool,
 
-    /// How often Flagger looks at its canaries. Aviary acts when something changes.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, help_heading = NO_EFFECT)]
-    pub control_loop_interval: Duration,
     /// Workers of Flagger's queue. Aviary has no such limit.
     #[arg(long, value_name = "NUMBER", default_value = "2", help_heading = NO_EFFECT)]
     pub threadiness: i64,
