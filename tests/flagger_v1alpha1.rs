@@ -7,7 +7,7 @@ use aviary_sim::traffic::Behaviour;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::support::{World, api, canary, deployment, in_virtual_time};
+use crate::support::{World, api, canary, create_through, deployment, in_virtual_time};
 
 /// The Canary of the README, without what a test cluster has not: a domain and an autoscaler.
 fn of_the_readme() -> Value {
@@ -133,44 +133,47 @@ fn a_step_beyond_the_greatest_weight_is_promoted_all_the_same() {
     });
 }
 
-/// What an object says is stored whole, whichever version it is written in, and either version hands it out.
 #[test]
 fn both_versions_hand_out_the_same_object_and_cut_nothing_away() {
     in_virtual_time(async {
         let world = World::new(1);
-        let in_version = |version| api(world.cluster.client("kubectl"), "flagger.app", version, "Canary", Some("test"));
-        let (older, newer) = (in_version("v1alpha1"), in_version("v1beta1"));
-        world.create(of_the_readme()).await;
-        world.create(canary("test", "other")).await;
-        let stored = json!({"state": "running", "canaryRevision": "eyJ9", "failedChecks": 2});
-        let patch = Patch::Merge(json!({"status": stored}));
-        older.patch_status("podinfo", &PatchParams::default(), &patch).await.unwrap();
-        for (name, spec) in [("podinfo", of_the_readme()), ("other", canary("test", "other"))] {
-            let (older, newer) = (older.get(name).await.unwrap(), newer.get(name).await.unwrap());
-            assert_eq!(
-                (older.data["spec"].clone(), newer.data["spec"].clone()),
-                (spec["spec"].clone(), spec["spec"].clone())
-            );
-            assert_eq!(older.data.get("status"), newer.data.get("status"));
-        }
-        assert_eq!(newer.get("podinfo").await.unwrap().data["status"], stored);
-        // A change by the older version of an object of the newer one, as by `kubectl edit canary.v1alpha1.flagger.app`.
-        let change = Patch::Merge(json!({"spec": {"suspend": true}}));
-        older.patch("other", &PatchParams::default(), &change).await.unwrap();
-        let mut expected = canary("test", "other")["spec"].clone();
-        expected["suspend"] = json!(true);
-        assert_eq!(newer.get("other").await.unwrap().data["spec"], expected);
-        // Neither analysis: refused in both.
-        for (version, canaries) in [("v1alpha1", &older), ("v1beta1", &newer)] {
-            let mut bare = of_the_readme();
-            bare["apiVersion"] = json!(format!("flagger.app/{version}"));
-            bare["metadata"]["name"] = json!("bare");
-            bare["spec"].as_object_mut().unwrap().remove("canaryAnalysis");
-            let bare = serde_json::from_value(bare).unwrap();
-            let refusal = canaries.create(&PostParams::default(), &bare).await.unwrap_err().to_string();
-            assert!(refusal.contains("spec.analysis: Required value"), "{version}: {refusal}");
-        }
+        both_versions_round_trip(&world.cluster.client("kubectl")).await;
     });
+}
+
+/// What an object says is stored whole, whichever version it is written in, and either version hands it out. In namespace `test`,
+/// where nobody runs canaries.
+pub async fn both_versions_round_trip(client: &kube::Client) {
+    let in_version = |version| api(client.clone(), "flagger.app", version, "Canary", Some("test"));
+    let (older, newer) = (in_version("v1alpha1"), in_version("v1beta1"));
+    create_through(client.clone(), of_the_readme()).await;
+    create_through(client.clone(), canary("test", "other")).await;
+    let stored = json!({"state": "running", "canaryRevision": "eyJ9", "failedChecks": 2});
+    let patch = Patch::Merge(json!({"status": stored}));
+    older.patch_status("podinfo", &PatchParams::default(), &patch).await.unwrap();
+    for (name, written) in [("podinfo", of_the_readme()), ("other", canary("test", "other"))] {
+        let (older, newer) = (older.get(name).await.unwrap(), newer.get(name).await.unwrap());
+        assert_eq!((&older.data["spec"], &newer.data["spec"]), (&written["spec"], &written["spec"]));
+        assert_eq!(older.data.get("status"), newer.data.get("status"));
+    }
+    assert_eq!(newer.get("podinfo").await.unwrap().data["status"], stored);
+    // A change by the older version of an object of the newer one, as by `kubectl edit canary.v1alpha1.flagger.app`.
+    let change = Patch::Merge(json!({"spec": {"suspend": true}}));
+    older.patch("other", &PatchParams::default(), &change).await.unwrap();
+    let mut expected = canary("test", "other")["spec"].clone();
+    expected["suspend"] = json!(true);
+    assert_eq!(newer.get("other").await.unwrap().data["spec"], expected);
+    // Neither analysis: refused in both.
+    for (version, canaries) in [("v1alpha1", &older), ("v1beta1", &newer)] {
+        let mut bare = of_the_readme();
+        bare["apiVersion"] = json!(format!("flagger.app/{version}"));
+        bare["metadata"]["name"] = json!("bare");
+        bare["spec"].as_object_mut().unwrap().remove("canaryAnalysis");
+        let bare = serde_json::from_value(bare).unwrap();
+        let refusal = canaries.create(&PostParams::default(), &bare).await.unwrap_err().to_string();
+        let expected = "spec.analysis: Required value: or canaryAnalysis, as in flagger.app/v1alpha1";
+        assert!(refusal.contains(expected), "{version}: {refusal}");
+    }
 }
 
 /// Both kinds in one namespace: each has its own interval, words and fields.
