@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use aviary_promql::{EngineOptions, MemorySource, Query, QueryValue};
+use aviary_providers::metrics::flagger_v1alpha1::LATENCY;
 use aviary_sim::store::kinds;
 use aviary_sim::traffic::Behaviour;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -117,6 +119,44 @@ fn a_failing_version_is_rolled_back_by_its_success_rate() {
         let events = world.events("podinfo");
         assert!(events.iter().any(|event| event.contains("advancement success rate 7") && event.ends_with("% < 99%")));
     });
+}
+
+/// The mesh of that time has seconds, and the limit is in milliseconds. Where both series are there (an upgrade of Istio), seconds
+/// are asked first; where there is none, there is no value, which is a failed check and not a fast one.
+#[test]
+fn latency_in_seconds_is_judged_in_milliseconds() {
+    let query =
+        LATENCY.replace("{{ namespace }}", "test").replace("{{ target }}", "podinfo").replace("{{ interval }}", "1m");
+    let query = Query::parse(&query).unwrap();
+    let p99 = |series: &[(&str, [&str; 3])]| {
+        let mut source = MemorySource::default();
+        for (name, bounds) in series {
+            for (bound, per_scrape) in bounds.iter().zip([50.0, 100.0, 100.0]) {
+                let labels = [
+                    ("__name__", *name),
+                    ("reporter", "destination"),
+                    ("destination_workload_namespace", "test"),
+                    ("destination_workload", "podinfo"),
+                    ("le", *bound),
+                ];
+                for (scrape, at) in (0..=60_000).step_by(5_000).enumerate() {
+                    source.append(&labels, at, per_scrape * scrape as f64);
+                }
+            }
+        }
+        let value = query.instant(&source, 60_000, &EngineOptions::default()).unwrap();
+        let QueryValue::Vector(samples) = value else { panic!("no vector: {value:?}") };
+        samples.into_iter().map(|sample| sample.value).collect::<Vec<f64>>()
+    };
+    let seconds = ("istio_request_duration_seconds_bucket", ["0.1", "0.5", "+Inf"]);
+    let milliseconds = ("istio_request_duration_milliseconds_bucket", ["100", "1000", "+Inf"]);
+    for (series, expected) in
+        [(&[seconds][..], &[492.0][..]), (&[milliseconds], &[982.0]), (&[seconds, milliseconds], &[492.0]), (&[], &[])]
+    {
+        let found = p99(series);
+        assert_eq!(found.len(), expected.len());
+        assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{found:?}");
+    }
 }
 
 /// Flagger 0.1 promoted at exactly `maxWeight` and nowhere else: with steps of 30 to 50 it went on past 100.

@@ -9,6 +9,7 @@ use aviary_actors::checks::{self, PreparedCheck};
 use aviary_crds::names;
 use aviary_crds::validated::MetricSource;
 use aviary_promql::{Query, QueryError};
+use aviary_providers::metrics::flagger_v1alpha1;
 use aviary_providers::{ObjectKind, Objects, traffic};
 use aviary_rollout::{CheckKind, Plan};
 use kube::core::DynamicObject;
@@ -49,8 +50,6 @@ pub(crate) fn unanswerable(
             let Ok(query) = &check.query else { continue };
             let source = subject.checks().get(index).map(|check| &check.source);
             let is_answered = match check.kind {
-                // Asks for the series of old meshes first, and falls back to those that are there.
-                _ if source == Some(&MetricSource::DurationInSeconds) => true,
                 CheckKind::Query => scenario.metrics.contains_key(&check.name),
                 _ => network::is_simulated(&query.config.address),
             };
@@ -85,6 +84,10 @@ fn refused(manifest: &Manifest, path: &str, why: &str, metric: &str) -> String {
 /// # Errors
 /// What is in the way.
 pub(crate) fn answerable(query: &str) -> Result<(), Unanswerable> {
+    // Asks for the series of old meshes first, and falls back to those that are there.
+    if flagger_v1alpha1::is_latency(query) {
+        return Ok(());
+    }
     match Query::parse(query) {
         Ok(_) => {}
         Err(QueryError::Unsupported { what }) => {
