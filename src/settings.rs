@@ -21,7 +21,10 @@ pub fn controller_config(args: &RunArgs) -> ControllerConfig {
             include_label_prefixes: owned(&args.include_label_prefix),
             config_tracking: args.enable_config_tracking,
         },
-        validation: ValidationOptions { no_cross_namespace_refs: args.no_cross_namespace_refs },
+        validation: ValidationOptions {
+            no_cross_namespace_refs: args.no_cross_namespace_refs,
+            control_loop_interval: args.control_loop_interval,
+        },
         outage: match args.metrics_errors {
             MetricsErrors::Hold => OutagePolicy::Hold { limit: args.metrics_outage_limit },
             MetricsErrors::Fail => OutagePolicy::Fail,

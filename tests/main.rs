@@ -10,6 +10,7 @@ mod differences;
 mod faults;
 mod fixtures_run;
 mod flagger_e2e;
+mod flagger_v1alpha1;
 mod kills;
 mod kubectl;
 mod leadership;

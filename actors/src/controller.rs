@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use aviary_crds::ValidationOptions;
+use aviary_crds::{ValidatedCanary, ValidationOptions};
 use aviary_providers::{ObjectKind, traffic};
 use aviary_rollout::OutagePolicy;
 use kube::Client;
 use kube::core::DynamicObject;
 
 use crate::cache::Cache;
-use crate::canary::refusal;
+use crate::canary::understand;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::deps::{CanarySettings, Deps, FaultHook};
@@ -105,7 +105,15 @@ impl ControllerConfig {
     /// Why a controller with these settings would not run a Canary: one problem a line, each with its field path.
     /// `None` if it would.
     pub fn refusal(&self, canary: &DynamicObject) -> Option<String> {
-        refusal(canary, &self.canary_settings())
+        self.validated(canary).err()
+    }
+
+    /// What a controller with these settings makes of an object, whatever system it is written for.
+    ///
+    /// # Errors
+    /// Why it would not run it, as [`refusal`](Self::refusal) has it.
+    pub fn validated(&self, object: &DynamicObject) -> Result<ValidatedCanary, String> {
+        understand(object, &self.canary_settings()).map(|understood| understood.canary)
     }
 }
 

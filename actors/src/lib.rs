@@ -23,6 +23,7 @@ pub mod clock;
 mod controller;
 mod courier;
 mod deps;
+mod dialects;
 pub mod hooks;
 mod lifetime;
 pub mod messages;

@@ -59,7 +59,7 @@ pub struct CanarySpec {
     /// How a new revision is judged. Wins over [`canary_analysis`](Self::canary_analysis).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<CanaryAnalysis>,
-    /// Former name of `analysis`, still read. API servers drop it, so it only occurs in files.
+    /// The analysis of Flagger 0.1; without `analysis`, the canary is one of its [dialect](crate::v1alpha1::Dialect).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary_analysis: Option<CanaryAnalysis>,
     /// Seconds that a workload may take to become ready before the rollout fails. Default 600.

@@ -8,7 +8,7 @@
 //! 3. [`validated::ValidatedCanary`]: what the operator acts on. Defaults are applied, texts are parsed, and whatever
 //!    would get a rollout stuck has been refused, all problems at once.
 //!
-//! Field names, defaults and meanings are those of `flagger.app/v1beta1` as of Flagger 1.44.
+//! Field names, defaults and meanings are those of `flagger.app/v1beta1` as of Flagger 1.44, and of [`v1alpha1`] as of Flagger 0.1.
 
 pub mod alert_provider;
 pub mod analysis;
@@ -22,6 +22,7 @@ pub mod schema;
 mod serde_helpers;
 pub mod service;
 pub mod status;
+pub mod v1alpha1;
 pub mod validated;
 
 pub use alert_provider::AlertProvider;

@@ -2,7 +2,7 @@
 
 /// API group of all resources here.
 pub const GROUP: &str = "flagger.app";
-/// The only version, served and stored.
+/// The version that is stored. Canaries are served as [`v1alpha1`](crate::v1alpha1) as well.
 pub const VERSION: &str = "v1beta1";
 /// `apiVersion` of all resources here.
 pub const API_VERSION: &str = "flagger.app/v1beta1";

@@ -1,7 +1,8 @@
 //! The CustomResourceDefinitions, built in code and checked in as YAML under `crds/yaml`.
 //!
 //! They admit whatever Flagger's do, so that they can be installed over them, and nothing that Flagger's refuse, so
-//! that the way back stays open. The only additions are three optional fields of the status.
+//! that the way back stays open. The only additions are optional fields: three of the status, and those of Flagger 0.1, whose
+//! canaries are served as [`v1alpha1`](crate::v1alpha1) beside `v1beta1`.
 
 mod analysis;
 mod builder;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::names::{GROUP, VERSION};
+use crate::v1alpha1;
 use builder::Schema;
 
 /// Why a CRD could not be written.
@@ -24,13 +26,13 @@ pub struct WriteError(#[from] serde_saphyr::ser_error::Error);
 /// All CustomResourceDefinitions: Canary, MetricTemplate, AlertProvider.
 pub fn all_crds() -> Vec<Value> {
     vec![
-        definition(
+        with_v1alpha1(definition(
             "Canary",
             "canary",
             "canaries",
             &canary::printer_columns(),
             resource("A canary automates the release of one workload.", canary::spec(), Some(canary::status())),
-        ),
+        )),
         definition(
             "MetricTemplate",
             "metrictemplate",
@@ -100,6 +102,20 @@ fn definition(kind: &str, singular: &str, plural: &str, printer_columns: &Value,
             }],
         },
     })
+}
+
+/// Serves Flagger 0.1's version as well. The schema is the same: an object that is written in one version is stored in the other,
+/// and what a narrower schema does not know would be cut away on the way.
+fn with_v1alpha1(mut definition: Value) -> Value {
+    if let Some(versions) = definition["spec"]["versions"].as_array_mut()
+        && let Some(mut older) = versions.first().cloned()
+    {
+        older["name"] = json!(v1alpha1::VERSION);
+        older["storage"] = json!(false);
+        older["additionalPrinterColumns"] = canary::printer_columns_of_v1alpha1();
+        versions.push(older);
+    }
+    definition
 }
 
 /// The outer shape of a resource.

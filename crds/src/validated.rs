@@ -19,14 +19,24 @@ pub use crate::analysis::ThresholdRange;
 use crate::canary::{CrossNamespaceObjectReference, LocalObjectReference};
 use crate::names::{KNATIVE_API_VERSION, PRIMARY_SUFFIX};
 use crate::service::HttpMatchRequest;
+use crate::v1alpha1::Dialect;
 pub use problems::{Problem, Problems};
 pub use service::ValidatedService;
 
 /// Rules that depend on how the controller is run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ValidationOptions {
     /// `--no-cross-namespace-refs`: a canary may only refer to objects of its own namespace.
     pub no_cross_namespace_refs: bool,
+    /// `--control-loop-interval`: time between check rounds of canaries of Flagger 0.1, which name none.
+    pub control_loop_interval: Duration,
+}
+
+impl Default for ValidationOptions {
+    /// With the defaults of Flagger's flags.
+    fn default() -> Self {
+        ValidationOptions { no_cross_namespace_refs: false, control_loop_interval: Duration::from_secs(10) }
+    }
 }
 
 /// A Canary that can be run.
@@ -34,6 +44,8 @@ pub struct ValidationOptions {
 pub struct ValidatedCanary {
     /// Which object it is.
     pub key: CanaryKey,
+    /// As which API it is written.
+    pub dialect: Dialect,
     /// Generation of the spec, if the object came from a server.
     pub generation: Option<i64>,
     /// `spec.suspend`.
@@ -314,6 +326,8 @@ pub enum MetricSource {
     SuccessRate,
     /// Built-in `request-duration`.
     Duration,
+    /// The same of Flagger 0.1, by histograms in seconds where Istio has them; judged in milliseconds, too.
+    DurationInSeconds,
     /// Inline query to the metrics server.
     Query(String),
     /// A MetricTemplate.

@@ -11,7 +11,10 @@ use common::flagger_crds;
 use serde_json::{Map, Value};
 
 /// What Aviary's schema has and Flagger's has not.
-const ADDITIONS: [&str; 3] = [
+const ADDITIONS: [&str; 6] = [
+    "canaries.flagger.app.spec.canaryAnalysis",
+    "canaries.flagger.app.status.canaryRevision",
+    "canaries.flagger.app.status.state",
     "canaries.flagger.app.status.lastStepTime",
     "canaries.flagger.app.status.metricsUnavailableSince",
     "canaries.flagger.app.status.observedGeneration",
@@ -67,6 +70,11 @@ fn compare(path: &str, ours: &Value, theirs: &Value, differences: &mut Vec<Strin
     if their_keywords.get("type").is_some_and(|kind| kind == "array") {
         their_keywords.remove("required");
     }
+    // Instead of a required field, a rule requires it or that of Flagger 0.1.
+    if path == "canaries.flagger.app.spec" && our_keywords.remove("x-kubernetes-validations").is_some() {
+        let required = our_keywords.get_mut("required").and_then(Value::as_array_mut);
+        required.expect("required fields").insert(0, "analysis".into());
+    }
     if our_keywords != their_keywords {
         differences.push(format!(
             "{path}: ours {}, theirs {}",
@@ -87,6 +95,10 @@ fn same_as_flagger_but_for_the_additions() {
         let name = theirs["metadata"]["name"].as_str().expect("a name").to_owned();
         let schema = |crd: &mut Value| crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
         let (our_schema, their_schema) = (schema(&mut ours), schema(&mut theirs));
+        // Served beside Flagger's, see `the_older_version_has_the_same_schema`.
+        let versions = ours["spec"]["versions"].as_array_mut().expect("versions");
+        assert_eq!(versions.len(), if name.starts_with("canaries") { 2 } else { 1 });
+        versions.truncate(1);
         assert_eq!(ours, theirs, "names, columns, scope and versions of {name}");
         compare(&name, &our_schema, &their_schema, &mut differences);
     }
@@ -110,7 +122,12 @@ fn the_comparison_sees_differences() {
         *schema.pointer_mut(&format!("/properties/spec/{field}")).expect("there") = value;
     };
     assert_eq!(count(&|_| {}), 0);
-    assert_eq!(count(&|schema| spec(schema, "required", serde_json::json!(["targetRef", "analysis", "service"]))), 1);
+    assert_eq!(count(&|schema| spec(schema, "required", serde_json::json!(["targetRef", "service"]))), 1);
+    let without_rule = |schema: &mut Value| {
+        let spec = schema.pointer_mut("/properties/spec").and_then(Value::as_object_mut).expect("a spec");
+        spec.remove("x-kubernetes-validations").expect("a rule");
+    };
+    assert_eq!(count(&without_rule), 1);
     assert_eq!(count(&|schema| spec(schema, "properties/suspend/type", "string".into())), 1);
     assert_eq!(count(&|schema| spec(schema, "properties/provider/enum", serde_json::json!(["istio"]))), 1);
     assert_eq!(count(&|schema| spec(schema, "properties/analysis/oneOf", serde_json::json!([]))), 1);
@@ -143,10 +160,27 @@ fn the_stream_has_all_definitions() {
 
 #[test]
 fn the_additions_are_there_and_optional() {
-    let status = all_crds()[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"].take();
+    let properties = all_crds()[0]["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"].take();
     for addition in ADDITIONS {
-        let field = addition.rsplit('.').next().expect("a name");
-        assert!(status["properties"][field].is_object(), "{field}");
+        let path = addition.strip_prefix("canaries.flagger.app.").expect("a field of the canary");
+        let (part, field) = path.split_once('.').expect("a path");
+        assert!(properties[part]["properties"][field].is_object(), "{addition}");
     }
-    assert!(status["required"].is_null());
+    assert!(properties["status"]["required"].is_null());
+    assert_eq!(properties["spec"]["required"], serde_json::json!(["targetRef"]));
+}
+
+/// An API server that converts nothing stores what is written in one version in the other: a field that one of them does not know
+/// would be cut away.
+#[test]
+fn the_older_version_has_the_same_schema() {
+    let canary = &all_crds()[0]["spec"];
+    assert_eq!((&canary["versions"][0]["name"], &canary["versions"][0]["storage"]), (&"v1beta1".into(), &true.into()));
+    assert_eq!(
+        (&canary["versions"][1]["name"], &canary["versions"][1]["storage"]),
+        (&"v1alpha1".into(), &false.into())
+    );
+    assert!(canary["versions"][1]["served"] == true && canary["conversion"].is_null());
+    assert_eq!(canary["versions"][0]["schema"], canary["versions"][1]["schema"]);
+    assert_eq!(canary["versions"][0]["subresources"], canary["versions"][1]["subresources"]);
 }

@@ -96,6 +96,8 @@ pub enum Message {
     RevisionWithdrawn { canary: String, target: String },
     /// The analysis starts.
     Starting { target: String },
+    /// The analysis starts, in the words of Flagger 0.1.
+    StartingDeployment { canary: String },
     /// A pre-rollout hook failed.
     PreRolloutFailed { canary: String, hook: String, error: String },
     /// A rollout hook failed.
@@ -174,6 +176,7 @@ impl Message {
             | Restarting { .. }
             | RevisionWithdrawn { .. }
             | Starting { .. }
+            | StartingDeployment { .. }
             | MetricsRecovered { .. }
             | AdvanceCanary { .. }
             | AdvanceIteration { .. }
@@ -242,6 +245,7 @@ impl fmt::Display for Message {
                 write!(f, "{target} is back at the promoted revision, canary analysis of {canary} stopped")
             }
             Starting { target } => write!(f, "Starting canary analysis for {target}"),
+            StartingDeployment { canary } => write!(f, "Starting canary deployment for {canary}"),
             PreRolloutFailed { canary, hook, error } => {
                 write!(f, "Halt {canary} advancement pre-rollout check {hook} failed {error}")
             }

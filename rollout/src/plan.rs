@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use aviary_crds::v1alpha1::Dialect;
 use aviary_crds::validated::{MetricLimit, MetricSource, Steps, ValidatedAnalysis, ValidatedCanary, WebhookType};
 
 use crate::analysis::{Check, CheckKind, Limit};
+use crate::message::Message;
 use crate::session::{Cookies, Sessions};
 use crate::state::State;
 use crate::strategy::{AbTesting, BlueGreen, Strategy, Weighted, Weights};
@@ -95,6 +97,8 @@ pub struct Plan {
     pub canary: String,
     /// Namespace of the canary and all its objects.
     pub namespace: String,
+    /// In whose words the canary's own events are.
+    pub dialect: Dialect,
     /// Kind of the target (`Deployment`).
     pub target_kind: String,
     /// Name of the target.
@@ -141,6 +145,7 @@ impl Plan {
         Ok(Plan {
             canary: canary.key.name.clone(),
             namespace: canary.key.namespace.clone(),
+            dialect: canary.dialect,
             target_kind: canary.target.kind.to_string(),
             target: canary.target.name.clone(),
             canary_uid: canary.key.uid.clone(),
@@ -183,6 +188,14 @@ impl Plan {
     /// `<target>-primary.<namespace>`.
     pub fn primary_id(&self) -> String {
         format!("{}-primary.{}", self.target, self.namespace)
+    }
+
+    /// What is told when the analysis starts. Everything else is told alike.
+    pub(crate) fn starting(&self) -> Message {
+        match self.dialect {
+            Dialect::V1Beta1 => Message::Starting { target: self.target_id() },
+            Dialect::V1Alpha1 => Message::StartingDeployment { canary: self.canary_id() },
+        }
     }
 
     /// The hooks of one kind, in list order.
@@ -258,7 +271,7 @@ fn checks(analysis: &ValidatedAnalysis) -> Vec<Check> {
         index,
         kind: match metric.source {
             MetricSource::SuccessRate => CheckKind::SuccessRate,
-            MetricSource::Duration => CheckKind::Duration,
+            MetricSource::Duration | MetricSource::DurationInSeconds => CheckKind::Duration,
             MetricSource::Query(_) => CheckKind::Query,
             MetricSource::Template(_) => CheckKind::Template,
         },

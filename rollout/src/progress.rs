@@ -179,7 +179,7 @@ fn begin(context: Context) -> Decision {
     }
     let mut step = context.step();
     if state.failed_checks == 0 {
-        step = step.emit(Message::Starting { target: plan.target_id() });
+        step = step.emit(plan.starting());
     }
     match context.gate(WebhookType::PreRollout, Validity::Lasting) {
         Gate::Open(passed) => step = step.passed(WebhookType::PreRollout, passed),

@@ -37,6 +37,10 @@ pub(crate) fn adopt(context: Context) -> Option<Decision> {
     let steady = matches!(state.phase, Phase::Initialized | Phase::Succeeded | Phase::Waiting | Phase::Failed);
     Some(context.step().write(state.phase, |next| {
         next.last_applied.clone_from(&target.revision);
+        // Flagger 0.1 tracked none, nor does one with -enable-config-tracking=false: a promotion needs to know which to take along.
+        if next.tracked_configs.is_none() {
+            next.tracked_configs.clone_from(&target.configs);
+        }
         next.canary_weight = position.weight;
         next.iterations = position.iterations;
         if steady && promoted {

@@ -96,6 +96,9 @@ pub struct RunArgs {
     /// Address of Prometheus, for built-in and inline metrics.
     #[arg(long, value_name = "URL", default_value = "http://prometheus:9090", help_heading = METRICS)]
     pub metrics_server: String,
+    /// Time between the checks of canaries of Flagger 0.1 (with a canaryAnalysis), at least 1s. All others name their interval.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, help_heading = RELEASES)]
+    pub control_loop_interval: Duration,
     /// What a missing answer of a metrics backend does (connection refused, timeout, 5xx, 429).
     #[arg(long, value_name = "POLICY", value_enum, default_value = "hold", help_heading = METRICS)]
     pub metrics_errors: MetricsErrors,
@@ -162,9 +165,6 @@ pub struct RunArgs {
         help_heading = PROCESS)]
     pub version: bool,
 
-    /// How often Flagger looks at its canaries. Aviary acts when something changes.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, help_heading = NO_EFFECT)]
-    pub control_loop_interval: Duration,
     /// Workers of Flagger's queue. Aviary has no such limit.
     #[arg(long, value_name = "NUMBER", default_value = "2", help_heading = NO_EFFECT)]
     pub threadiness: i64,

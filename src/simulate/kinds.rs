@@ -175,7 +175,9 @@ mod tests {
         );
         assert_eq!(explain("app/v1", "Deployment"), "apiVersion app/v1 is not served for Deployment; served: apps/v1");
         assert!(explain("autoscaling/v2beta2", "HorizontalPodAutoscaler").contains("served: autoscaling/v2"));
-        assert!(explain("flagger.app/v1alpha3", "Canary").ends_with("served: flagger.app/v1beta1"));
+        assert!(
+            explain("flagger.app/v1alpha3", "Canary").ends_with("served: flagger.app/v1beta1, flagger.app/v1alpha1")
+        );
         assert!(explain("v1", "Whatever").starts_with("there is no kind Whatever in v1; there are: "));
         for (api_version, kind) in [
             ("cert-manager.io/v1", "Certificate"),

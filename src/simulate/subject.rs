@@ -6,7 +6,6 @@ use aviary_actors::ControllerConfig;
 use aviary_crds::validated::{
     MetricCheck, MetricLimit, MetricSource, ObjectKey, TargetKind, ValidatedCanary, WebhookType,
 };
-use aviary_crds::{Canary, decode};
 use kube::core::DynamicObject;
 
 use super::manifests::{Manifest, Manifests};
@@ -73,9 +72,10 @@ pub(crate) fn subjects(
     let mut subjects = Vec::new();
     let mut problems = Vec::new();
     for manifest in manifests.of(aviary_crds::names::GROUP, "Canary") {
-        if manifest.api_version() != aviary_crds::names::API_VERSION {
-            let known = aviary_crds::names::API_VERSION;
-            let message = format!("apiVersion {} is not supported; supported: {known}", manifest.api_version());
+        let known = [aviary_crds::names::API_VERSION, aviary_crds::v1alpha1::API_VERSION];
+        if !known.contains(&manifest.api_version()) {
+            let (given, known) = (manifest.api_version(), known.join(", "));
+            let message = format!("apiVersion {given} is not supported; supported: {known}");
             problems.push(manifest.message("apiVersion", &message));
             continue;
         }
@@ -141,11 +141,7 @@ fn meant_for_another(manifest: &Manifest) -> Option<String> {
 
 fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject, String> {
     let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| error.to_string())?;
-    if let Some(refusal) = config.refusal(&object) {
-        return Err(refusal);
-    }
-    let canary: Canary = decode(&manifest.object).map_err(|error| error.to_string())?;
-    let canary = ValidatedCanary::parse(&canary, &config.validation).map_err(|problems| problems.to_string())?;
+    let canary = config.validated(&object)?;
     if canary.target.kind == TargetKind::Service {
         return Err(format!(
             "spec.targetRef.kind: Service {} is released by selecting other pods, which is not supported by simulate; try it \
@@ -179,7 +175,7 @@ pub(crate) fn names(subjects: &[Subject]) -> BTreeMap<&'static str, Vec<&str>> {
             match &check.source {
                 MetricSource::Template(key) => names.entry("metric").or_default().push(&key.name),
                 MetricSource::Query(_) => names.entry("metric").or_default().push(&check.name),
-                MetricSource::SuccessRate | MetricSource::Duration => {}
+                MetricSource::SuccessRate | MetricSource::Duration | MetricSource::DurationInSeconds => {}
             }
         }
     }

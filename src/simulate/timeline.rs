@@ -265,7 +265,8 @@ fn take_checks(metrics: &Metrics, subject: &Subject) -> Vec<CheckValue> {
         }
         let value = found.get_gauge().get_value();
         // Flagger's gauge of the duration is in seconds, and its limit in milliseconds.
-        let value = if check.source == MetricSource::Duration { (value * 1000.0).trunc() } else { value };
+        let is_duration = matches!(check.source, MetricSource::Duration | MetricSource::DurationInSeconds);
+        let value = if is_duration { (value * 1000.0).trunc() } else { value };
         let (min, max) = limits(check);
         let passed = min.is_none_or(|min| value >= min) && max.is_none_or(|max| value <= max);
         checks.push(CheckValue { metric: check.name.clone(), value, min, max, passed });

@@ -16,6 +16,7 @@ mod owner;
 mod permissions;
 mod release;
 mod scripts;
+mod versions_of_canaries;
 
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! What the actor knows of its canary object: the plan, and the state as last stored.
 
-use aviary_crds::{Canary, CanaryStatus, ValidatedCanary, decode_object};
+use aviary_crds::CanaryStatus;
 use aviary_providers::{Subject, targets, traffic};
 use aviary_rollout::{Capabilities, Plan, Settings, State};
 use kube::core::DynamicObject;
@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::cache::version;
 use crate::deps::CanarySettings;
+use crate::dialects;
 use crate::metrics::Metrics;
 use crate::snapshot::Understood;
 
@@ -148,21 +149,14 @@ fn is_stored_form(stored: &Value, written: &Value) -> bool {
     }
 }
 
-/// The status of an object; one that cannot be decoded counts as none.
+/// The status of an object, whichever system wrote it; one that cannot be decoded counts as none.
 pub(super) fn status_of(object: &DynamicObject) -> CanaryStatus {
-    let raw = object.data.get("status").cloned().unwrap_or(Value::Null);
-    serde_json::from_value(raw).unwrap_or_default()
-}
-
-/// Why there is no plan for a canary, if there is none.
-pub(crate) fn refusal(object: &DynamicObject, settings: &CanarySettings) -> Option<String> {
-    understand(object, settings).err()
+    dialects::of(object).status(object)
 }
 
 /// Decodes, validates and plans. The error is what a person needs to mend the object.
-fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Understood, String> {
-    let canary: Canary = decode_object(object).map_err(|error| error.to_string())?;
-    let canary = ValidatedCanary::parse(&canary, &settings.validation).map_err(|problems| problems.to_string())?;
+pub(crate) fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Understood, String> {
+    let canary = dialects::of(object).validate(object, &settings.validation)?;
     let subject = Subject { canary: &canary, settings: &settings.providers, objects: &NoObjects, cookies: None };
     let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"));
     let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"));

@@ -9,7 +9,7 @@ mod rivals;
 mod run;
 mod upkeep;
 
-pub(crate) use knowledge::refusal;
+pub(crate) use knowledge::understand;
 pub(crate) use run::with_complaint;
 
 use std::collections::BTreeSet;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::knowledge::status_of;
 use super::{CanaryActor, LOST};
 use crate::cache::Lookups;
+use crate::dialects;
 use crate::hooks;
 use crate::messages::{CallHooks, EffectOutcome, Epoch, Reply, RunEnded, SendAlert, Write, WriteError, WriteOrder};
 use crate::router::lane_for;
@@ -338,7 +339,7 @@ impl CanaryActor {
         let (Some(run), Ok((known, _))) = (&self.run, self.knowledge.understood()) else { return Value::Null };
         let generation = object.metadata.generation;
         let status = run.next.to_status(&status_of(object), &known.plan.target_kind, generation);
-        serde_json::to_value(status).unwrap_or(Value::Null)
+        dialects::of(object).stored(status)
     }
 
     fn write_status(&mut self, object: &DynamicObject, status: Value, context: &mut Context<Self>) {

@@ -7,8 +7,27 @@ use super::service::{optional_string_match, string_match};
 const DURATION: &str = "^[0-9]+(m|s)";
 
 pub(super) fn analysis() -> Schema {
-    Schema::object(
+    analysis_fields(
         "How a new revision is stepped up and judged. Exactly one of stepWeight, stepWeights and iterations.",
+    )
+    .exactly_one_of(&[
+        &["interval", "threshold", "iterations"],
+        &["interval", "threshold", "stepWeight"],
+        &["interval", "threshold", "stepWeights"],
+    ])
+}
+
+/// The analysis of v1alpha1. That had few of these fields; none is cut away, because nobody would hear of a lost gate.
+pub(super) fn canary_analysis() -> Schema {
+    analysis_fields(
+        "How a new revision is stepped up and judged, as Flagger 0.1 reads it: checked every --control-loop-interval, by metrics \
+         with the names of Istio's series. Passed over where there is an analysis.",
+    )
+}
+
+fn analysis_fields(description: &str) -> Schema {
+    Schema::object(
+        description,
         [
             (
                 "interval",
@@ -45,11 +64,6 @@ pub(super) fn analysis() -> Schema {
             ("sessionAffinity", session_affinity()),
         ],
     )
-    .exactly_one_of(&[
-        &["interval", "threshold", "iterations"],
-        &["interval", "threshold", "stepWeight"],
-        &["interval", "threshold", "stepWeights"],
-    ])
 }
 
 fn match_request() -> Schema {

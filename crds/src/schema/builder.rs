@@ -98,6 +98,12 @@ impl Schema {
         self.with("oneOf", alternatives)
     }
 
+    /// A rule in the Common Expression Language. `reason` and `field` are what a violation is told as.
+    pub(super) fn rule(self, rule: &str, message: &str, reason: &str, field: &str) -> Schema {
+        let rule = json!({"rule": rule, "message": message, "reason": reason, "fieldPath": field});
+        self.with("x-kubernetes-validations", json!([rule]))
+    }
+
     /// A name in the style of a DNS subdomain, within these lengths. `empty` allows none at all.
     pub(super) fn subdomain(self, empty: bool) -> Schema {
         const SUBDOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";

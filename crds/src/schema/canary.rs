@@ -52,6 +52,16 @@ pub(super) fn printer_columns() -> Value {
     ])
 }
 
+/// The columns of `kubectl get canaries.v1alpha1.flagger.app`: Flagger 0.1 had none.
+pub(super) fn printer_columns_of_v1alpha1() -> Value {
+    json!([
+        {"name": "State", "type": "string", "jsonPath": ".status.state"},
+        {"name": "Weight", "type": "string", "jsonPath": ".status.canaryWeight"},
+        {"name": "FailedChecks", "type": "string", "jsonPath": ".status.failedChecks"},
+        {"name": "LastTransitionTime", "type": "string", "jsonPath": ".status.lastTransitionTime"},
+    ])
+}
+
 pub(super) fn spec() -> Schema {
     Schema::object(
         "What is released, how traffic reaches it, and how it is judged.",
@@ -81,6 +91,7 @@ pub(super) fn spec() -> Schema {
             ("upstreamRef", upstream_reference()),
             ("service", service::service()),
             ("analysis", analysis::analysis()),
+            ("canaryAnalysis", analysis::canary_analysis()),
             ("skipAnalysis", Schema::boolean("Promote without analysis. Default false.")),
             (
                 "revertOnDeletion",
@@ -91,7 +102,14 @@ pub(super) fn spec() -> Schema {
             ("suspend", Schema::boolean("Leave everything as it is until this is false again. Default false.")),
         ],
     )
-    .require(&["targetRef", "analysis"])
+    .require(&["targetRef"])
+    // Told as an API server tells that a required field is missing.
+    .rule(
+        "has(self.analysis) || has(self.canaryAnalysis)",
+        "or canaryAnalysis, as in flagger.app/v1alpha1",
+        "FieldValueRequired",
+        ".analysis",
+    )
 }
 
 fn reference_fields(kinds: &[&str]) -> [(&'static str, Schema); 3] {
@@ -174,6 +192,8 @@ pub(super) fn status() -> Schema {
                 "previousSessionAffinityCookie",
                 Schema::string("Cookie of the run before, which clients are told to forget."),
             ),
+            ("state", Schema::string("The phase in the words of Flagger 0.1, of a canary with a canaryAnalysis.")),
+            ("canaryRevision", Schema::string("lastAppliedSpec of a canary with a canaryAnalysis.")),
             ("conditions", Schema::list("The Promoted condition: outcome of the last rollout.", condition())),
         ],
     )

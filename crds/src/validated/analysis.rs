@@ -9,11 +9,8 @@ use super::{
 };
 use crate::analysis::{CanaryAlert, CanaryAnalysis, CanaryMetric, CanaryWebhook, SessionAffinity};
 use crate::duration::parse_go_duration;
+use crate::v1alpha1::Dialect;
 
-/// Flagger's default for `interval`.
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
-/// Flagger's least `interval`; shorter ones count as this.
-const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// Flagger's default for the window of a metric, with the text that queries see.
 const DEFAULT_WINDOW: (Duration, &str) = (Duration::from_secs(60), "1m");
 /// Flagger's default for the timeout of a webhook.
@@ -23,18 +20,29 @@ const DEFAULT_COOKIE_AGE: Duration = Duration::from_secs(86_400);
 
 const DURATION_FIX: &str = "use a duration such as 30s or 1m30s";
 
-/// Checks an analysis. `root` is its path; with `skipped`, it needs no steps.
+/// What an analysis is held against.
+#[derive(Clone, Copy)]
+pub(super) struct Rules {
+    /// As which API it is written.
+    pub(super) dialect: Dialect,
+    /// `--control-loop-interval`.
+    pub(super) control_loop: Duration,
+    /// Whether it is not run, so that it needs no steps.
+    pub(super) skip_analysis: bool,
+}
+
+/// Checks an analysis.
 pub(super) fn parse(
     analysis: &CanaryAnalysis,
-    root: &str,
-    skipped: bool,
+    rules: Rules,
     access: &NamespaceGuard<'_>,
     problems: &mut Problems,
 ) -> ValidatedAnalysis {
+    let (root, skipped) = (rules.dialect.analysis_path(), rules.skip_analysis);
     let declared_max_weight = not_negative(&format!("{root}.maxWeight"), analysis.max_weight, problems);
     let max_weight = if declared_max_weight == 0 { 100 } else { declared_max_weight.min(100) };
     ValidatedAnalysis {
-        interval: parse_interval(analysis, root, problems),
+        interval: parse_interval(analysis, rules, problems),
         threshold: not_negative(&format!("{root}.threshold"), analysis.threshold, problems).max(1),
         steps: parse_steps(analysis, root, max_weight, skipped, problems),
         max_weight,
@@ -57,7 +65,7 @@ pub(super) fn parse(
             problems,
         ),
         matches: analysis.matches.clone(),
-        metrics: parse_metrics(&analysis.metrics, root, access, problems),
+        metrics: parse_metrics(&analysis.metrics, rules.dialect, access, problems),
         alerts: parse_alerts(&analysis.alerts, root, access, problems),
         webhooks: parse_webhooks(&analysis.webhooks, root, problems),
         session_affinity: analysis
@@ -70,7 +78,8 @@ pub(super) fn parse(
 /// What a canary without an analysis is run with.
 pub(super) fn skipped() -> ValidatedAnalysis {
     let access = NamespaceGuard { own: "", blocked: false };
-    parse(&CanaryAnalysis::default(), "", true, &access, &mut Problems::default())
+    let rules = Rules { dialect: Dialect::V1Beta1, control_loop: Duration::ZERO, skip_analysis: true };
+    parse(&CanaryAnalysis::default(), rules, &access, &mut Problems::default())
 }
 
 /// A percentage. More than 100 is capped, as Flagger does.
@@ -78,9 +87,11 @@ fn percentage(path: &str, value: Option<i64>, problems: &mut Problems) -> u32 {
     not_negative(path, value, problems).min(100)
 }
 
-fn parse_interval(analysis: &CanaryAnalysis, root: &str, problems: &mut Problems) -> Duration {
+/// Shorter intervals than the least count as that, as in Flagger.
+fn parse_interval(analysis: &CanaryAnalysis, rules: Rules, problems: &mut Problems) -> Duration {
+    let (default, least) = rules.dialect.intervals(rules.control_loop);
     let text = analysis.interval.as_deref().unwrap_or_default();
-    duration_or(&format!("{root}.interval"), text, DEFAULT_INTERVAL, problems).max(MIN_INTERVAL)
+    duration_or(&format!("{}.interval", rules.dialect.analysis_path()), text, default, problems).max(least)
 }
 
 /// Reads a duration; an empty text means the default.
@@ -166,28 +177,24 @@ fn parse_ready_threshold(path: &str, value: Option<i64>, problems: &mut Problems
 
 fn parse_metrics(
     metrics: &[CanaryMetric],
-    root: &str,
+    dialect: Dialect,
     access: &NamespaceGuard<'_>,
     problems: &mut Problems,
 ) -> Vec<MetricCheck> {
     let mut checks = Vec::with_capacity(metrics.len());
     let mut template_checks = Vec::new();
     for (index, metric) in metrics.iter().enumerate() {
-        let path = format!("{root}.metrics[{index}]");
+        let path = format!("{}.metrics[{index}]", dialect.analysis_path());
         let check = parse_metric(metric, &path, problems);
         let with_source = |source| MetricCheck { source, ..check.clone() };
-        let built_in = match metric.name.as_str() {
-            "request-success-rate" => Some(MetricSource::SuccessRate),
-            "request-duration" => Some(MetricSource::Duration),
-            _ => None,
-        };
+        let built_in = dialect.built_in_metric(&metric.name);
         let query = non_empty(metric.query.as_deref()).map(MetricSource::Query);
         if built_in.is_none() && query.is_none() && metric.template_ref.is_none() {
             problems.add(
                 path.as_str(),
                 metric.name.as_str(),
                 "is neither a built-in metric nor has it a query or a templateRef",
-                "use request-success-rate or request-duration, or add a templateRef or a query",
+                dialect.built_in_fix(),
             );
         }
         checks.extend([built_in, query].into_iter().flatten().map(with_source));

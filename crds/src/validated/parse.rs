@@ -11,6 +11,7 @@ use super::{
 };
 use crate::canary::{AutoscalerReference, Canary, CanarySpec, CrossNamespaceObjectReference, LocalObjectReference};
 use crate::names::{KNATIVE_API_VERSION, KNATIVE_PROVIDER};
+use crate::v1alpha1::{self, Dialect};
 
 /// Flagger's default for `progressDeadlineSeconds`.
 const DEFAULT_PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
@@ -39,7 +40,7 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
     let namespace = key.namespace.as_str();
     let access = NamespaceGuard { own: namespace, blocked: options.no_cross_namespace_refs };
 
-    let analysis_path = if spec.analysis.is_some() { "spec.analysis" } else { "spec.canaryAnalysis" };
+    let dialect = Dialect::of(spec);
     let declared_analysis = spec.effective_analysis();
     let skip_analysis = spec.skip_analysis.unwrap_or(false) || declared_analysis.is_none();
 
@@ -49,7 +50,7 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
         skip_analysis,
         revert_on_deletion: spec.revert_on_deletion.unwrap_or(false),
         progress_deadline: parse_progress_deadline(spec, problems),
-        provider: non_empty(spec.provider.as_deref()),
+        provider: parse_provider(spec, dialect),
         metrics_server: non_empty(spec.metrics_server.as_deref()),
         autoscaler: spec.autoscaler_ref.as_ref().map(|reference| parse_autoscaler(reference, problems)),
         ingress: parse_reference("spec.ingressRef", spec.ingress_ref.as_ref(), problems),
@@ -57,11 +58,15 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
         upstream: parse_upstream(spec.upstream_ref.as_ref(), &access, problems),
         service: parse_service(spec, &target, problems),
         analysis: match declared_analysis {
-            Some(declared) => analysis::parse(declared, analysis_path, skip_analysis, &access, problems),
+            Some(declared) => {
+                let rules = analysis::Rules { dialect, control_loop: options.control_loop_interval, skip_analysis };
+                analysis::parse(declared, rules, &access, problems)
+            }
             None => analysis::skipped(),
         },
         target,
         key,
+        dialect,
     }
 }
 
@@ -204,6 +209,15 @@ fn check_target(spec: &CanarySpec, target: &Target, problems: &mut Problems) {
             format!("is not the target, and users of a Service target call the target {}", target.name),
             "remove it",
         );
+    }
+}
+
+/// Flagger 0.1 had one mesh and no field for it; its canaries do not follow the controller's default.
+fn parse_provider(spec: &CanarySpec, dialect: Dialect) -> Option<String> {
+    let declared = non_empty(spec.provider.as_deref());
+    match dialect {
+        Dialect::V1Beta1 => declared,
+        Dialect::V1Alpha1 => declared.or_else(|| Some(v1alpha1::PROVIDER.to_owned())),
     }
 }
 

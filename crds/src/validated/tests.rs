@@ -176,6 +176,62 @@ fn the_former_name_of_the_analysis_is_read() {
     assert!(problems.starts_with("spec.canaryAnalysis.stepWeight: "), "{problems}");
 }
 
+const V1ALPHA1: fn(Value) -> Value = |analysis| json!({"analysis": null, "canaryAnalysis": analysis});
+
+fn of_flagger_0_1() -> Value {
+    V1ALPHA1(json!({
+        "threshold": 5, "maxWeight": 50, "stepWeight": 10,
+        "metrics": [
+            {"name": "istio_requests_total", "threshold": 99, "interval": "1m"},
+            {"name": "istio_request_duration_seconds_bucket", "threshold": 500, "interval": "30s"},
+        ],
+    }))
+}
+
+#[test]
+fn a_canary_of_flagger_0_1_steps_in_the_control_loop_and_is_judged_by_istios_series() {
+    let found = accepted(of_flagger_0_1());
+    assert_eq!((found.dialect, found.provider.as_deref()), (Dialect::V1Alpha1, Some("istio")));
+    let analysis = &found.analysis;
+    assert_eq!((analysis.interval, analysis.threshold), (Duration::from_secs(10), 5));
+    assert_eq!(analysis.steps, Steps::Weight { step: 10, max: 50 });
+    let metrics: Vec<_> = analysis.metrics.iter().map(|metric| (&metric.source, metric.limit)).collect();
+    assert_eq!(
+        metrics,
+        [
+            (&MetricSource::SuccessRate, MetricLimit::Threshold(99.0)),
+            (&MetricSource::DurationInSeconds, MetricLimit::Threshold(500.0)),
+        ]
+    );
+    for (control_loop, interval) in [(25, 25), (3, 3), (0, 1)] {
+        let control_loop_interval = Duration::from_secs(control_loop);
+        let options = ValidationOptions { control_loop_interval, ..ValidationOptions::default() };
+        let found = ValidatedCanary::parse(&canary(of_flagger_0_1()), &options).expect("accepted");
+        assert_eq!(found.analysis.interval, Duration::from_secs(interval), "{control_loop}");
+        // Today's canaries have nothing to do with that flag.
+        let todays =
+            ValidatedCanary::parse(&canary(json!({"analysis": {"interval": null}})), &options).expect("accepted");
+        assert_eq!((todays.dialect, todays.analysis.interval), (Dialect::V1Beta1, Duration::from_secs(60)));
+    }
+}
+
+/// Flagger 0.1 passed over such a metric and released unjudged.
+#[test]
+fn an_unknown_metric_of_flagger_0_1_is_refused() {
+    let problems = refused(V1ALPHA1(json!({"stepWeight": 5, "metrics": [{"name": "istio_request_duration_bucket"}]})));
+    assert!(problems.starts_with("spec.canaryAnalysis.metrics[0]: is neither a built-in metric"), "{problems}");
+    assert!(problems.ends_with("use istio_requests_total or istio_request_duration_seconds_bucket"), "{problems}");
+    let problems = refused(json!({"analysis": {"metrics": [{"name": "istio_requests_total"}]}}));
+    assert!(problems.ends_with("or add a templateRef or a query"), "{problems}");
+}
+
+#[test]
+fn an_analysis_wins_over_that_of_flagger_0_1() {
+    let found = accepted(json!({"canaryAnalysis": {"stepWeight": 30}}));
+    assert_eq!(found.dialect, Dialect::V1Beta1);
+    assert_ne!(found.analysis.steps, Steps::Weight { step: 30, max: 100 });
+}
+
 #[test]
 fn metrics_run_in_flaggers_order() {
     let reference = json!({"name": "t"});
@@ -351,7 +407,7 @@ fn references_across_namespaces_can_be_blocked() {
             },
         }))
     };
-    let blocked = ValidationOptions { no_cross_namespace_refs: true };
+    let blocked = ValidationOptions { no_cross_namespace_refs: true, ..ValidationOptions::default() };
     let problems = ValidatedCanary::parse(&changes("other"), &blocked).expect_err("blocked");
     let messages: Vec<&str> = problems.0.iter().map(|problem| problem.message.as_str()).collect();
     assert_eq!(

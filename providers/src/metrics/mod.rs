@@ -1,5 +1,6 @@
 //! Metric backends (`MetricTemplate.spec.provider`), the two built-in metrics, and the templates of queries.
 
+pub mod flagger_v1alpha1;
 pub mod grouped;
 mod prometheus;
 pub mod template;

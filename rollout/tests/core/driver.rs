@@ -59,6 +59,7 @@ pub(crate) fn plan() -> Plan {
     Plan {
         canary: "podinfo".into(),
         namespace: "default".into(),
+        dialect: aviary_crds::v1alpha1::Dialect::V1Beta1,
         target_kind: "Deployment".into(),
         target: "podinfo".into(),
         canary_uid: "uid".into(),

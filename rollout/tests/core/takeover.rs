@@ -431,6 +431,17 @@ fn configs_that_changed_meanwhile_start_the_analysis_over() {
     assert_eq!(run.ending().phase, Phase::Succeeded);
 }
 
+/// Flagger 0.1 tracks none, nor does one with `-enable-config-tracking=false`. A promotion that does not say which configs were
+/// analysed copies nothing, and the run never ended.
+#[test]
+fn a_run_that_tracked_no_configs_is_promoted() {
+    let mut run = Left::in_phase("Progressing", 20, Split::to_canary(20)).found(plan());
+    run.world.status.tracked_configs = None;
+    run.settle();
+    assert!(run.state().tracked_configs.is_some());
+    assert_eq!(run.ending().phase, Phase::Succeeded);
+}
+
 /// Under Flagger's CRD our own fields are pruned. The outage still reaches its limit.
 #[test]
 fn pruned_fields_do_not_stretch_an_outage() {
