@@ -6,6 +6,7 @@ use std::time::Duration;
 use aviary_sim::controllers::PodDetail;
 use aviary_sim::store::kinds;
 use aviary_sim::traffic::{Behaviour, TrafficOptions, TrafficReport};
+use serde_json::json;
 
 use crate::support::{World, canary, deployment, in_virtual_time};
 
@@ -82,4 +83,36 @@ fn nobody_is_led_to_pods_that_became_available_while_no_operator_ran() {
         assert_eq!((report.failures(), report.interruptions), (0.0, 0), "{report:#?}");
         world.stop().await;
     });
+}
+
+/// Users are on the primary already, or it would not be an analysis: the mesh knows it.
+#[test]
+fn a_successor_takes_users_back_at_once() {
+    for is_ab_test in [false, true] {
+        in_virtual_time(async {
+            let mut world = World::new(1);
+            world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+            let mut canary = canary("test", "podinfo");
+            if is_ab_test {
+                let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
+                analysis.retain(|field, _| field != "stepWeight" && field != "maxWeight");
+                analysis.insert("iterations".to_owned(), json!(5));
+                analysis.insert("match".to_owned(), json!([{"headers": {"x-user": {"exact": "insider"}}}]));
+            }
+            world.create(canary).await;
+            world.start();
+            world.wait_for_phase("podinfo", "Initialized").await;
+            world.set_image("podinfo", "podinfo:6.0.1");
+            let weight = |world: &World| world.status("podinfo")["canaryWeight"].as_u64().unwrap();
+            world.wait_until("the canary has users", || weight(&world) > 0).await;
+            world.kill();
+            world.set_image("podinfo", "podinfo:6.0.2");
+            world.start();
+            let began = world.cluster.clock().now();
+            world.wait_until("they are led back", || weight(&world) == 0).await;
+            let took = world.cluster.clock().now().duration_since(began);
+            assert!(took < jiff::SignedDuration::from_millis(500), "A/B test: {is_ab_test}, {took:#}");
+            world.stop().await;
+        });
+    }
 }

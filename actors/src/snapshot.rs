@@ -78,16 +78,31 @@ impl Routing {
     }
 }
 
-/// Since when the sides have had available pods, from what was seen before. Where nothing was, they may have become available
-/// just now: a predecessor that was killed told nobody.
-pub(crate) fn serving_since(seen: &Snapshot, previous: Option<ServingSince>) -> ServingSince {
-    let since = |available: Option<u32>, before: fn(ServingSince) -> Option<Timestamp>| {
+/// Since when the sides have had available pods, from what was seen before. At the first look nothing was: pods that users are led
+/// to already were waited for by whoever led them there, and a way back to them must not be delayed. All others may have become
+/// available just now: a predecessor that was killed told nobody.
+pub(crate) fn serving_since(
+    seen: &Snapshot,
+    previous: Option<ServingSince>,
+    plan: &Plan,
+    state: &State,
+) -> ServingSince {
+    let split = seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok());
+    // Routes that are yet to be written lead nobody.
+    let split = split.filter(|_| !seen.pending.routes && !seen.pending.apex);
+    let is_for_some = !plan.strategy.is_for_everybody(state.position());
+    let primary_has_users = split.is_some_and(|split| split.primary > 0 || is_for_some);
+    let canary_has_users = split.is_some_and(|split| split.canary > 0 || split.mirrored);
+    let since = |available: Option<u32>, before: fn(ServingSince) -> Option<Timestamp>, has_users: bool| {
+        let at_first = if has_users { Timestamp::MIN } else { seen.now };
         let is_serving = available.is_some_and(|available| available > 0);
-        is_serving.then(|| previous.and_then(before).unwrap_or(seen.now))
+        is_serving.then(|| previous.map_or(at_first, |previous| before(previous).unwrap_or(seen.now)))
     };
+    let primary = seen.primary.as_ref().map(|primary| primary.available);
+    let canary = seen.target.as_ref().ok().map(|target| target.available);
     ServingSince {
-        primary: since(seen.primary.as_ref().map(|primary| primary.available), |since| since.primary),
-        canary: since(seen.target.as_ref().ok().map(|target| target.available), |since| since.canary),
+        primary: since(primary, |since| since.primary, primary_has_users),
+        canary: since(canary, |since| since.canary, canary_has_users),
     }
 }
 

@@ -112,9 +112,11 @@ fn withdraw(context: Context, target: &TargetView) -> Decision {
 /// A newer revision always wins: back to no canary traffic, counters to zero, analysis from the start.
 fn restart(context: Context, target: &TargetView) -> Decision {
     let Context { plan, state, .. } = context;
-    // Where the primary cannot take over (a failed promotion is being mended), the canary goes on serving.
     let (to_primary, weight) = match route_back(context) {
         Ok(effect) => (effect, 0),
+        // It can take over in a moment: the newer revision would keep the weight that another one has earned.
+        Err(wait) if wait.hold.as_ref().is_some_and(|hold| hold.kind == HoldKind::Settling) => return *wait,
+        // Where the primary cannot take over (a failed promotion is being mended), the canary goes on serving.
         Err(_) => (None, state.canary_weight),
     };
     let step = context.step().effect_if(to_primary).wake_target(target);

@@ -163,8 +163,8 @@ pub struct Reverting {
     pub routes: bool,
 }
 
-/// Since when each side has had available pods without a break, as far as this process knows; `None` while it has none. What it
-/// found at its start has had them for long.
+/// Since when each side has had available pods without a break, as far as this process knows; `None` while it has none. A side
+/// that users were led to at its start has had them for long.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServingSince {
     /// The primary.

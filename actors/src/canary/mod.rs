@@ -224,7 +224,7 @@ impl CanaryActor {
                 let routing = Routing::of(&seen, self.routing.as_ref());
                 seen.routed_since = routing.since();
                 self.routing = Some(routing);
-                seen.serving_since = serving_since(&seen, self.serving_since);
+                seen.serving_since = serving_since(&seen, self.serving_since, &understood.plan, state);
                 self.serving_since = Some(seen.serving_since);
                 if understood.target.waits_by_canary_deadline() {
                     let deadline = understood.canary.progress_deadline;

@@ -238,6 +238,26 @@ fn restart_on_a_newer_revision() {
     assert_eq!(run.world.primary.unwrap().revision, "c");
 }
 
+/// The newer revision would go on with the weight of the former one, and skip all steps up to it.
+#[test]
+fn a_restart_waits_for_a_primary_that_the_mesh_has_not_heard_of() {
+    let mut run = scenarios::weighted();
+    run.run_until(run.world.now + seconds(20));
+    assert_eq!(run.world.routes, Some(Split::to_canary(20)));
+    let mut seen = run.snapshot();
+    seen.target.as_mut().unwrap().revision = "c".to_owned();
+
+    seen.serving_since.primary = Some(seen.now);
+    let decision = decide(&run.plan, run.state(), &seen);
+    assert_eq!((decision.effects, decision.wake), (Vec::new(), Wake::At(seen.now + seconds(REACH))));
+    assert_eq!(decision.next.last_applied, "b");
+
+    seen.serving_since.primary = Some(seen.now - seconds(REACH));
+    let decision = decide(&run.plan, run.state(), &seen);
+    assert_eq!(decision.effects[0], Effect::SetTraffic(Split::PRIMARY));
+    assert_eq!((decision.next.canary_weight, decision.next.last_applied.as_str()), (0, "c"));
+}
+
 #[test]
 fn failed_promotion_leaves_the_canary_serving() {
     let run = settled(scenarios::failed_promotion);

@@ -11,6 +11,8 @@ use crate::objects::{self, Name};
 use crate::random::Random;
 
 pub(super) use release::{Change, Deed, Quality, Release};
+#[cfg(test)]
+pub(super) use shape::SHORTEST_INTERVAL;
 pub(super) use shape::{GATES, Gate, INSIDER, Shape, Strategy};
 
 /// Canaries of one world: enough that one's trouble could show in another, few enough that a world that fails can be read.

@@ -11,6 +11,8 @@ use crate::random::Random;
 pub(in crate::chaos) const INSIDER: (&str, &str) = ("x-user", "insider");
 /// Where the canaries' hooks are called.
 pub(in crate::chaos) const GATES: &str = "gates.test";
+/// Long enough that Prometheus has scraped twice before the first check: one sample gives no rate.
+pub(in crate::chaos) const SHORTEST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How users come to a new revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +66,7 @@ pub(in crate::chaos) struct Shape {
 
 impl Shape {
     pub(super) fn new(random: &mut Random) -> Shape {
-        // Long enough that Prometheus has scraped twice before the first check: one sample gives no rate.
-        let interval = Duration::from_secs(random.pick([10, 15, 30]));
+        let interval = random.pick([SHORTEST_INTERVAL, Duration::from_secs(15), Duration::from_secs(30)]);
         let (strategy, mut analysis) = strategy(random);
         analysis["threshold"] = json!(random.pick([2, 3, 5]));
         let skips_analysis = random.below(8) == 0;

@@ -253,11 +253,29 @@ fn mesh(story: u64) -> TrafficOptions {
         _ => (0, 0, 0),
     };
     let [route_lag, endpoint_lag, drain] = [route, endpoint, drain].map(Duration::from_millis);
-    TrafficOptions { route_lag, endpoint_lag, drain, ..TrafficOptions::default() }
+    // By default Prometheus scrapes exactly twice in the shortest interval. What the mesh takes of it must leave two scrapes, or
+    // it is a matter of their phase whether the first check of a good release has a rate to judge by.
+    let scrape_interval = if route_lag.is_zero() { Duration::from_secs(5) } else { Duration::from_secs(4) };
+    TrafficOptions { scrape_interval, route_lag, endpoint_lag, drain, ..TrafficOptions::default() }
 }
 
 /// What the primary runs after releases that ended in these phases.
 fn promoted_image(tale: &Tale, phases: &[String]) -> String {
     let promoted = tale.releases.iter().zip(phases).rfind(|(_, phase)| *phase == "Succeeded");
     promoted.map_or_else(|| objects::image(0, ""), |(release, _)| release.image.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mesh;
+    use crate::chaos::story::SHORTEST_INTERVAL;
+
+    #[test]
+    fn the_first_check_has_two_scrapes_in_the_latest_mesh_too() {
+        for story in 0..8 {
+            let options = mesh(story);
+            let judged = SHORTEST_INTERVAL - options.route_lag;
+            assert!(judged >= options.scrape_interval * 2, "story {story}: {options:?}");
+        }
+    }
 }
