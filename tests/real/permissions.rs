@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aviary::rbac::{Feature, PERMISSIONS, Permission};
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
@@ -124,8 +124,43 @@ async fn a_life_with_everything(client: &Client) {
     create(object).await;
     let agent = async || get(&canaries, "agent").await.unwrap()["status"]["phase"] == "Initialized";
     eventually("the canary of a DaemonSet is initialized", agent).await;
+    scaled_by_keda(client).await;
     canaries.delete("podinfo", &DeleteParams::default()).await.unwrap();
     eventually("the canary is gone", async || get(&canaries, "podinfo").await.is_none()).await;
+}
+
+/// A canary whose autoscaler is KEDA's. Nobody scales here; its primary gets a copy, and its target's is paused.
+async fn scaled_by_keda(client: &Client) {
+    let create = async |object: Value| create_through(client.clone(), object).await;
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    create(json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {
+            "group": "keda.sh", "scope": "Namespaced",
+            "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }))
+    .await;
+    let scaled_objects = api(client.clone(), "keda.sh", "v1alpha1", "ScaledObject", Some("test"));
+    eventually("KEDA's kind is served", async || scaled_objects.list(&ListParams::default()).await.is_ok()).await;
+    create(deployment("test", "queue", "podinfo:6.0.0")).await;
+    create(json!({
+        "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"namespace": "test", "name": "queue"},
+        "spec": {"scaleTargetRef": {"name": "queue"}, "minReplicaCount": 1, "triggers": []},
+    }))
+    .await;
+    let mut object = canary("test", "queue");
+    object["spec"]["autoscalerRef"] =
+        json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "name": "queue"});
+    create(object).await;
+    let is_paused = async |name: &str| {
+        let object = get(&scaled_objects, name).await;
+        object.map(|object| !object["metadata"]["annotations"]["autoscaling.keda.sh/paused-replicas"].is_null())
+    };
+    eventually("the primary has a copy", async || is_paused("queue-primary").await == Some(false)).await;
+    eventually("the target's is paused", async || is_paused("queue").await == Some(true)).await;
 }
 
 async fn phase_of(client: &Client, namespace: &str) -> Value {
