@@ -16,6 +16,7 @@
   (list "ingress-annotations-prefix" "nginx.ingress.kubernetes.io" .Values.ingressAnnotationsPrefix)
   (list "ingress-class" "" .Values.ingressClass)
   (list "metrics-server" "http://prometheus:9090" (include "aviary.metricsServer" .))
+  (list "control-loop-interval" "10s" .Values.controlLoopInterval)
   (list "metrics-errors" "hold" .Values.metricsErrors)
   (list "metrics-outage-limit" "10m" .Values.metricsOutageLimit)
   (list "slack-user" "flagger" .Values.slack.user)
@@ -28,7 +29,6 @@
   (list "leader-election-lease-duration" "15s" .Values.leaderElection.leaseDuration)
   (list "leader-election-renew-deadline" "10s" .Values.leaderElection.renewDeadline)
   (list "leader-election-retry-period" "2s" .Values.leaderElection.retryPeriod)
-  (list "control-loop-interval" "10s" .Values.controlLoopInterval)
   (list "threadiness" "2" .Values.threadiness)
   (list "zap-replace-globals" "false" .Values.zapReplaceGlobals)
 }}
