@@ -37,7 +37,7 @@ impl Kubectl {
             let message =
                 "no kubectl v1.36: neither AVIARY_KUBECTL, nor on the PATH, nor built by tests/real/tools kubectl";
             assert!(std::env::var_os("AVIARY_REQUIRE_KUBECTL").is_none(), "{message}");
-            eprintln!("SKIPPED: {message}");
+            crate::real::say_aloud(&format!("SKIPPED: {message}"));
             return None;
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

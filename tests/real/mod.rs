@@ -22,7 +22,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::Value;
 
 pub use self::bench::{Aviary, Inside, in_bench, is_full_set};
-pub use self::scripts::tools;
+pub use self::scripts::{say_aloud, tools};
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
 

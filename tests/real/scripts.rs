@@ -1,5 +1,6 @@
 //! The scripts of this directory, for every crate whose tests need a real component.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -33,6 +34,11 @@ pub fn tools() -> Option<PathBuf> {
         return Some(String::from_utf8_lossy(&output.stdout).trim().into());
     }
     assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");
-    eprintln!("SKIPPED: {said}");
+    say_aloud(&format!("SKIPPED: {said}"));
     None
+}
+
+/// Aloud, which `eprintln!` is not: its lines are kept back where a test passes.
+pub fn say_aloud(line: &str) {
+    std::io::stderr().write_all(format!("{line}\n").as_bytes()).unwrap();
 }

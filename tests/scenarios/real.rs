@@ -51,9 +51,12 @@ fn on_real_components() {
     });
 }
 
+/// Three minutes, so a part of the full set only.
 #[test]
-#[ignore = "takes three minutes; part of the full set"]
 fn on_real_components_with_kills() {
+    if !is_full_set() {
+        return;
+    }
     in_bench("scenarios::real::on_real_components_with_kills", async |bench: Inside| {
         let _network = bench.network().await;
         run_all_with_kills(&Real::new(&bench).await).await;
