@@ -1,5 +1,5 @@
 //! The operator as plain manifests, for those without Helm. They are the objects that charts/aviary renders, and a test compares
-//! them; the permissions are those of [`crate::rbac`], the flags those of [`RunArgs`](crate::args::RunArgs).
+//! them; the permissions are those of [`crate::rbac`], the flags those of [`RunArgs`].
 
 use serde_json::{Map, Value, json};
 

@@ -2,7 +2,7 @@
 //!
 //! They admit whatever Flagger's do, so that they can be installed over them, and nothing that Flagger's refuse, so
 //! that the way back stays open. The only additions are optional fields: three of the status, and those of Flagger 0.1, whose
-//! canaries are served as [`v1alpha1`](crate::v1alpha1) beside `v1beta1`.
+//! canaries are served as [`v1alpha1`] beside `v1beta1`.
 
 mod analysis;
 mod builder;
