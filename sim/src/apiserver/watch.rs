@@ -32,9 +32,36 @@ pub(crate) struct WatchStream {
     queue: VecDeque<Queued>,
     changes: Option<mpsc::Receiver<Arc<Change>>>,
     end: Pin<Box<Sleep>>,
-    next_bookmark: Option<(Pin<Box<Sleep>>, Duration)>,
+    bookmarks: Option<Bookmarks>,
     /// A bookmark that is due; it goes out once every change up to its version has.
     due_bookmark: Option<u64>,
+}
+
+/// When bookmarks come: once in a period, and shortly before the watch ends, so that its client goes on from there.
+struct Bookmarks {
+    period: Duration,
+    timer: Pin<Box<Sleep>>,
+    /// The version that the client knows already.
+    known: u64,
+}
+
+/// How long before its end a watch tells its version (`nextBookmarkTime` of the API server's watch cache).
+const LAST_BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
+
+impl Bookmarks {
+    fn new(period: Duration, end: Instant, known: u64) -> Self {
+        let timer = Box::pin(tokio::time::sleep_until(Self::next(period, end)));
+        Self { period, timer, known }
+    }
+
+    fn next(period: Duration, end: Instant) -> Instant {
+        let now = Instant::now();
+        let regular = now + period;
+        match end.checked_sub(LAST_BOOKMARK_BEFORE_END) {
+            Some(last) if last > now => regular.min(last),
+            _ => regular,
+        }
+    }
 }
 
 enum Queued {
@@ -72,14 +99,15 @@ impl WatchStream {
             queue.push_back(Queued::Line(line("BOOKMARK", &bookmark)));
         }
         queue.extend(feed.missed.into_iter().map(Queued::Missed));
+        let end = Box::pin(tokio::time::sleep(timing.lifetime));
         Self {
             store,
             encoder,
             selectors,
             queue,
             changes: Some(feed.changes),
-            end: Box::pin(tokio::time::sleep(timing.lifetime)),
-            next_bookmark: timing.bookmarks.map(|period| (Box::pin(tokio::time::sleep(period)), period)),
+            bookmarks: timing.bookmarks.map(|period| Bookmarks::new(period, end.deadline(), feed.revision)),
+            end,
             due_bookmark: None,
         }
     }
@@ -95,7 +123,7 @@ impl WatchStream {
             queue: VecDeque::from([Queued::Line(refusal)]),
             changes: None,
             end: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            next_bookmark: None,
+            bookmarks: None,
             due_bookmark: None,
         }
     }
@@ -142,13 +170,18 @@ impl WatchStream {
     }
 
     fn poll_bookmark_timer(&mut self, context: &mut Context<'_>) {
-        let Some((timer, period)) = &mut self.next_bookmark else {
+        let Some(bookmarks) = &mut self.bookmarks else {
             return;
         };
-        while timer.as_mut().poll(context).is_ready() {
+        while bookmarks.timer.as_mut().poll(context).is_ready() {
             // Read before the changes are drained: every change up to this version is already in the channel.
-            self.due_bookmark = Some(self.store.revision());
-            timer.as_mut().reset(Instant::now() + *period);
+            let version = self.store.revision();
+            if version > bookmarks.known {
+                bookmarks.known = version;
+                self.due_bookmark = Some(version);
+            }
+            let next = Bookmarks::next(bookmarks.period, self.end.deadline());
+            bookmarks.timer.as_mut().reset(next);
         }
     }
 

@@ -61,7 +61,7 @@ async fn objects_enter_and_leave_a_selection() {
     change(&maps, "a", json!({"data": {"key": "2"}})).await;
     change(&maps, "a", json!({"metadata": {"labels": {"in": null}}})).await;
     change(&maps, "a", json!({"data": {"key": "3"}})).await;
-    let params = WatchParams::default().labels("in=yes").timeout(5);
+    let params = WatchParams::default().labels("in=yes").timeout(5).disable_bookmarks();
     let seen = collect(&maps, &params, &version_of(&created), 9).await;
     assert_eq!(seen, ["added a", "modified a", "deleted a"]);
 }
@@ -97,10 +97,24 @@ async fn a_watch_ends_at_its_timeout() {
     let maps = world.config_maps();
     let version = version_of(&maps.create(&PostParams::default(), &config_map("a")).await.unwrap());
     let started = tokio::time::Instant::now();
-    let params = WatchParams::default().timeout(7);
+    let params = WatchParams::default().timeout(7).disable_bookmarks();
     assert_eq!(collect(&maps, &params, &version, 1).await, Vec::<String>::new());
     let lasted = started.elapsed();
     assert!(lasted >= Duration::from_secs(7) && lasted < Duration::from_secs(9), "{lasted:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_tells_its_version_before_it_ends() {
+    let world = world().await;
+    let maps = world.config_maps();
+    let created = maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let outside = WatchParams::default().labels("no=such").timeout(7);
+    let mut events = Box::pin(maps.watch(&outside, &version_of(&created)).await.unwrap());
+    change(&maps, "a", json!({"data": {"key": "2"}})).await;
+    let latest = maps.get("a").await.unwrap();
+    let Some(Ok(WatchEvent::Bookmark(bookmark))) = events.next().await else { panic!("no bookmark") };
+    let number = |version: &str| version.parse::<u64>().unwrap();
+    assert!(number(&bookmark.metadata.resource_version) >= number(&version_of(&latest)));
 }
 
 #[tokio::test(start_paused = true)]
