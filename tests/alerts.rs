@@ -138,11 +138,7 @@ fn world_with(chat: &Chat) -> World {
 async fn begin(world: &mut World, change: impl FnOnce(&mut Value)) {
     let mut object = canary("test", "podinfo");
     change(&mut object);
-    world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
-    world.create(object).await;
-    world.start();
-    world.wait_for_phase("podinfo", "Initialized").await;
-    world.pass(Duration::from_secs(120)).await;
+    world.initialize(object).await;
 }
 
 const INITIALIZED: &str = "New Deployment detected, initialization completed.";

@@ -9,7 +9,7 @@ use aviary_sim::traffic::Behaviour;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::support::{World, api, canary, create_through, deployment, in_virtual_time};
+use crate::support::{World, api, canary, create_through, in_virtual_time};
 
 /// The Canary of the README, without what a test cluster has not: a domain and an autoscaler.
 fn of_the_readme() -> Value {
@@ -40,11 +40,7 @@ fn of_the_readme() -> Value {
 impl World {
     async fn begin_v1alpha1(&mut self, object: Value) {
         self.load_heavily();
-        self.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
-        self.create(object).await;
-        self.start();
-        self.wait_for_phase("podinfo", "Initialized").await;
-        self.pass(Duration::from_secs(120)).await;
+        self.initialize(object).await;
     }
 }
 
@@ -76,8 +72,7 @@ fn a_good_version_is_promoted_with_the_events_and_states_of_flagger_0_1() {
         let status = world.status("podinfo");
         assert_eq!((&status["state"], &status["failedChecks"]), (&json!("finished"), &json!(0)));
         assert_eq!(status["canaryRevision"], status["lastAppliedSpec"]);
-        let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("a primary");
-        assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.1");
+        assert_eq!(world.image_of("podinfo-primary"), "podinfo:6.0.1");
     });
 }
 
@@ -103,8 +98,7 @@ fn a_slow_version_is_rolled_back_by_its_latency_in_milliseconds() {
             ["Rolling back podinfo.test failed checks threshold reached 5", "Canary failed! Scaling down podinfo.test"]
         );
         assert_eq!(world.status("podinfo")["state"], "failed");
-        let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("a primary");
-        assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.0");
+        assert_eq!(world.image_of("podinfo-primary"), "podinfo:6.0.0");
     });
 }
 

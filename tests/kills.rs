@@ -142,13 +142,13 @@ impl Run {
                 }
             }
             Scenario::AbTest => {
-                iterations(&mut canary);
+                iterations(&mut canary, 2);
                 canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
                 let headers = BTreeMap::from([("x-user".to_owned(), "insider".to_owned())]);
                 world.traffic.set_audience_load("test", "podinfo", &headers, 2000.0);
             }
             Scenario::BlueGreen => {
-                iterations(&mut canary);
+                iterations(&mut canary, 2);
                 canary["spec"]["analysis"]["mirror"] = json!(true);
             }
             Scenario::Mirrored => canary["spec"]["analysis"]["mirror"] = json!(true),
@@ -162,7 +162,7 @@ impl Run {
                 world.create(service("test", "podinfo", "podinfo")).await;
             }
             Scenario::WithoutMesh => {
-                iterations(&mut canary);
+                iterations(&mut canary, 2);
                 canary["spec"]["provider"] = json!("kubernetes");
                 world.traffic.set_load("test", "podinfo-canary", 2000.0);
             }

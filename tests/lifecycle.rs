@@ -17,7 +17,6 @@ mod strategies;
 mod without_mesh;
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use aviary_actors::hooks::GlobalNotifier;
 use aviary_actors::transport::HttpResponse;
@@ -28,7 +27,7 @@ use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::support::{World, canary, deployment};
+use crate::support::{World, canary};
 
 /// What an answer of the metrics may add to a step: queries are gathered for some milliseconds.
 const AT_ONCE: SignedDuration = SignedDuration::from_millis(100);
@@ -38,11 +37,7 @@ impl World {
     async fn begin(&mut self, change: impl FnOnce(&mut Value)) {
         let mut object = canary("test", "podinfo");
         change(&mut object);
-        self.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
-        self.create(object).await;
-        self.start();
-        self.wait_for_phase("podinfo", "Initialized").await;
-        self.pass(Duration::from_secs(120)).await;
+        self.initialize(object).await;
     }
 
     fn now(&self) -> Timestamp {
@@ -55,11 +50,6 @@ impl World {
 
     async fn wait_for_weight(&self, weight: u64) {
         self.wait_until(&format!("weight {weight}"), || self.weight() == weight).await;
-    }
-
-    fn image_of(&self, name: &str) -> String {
-        let deployment = self.get(&kinds::DEPLOYMENT, name).expect("the deployment exists");
-        deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
     }
 
     fn replicas_of(&self, name: &str) -> u64 {

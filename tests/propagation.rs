@@ -8,7 +8,7 @@ use aviary_sim::store::kinds;
 use aviary_sim::traffic::{Behaviour, TrafficOptions, TrafficReport};
 use serde_json::json;
 
-use crate::support::{World, canary, deployment, in_virtual_time};
+use crate::support::{World, canary, deployment, in_virtual_time, iterations};
 
 /// Requests per second of the users.
 const LOAD: f64 = 1000.0;
@@ -94,10 +94,8 @@ fn a_successor_takes_users_back_at_once() {
             world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
             let mut canary = canary("test", "podinfo");
             if is_ab_test {
-                let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-                analysis.retain(|field, _| field != "stepWeight" && field != "maxWeight");
-                analysis.insert("iterations".to_owned(), json!(5));
-                analysis.insert("match".to_owned(), json!([{"headers": {"x-user": {"exact": "insider"}}}]));
+                iterations(&mut canary, 5);
+                canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
             }
             world.create(canary).await;
             world.start();

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use self::left::{Left, NEW, OLD};
-use crate::support::{AGENT, World, in_virtual_time};
+use crate::support::{AGENT, World, in_virtual_time, iterations};
 
 /// An endpoint of a gate, that answers with a status.
 #[derive(Clone)]
@@ -42,18 +42,7 @@ fn gated(canary: &mut Value, kind: &str) {
     canary["spec"]["analysis"]["webhooks"] = json!([{"name": "gate", "type": kind, "url": "http://gate.test/"}]);
 }
 
-fn iterations(canary: &mut Value, count: u32) {
-    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-    analysis.insert("iterations".to_owned(), json!(count));
-}
-
 impl World {
-    fn image_of_primary(&self) -> String {
-        let primary = self.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("exists");
-        primary["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
-    }
-
     fn weights(&self) -> Vec<Value> {
         let routes = self.get(&kinds::VIRTUAL_SERVICE, "podinfo").expect("exists");
         let rule = routes["spec"]["http"].as_array().and_then(|rules| rules.last()).cloned().unwrap_or_default();
@@ -79,7 +68,7 @@ impl World {
         self.set_image("podinfo", next);
         self.wait_for_phase("podinfo", "Progressing").await;
         self.ends("Succeeded").await;
-        assert_eq!(self.image_of_primary(), next);
+        assert_eq!(self.image_of("podinfo-primary"), next);
         assert!(self.is_adopted(), "{}", self.story());
         assert_eq!(self.disturbances(), before, "{:#?}\n{}", self.traffic.report("test", "podinfo"), self.story());
     }
@@ -269,7 +258,7 @@ fn waiting() {
         gate.open();
         world.wait_for_phase("podinfo", "Progressing").await;
         world.ends("Succeeded").await;
-        assert_eq!(world.image_of_primary(), NEW);
+        assert_eq!(world.image_of("podinfo-primary"), NEW);
         world.releases_the_next(before).await;
     });
 }
@@ -288,7 +277,7 @@ fn progressing() {
         assert_eq!(world.events("podinfo")[0], "Advance podinfo.test canary weight 30");
         let weights: Vec<u64> = journal.steps().into_iter().map(|(_, weight)| weight).collect();
         assert_eq!(weights[..4], [20, 30, 40, 50]);
-        assert_eq!(world.image_of_primary(), NEW);
+        assert_eq!(world.image_of("podinfo-primary"), NEW);
         world.releases_the_next(before).await;
     });
 }
@@ -362,7 +351,7 @@ fn waiting_for_promotion() {
         assert_eq!(world.status("podinfo")["canaryWeight"], 50);
         gate.open();
         world.ends("Succeeded").await;
-        assert_eq!(world.image_of_primary(), NEW);
+        assert_eq!(world.image_of("podinfo-primary"), NEW);
         world.releases_the_next(before).await;
     });
 }
@@ -440,7 +429,7 @@ fn seen_and_not_begun() {
         world.start();
         world.wait_for_phase("podinfo", "Initialized").await;
         world.pass(Duration::from_secs(60)).await;
-        assert_eq!(world.image_of_primary(), OLD);
+        assert_eq!(world.image_of("podinfo-primary"), OLD);
         world.releases_the_next(world.disturbances()).await;
     });
 }

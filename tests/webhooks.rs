@@ -52,11 +52,7 @@ async fn start_with_hooks(world: &mut World, endpoint: &Endpoint, hooks: &[&str]
     let mut object = canary("test", "podinfo");
     object["spec"]["analysis"]["webhooks"] = hooks.iter().map(|kind| hook(kind)).collect();
     change(&mut object);
-    world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
-    world.create(object).await;
-    world.start();
-    world.wait_for_phase("podinfo", "Initialized").await;
-    world.pass(Duration::from_secs(120)).await;
+    world.initialize(object).await;
 }
 
 #[test]

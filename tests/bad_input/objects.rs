@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{World, in_virtual_time};
+use crate::support::{World, in_virtual_time, iterations};
 
 /// A canary with this change is refused with a message that has these parts, on one event and on the object; the other
 /// canary is released meanwhile; and `fix` (a merge into the spec) makes it run.
@@ -115,10 +115,8 @@ fn unsupported_features_of_one_object_are_all_named() {
 fn ab_testing_where_requests_cannot_be_told_apart() {
     refused(
         |canary| {
-            let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-            analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-            analysis.insert("iterations".to_owned(), json!(5));
-            analysis.insert("match".to_owned(), json!([{"headers": {"x-user": {"exact": "insider"}}}]));
+            iterations(canary, 5);
+            canary["spec"]["analysis"]["match"] = json!([{"headers": {"x-user": {"exact": "insider"}}}]);
             canary["spec"]["service"]["appProtocol"] = json!("tcp");
         },
         &["spec.analysis.match", "matching requests with this provider and protocol is not supported"],

@@ -142,7 +142,7 @@ fn a_scaled_primary_and_a_scaled_canary_are_promoted() {
             let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("primary");
             // The primary takes over the target's replicas.
             assert_eq!(primary["spec"]["replicas"], if name == "podinfo" { 5 } else { 2 });
-            assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.1");
+            assert_eq!(world.image_of("podinfo-primary"), "podinfo:6.0.1");
             assert_eq!(weights(&world), split(100, 0));
             let report = world.traffic.report("test", "podinfo");
             assert_eq!(report.interruptions, 0, "{}", world.story());
@@ -200,12 +200,7 @@ fn a_scale_down_is_not_written_over_an_edit() {
         let calls = world.cluster.calls().since(&before).of_client(AGENT);
         assert_eq!(calls.count(Verb::Get, "deployments"), 1, "{calls}");
         promoted(&world).await;
-        world
-            .wait_until("the edit is promoted", || {
-                let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("exists");
-                primary["spec"]["template"]["spec"]["containers"][0]["image"] == "podinfo:6.0.3"
-            })
-            .await;
+        world.wait_until("the edit is promoted", || world.image_of("podinfo-primary") == "podinfo:6.0.3").await;
     });
 }
 

@@ -24,8 +24,7 @@ async fn initialized(file: &str, documents: Vec<Value>) -> World {
 async fn promoted(world: &World) {
     world.wait_until("the end", || ["Succeeded", "Failed"].contains(&world.phase("podinfo").as_str())).await;
     assert_eq!(world.phase("podinfo"), "Succeeded", "{}", world.story());
-    let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").expect("exists");
-    assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], NEW);
+    assert_eq!(world.image_of("podinfo-primary"), NEW);
 }
 
 async fn scaled_by_keda(documents: Vec<Value>) {

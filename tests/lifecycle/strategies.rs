@@ -7,13 +7,7 @@ use aviary_sim::store::kinds;
 use aviary_sim::traffic::Behaviour;
 use serde_json::{Value, json};
 
-use crate::support::{World, in_virtual_time};
-
-fn iterations(canary: &mut Value, count: u32) {
-    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-    analysis.insert("iterations".to_owned(), json!(count));
-}
+use crate::support::{World, in_virtual_time, iterations};
 
 fn ab_test(canary: &mut Value) {
     iterations(canary, 3);

@@ -10,7 +10,7 @@ use crate::support::{World, canary, deployment, in_virtual_time, iterations, ser
 
 fn without_mesh(canary: &mut Value) {
     canary["spec"]["provider"] = json!("kubernetes");
-    iterations(canary);
+    iterations(canary, 2);
 }
 
 impl World {

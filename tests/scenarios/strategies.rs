@@ -3,12 +3,7 @@
 use serde_json::{Value, json};
 
 use super::scene::{Scene, VIRTUAL_SERVICE};
-
-fn iterations(canary: &mut Value, count: u32) {
-    let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
-    analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-    analysis.insert("iterations".to_owned(), json!(count));
-}
+use crate::support::iterations;
 
 /// Those whom the condition admits see the canary, and nobody else.
 pub async fn ab_test(scene: &Scene<'_>, condition: Value, insider: (&str, &str), image: &str, end: &str) {

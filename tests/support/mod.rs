@@ -178,6 +178,21 @@ impl World {
         self.create(canary("test", name)).await;
     }
 
+    /// The same for this Canary of Deployment `podinfo`, with a controller, and with users who arrive once it is initialized.
+    pub async fn initialize(&mut self, canary: Value) {
+        self.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        self.create(canary).await;
+        self.start();
+        self.wait_for_phase("podinfo", "Initialized").await;
+        self.pass(Duration::from_secs(120)).await;
+    }
+
+    /// The image of a Deployment.
+    pub fn image_of(&self, name: &str) -> String {
+        let deployment = self.get(&kinds::DEPLOYMENT, name).expect("the deployment exists");
+        deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub fn set_image(&self, name: &str, image: &str) {
         self.set_image_of(&kinds::DEPLOYMENT, name, image);
     }
@@ -407,11 +422,11 @@ pub fn service(namespace: &str, name: &str, pods: &str) -> Value {
     })
 }
 
-/// Makes an analysis a blue/green one of two iterations.
-pub fn iterations(canary: &mut Value) {
+/// Makes an analysis a blue/green one.
+pub fn iterations(canary: &mut Value, count: u32) {
     let analysis = canary["spec"]["analysis"].as_object_mut().unwrap();
     analysis.retain(|key, _| key != "stepWeight" && key != "maxWeight");
-    analysis.insert("iterations".to_owned(), json!(2));
+    analysis.insert("iterations".to_owned(), json!(count));
 }
 
 pub fn canary(namespace: &str, name: &str) -> Value {
