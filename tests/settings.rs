@@ -122,6 +122,46 @@ fn without_config_tracking_configs_are_neither_copied_nor_released() {
     });
 }
 
+/// A controller with the other setting takes over in the middle of a run, and ends it.
+fn tracking_is_switched_in_a_run(from: &'static str, to: &'static str, uses_config: bool) {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.take_flags(&[from]);
+        world.create(config_map("old")).await;
+        let target = deployment("test", "podinfo", "podinfo:6.0.0");
+        world.create(if uses_config { configured(target) } else { target }).await;
+        world.create(canary("test", "podinfo")).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.pass(Duration::from_secs(60)).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Progressing").await;
+        world.stop().await;
+        world.take_flags(&[to]);
+        world.start();
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(120)).await;
+        assert_eq!(world.phase("podinfo"), "Succeeded", "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "Restarting analysis"), 0, "{}", world.story());
+        let primary = world.get(&kinds::DEPLOYMENT, "podinfo-primary").unwrap();
+        let container = &primary["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "podinfo:6.0.1");
+        if uses_config {
+            assert_eq!(container["envFrom"][0]["configMapRef"]["name"], "settings", "{to}");
+        }
+    });
+}
+
+#[test]
+fn a_run_ends_although_config_tracking_was_switched_on() {
+    tracking_is_switched_in_a_run("-enable-config-tracking=false", "-enable-config-tracking=true", false);
+}
+
+#[test]
+fn a_run_ends_although_config_tracking_was_switched_off() {
+    tracking_is_switched_in_a_run("-enable-config-tracking=true", "-enable-config-tracking=false", true);
+}
+
 #[test]
 fn selector_labels_and_label_prefixes_are_followed() {
     in_virtual_time(async {

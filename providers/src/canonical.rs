@@ -23,6 +23,23 @@ pub(crate) fn same_or_absent(left: Option<&Value>, right: Option<&Value>) -> boo
     same(left.unwrap_or(&Value::Null), right.unwrap_or(&Value::Null))
 }
 
+/// Whether a value says everything that another one says, and perhaps more: further fields, and further elements of arrays between
+/// those that are wanted, which keep their order.
+pub(crate) fn says_all_of(present: &Value, wanted: &Value) -> bool {
+    match (present, wanted) {
+        (_, wanted) if is_nothing(wanted) => true,
+        (Value::Object(present), Value::Object(wanted)) => wanted
+            .iter()
+            .filter(|(_, value)| !is_nothing(value))
+            .all(|(key, value)| present.get(key).is_some_and(|present| says_all_of(present, value))),
+        (Value::Array(present), Value::Array(wanted)) => {
+            let mut rest = present.iter();
+            wanted.iter().all(|wanted| rest.any(|present| says_all_of(present, wanted)))
+        }
+        (present, wanted) => same(present, wanted),
+    }
+}
+
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,

@@ -6,7 +6,7 @@ use aviary_crds::status::Phase;
 use crate::effect::{Component, Decision, Effect, Scale, Wake};
 use crate::phase::is_legal;
 use crate::plan::Plan;
-use crate::snapshot::{Snapshot, Split};
+use crate::snapshot::{Snapshot, Split, are_other_configs};
 use crate::state::State;
 
 /// A property that a decision broke.
@@ -114,7 +114,8 @@ pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decisi
     let past_threshold = by_analysis && !plan.skip_analysis && state.failed_checks >= plan.threshold;
     let canary_before = seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok()).map_or(0, |split| split.canary);
     let is_new_revision = seen.target.as_ref().is_ok_and(|target| {
-        target.revision != state.last_applied || (target.configs.is_some() && target.configs != state.tracked_configs)
+        target.revision != state.last_applied
+            || are_other_configs(target.configs.as_ref(), state.tracked_configs.as_ref())
     });
     require(
         !past_threshold || is_new_revision || canary_after <= canary_before,

@@ -52,7 +52,7 @@ pub use plan::{AlertFacts, Capabilities, Hook, OutagePolicy, Plan, Settings, Uns
 pub use session::{Cookie, Cookies, Sessions};
 pub use snapshot::{
     Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, ServingSince,
-    Snapshot, Split, TargetView,
+    Snapshot, Split, TargetView, are_other_configs,
 };
 pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, SCALED_DOWN, State};
 pub use strategy::{AbTesting, Advance, BlueGreen, News, Position, Strategy, Weighted, Weights};

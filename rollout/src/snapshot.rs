@@ -75,6 +75,19 @@ pub struct TargetView {
     pub available: u32,
 }
 
+/// Whether tracked configs are others than those of a run. Where one of the two was tracked and the other was not, because
+/// tracking was switched in between, only configs that nobody has seen are others.
+pub fn are_other_configs(
+    present: Option<&BTreeMap<String, String>>,
+    tracked: Option<&BTreeMap<String, String>>,
+) -> bool {
+    match (present, tracked) {
+        (None, _) => false,
+        (Some(present), None) => !present.is_empty(),
+        (Some(present), Some(tracked)) => present != tracked,
+    }
+}
+
 /// The generated `<target>-primary` workload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrimaryView {

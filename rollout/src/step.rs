@@ -10,7 +10,7 @@ use crate::message::Message;
 use crate::notice::Notice;
 use crate::plan::Plan;
 use crate::session;
-use crate::snapshot::{Answer, HookAnswer, Snapshot, Split, TargetView};
+use crate::snapshot::{Answer, HookAnswer, Snapshot, Split, TargetView, are_other_configs};
 use crate::state::{PromotedCondition, State};
 use aviary_crds::validated::WebhookType;
 
@@ -218,11 +218,7 @@ impl<'a> Context<'a> {
 
     /// Whether tracked configs changed.
     pub(crate) fn has_new_configs(self, target: &TargetView) -> bool {
-        let Some(present) = &target.configs else { return false };
-        match &self.state.tracked_configs {
-            None => !present.is_empty(),
-            Some(tracked) => tracked != present,
-        }
+        are_other_configs(target.configs.as_ref(), self.state.tracked_configs.as_ref())
     }
 
     /// The answer of hooks of this kind, if it is not older than an interval.

@@ -67,6 +67,33 @@ fn going_back_to_the_promoted_revision_ends_the_analysis() {
     });
 }
 
+/// `kubectl rollout restart` of the primary annotates its pods.
+#[test]
+fn a_primary_that_somebody_restarted_is_no_news() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin(|_| {}).await;
+        world.change(&kinds::DEPLOYMENT, "podinfo-primary", |primary| {
+            let annotations = &mut primary["spec"]["template"]["metadata"]["annotations"];
+            annotations["kubectl.kubernetes.io/restartedAt"] = json!("2026-01-01T00:00:00Z");
+        });
+        world.pass(Duration::from_secs(60)).await;
+        let primary = world.generation_of("podinfo-primary");
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_weight(20).await;
+        world.set_image("podinfo", "podinfo:6.0.0");
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.count_events("podinfo", "Restarting analysis"), 0, "{}", world.story());
+        assert_eq!(world.generation_of("podinfo-primary"), primary, "its pods are left alone");
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.wait_for_phase("podinfo", "Progressing").await;
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        assert_eq!(world.image_of("podinfo-primary"), "podinfo:6.0.2");
+        world.assert_undisturbed();
+    });
+}
+
 /// Flagger's nginx life cycle.
 #[test]
 fn a_failed_revision_can_be_left_and_tried_again() {

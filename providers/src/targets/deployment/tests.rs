@@ -149,6 +149,45 @@ fn what_others_wrote_on_the_primary_survives() {
     assert_eq!(promoted["spec"]["somethingNew"], 1);
 }
 
+/// As an admission webhook does with every write, `kubectl rollout restart` once, and controllers that restart pods on a change of
+/// their configs. A primary that never equals its target would never be initialized.
+#[test]
+fn what_others_add_to_the_primarys_pods_is_no_difference() {
+    let mut world = world_with_config();
+    bootstrap(&mut world);
+    let add = |world: &mut World| {
+        let mut containers = primary(world)["spec"]["template"]["spec"]["containers"].clone();
+        containers[0]["env"] = json!([{"name": "ADDED", "value": "1"}]);
+        containers.as_array_mut().unwrap().insert(0, json!({"name": "sidecar", "image": "proxy:1"}));
+        let annotations = json!({"kubectl.kubernetes.io/restartedAt": "2026-01-01T00:00:00Z"});
+        let template = json!({"metadata": {"annotations": annotations, "labels": {"policy": "a"}}, "spec": {"containers": containers}});
+        world.edit(&kinds::DEPLOYMENT, "podinfo-primary", json!({"spec": {"template": template}}));
+    };
+    add(&mut world);
+    assert!(matches(&world));
+    assert_eq!(TARGET.apply_primary(&world.subject()), Ok(vec![]));
+    assert_eq!(promote(&mut world), 0);
+    // Another revision is made of the target alone, also where it only lacks something.
+    set_image(&mut world, "podinfo:2");
+    assert!(!matches(&world));
+    assert_eq!(promote(&mut world), 1);
+    assert_eq!(primary(&world)["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
+    add(&mut world);
+    assert!(matches(&world));
+    world.edit(&kinds::DEPLOYMENT, "podinfo", json!({"spec": {"template": {"metadata": {"annotations": null}}}}));
+    assert!(!matches(&world));
+    // What is changed is a difference.
+    promote(&mut world);
+    let mut containers = primary(&world)["spec"]["template"]["spec"]["containers"].clone();
+    containers[0]["image"] = "podinfo:3".into();
+    world.edit(
+        &kinds::DEPLOYMENT,
+        "podinfo-primary",
+        json!({"spec": {"template": {"spec": {"containers": containers}}}}),
+    );
+    assert!(!matches(&world));
+}
+
 #[test]
 fn an_autoscaler_keeps_the_replicas() {
     let mut world = world();
@@ -178,6 +217,29 @@ fn only_what_was_analysed_is_promoted() {
         refused.to_string(),
         "deployment podinfo.test changed after its analysis, not promoting: its configs are not the analysed ones"
     );
+}
+
+/// Whether configs are tracked can change between the start of a run and its promotion.
+#[test]
+fn a_run_is_promoted_although_the_tracking_of_configs_was_switched() {
+    let mut plain = world();
+    bootstrap(&mut plain);
+    set_image(&mut plain, "podinfo:2");
+    let revision = observed(&plain).revision;
+    let changes = TARGET.promote(&plain.subject(), &revision, &None).unwrap();
+    assert_eq!(changes.len(), 1, "tracked none, and there are none");
+
+    let mut world = world_with_config();
+    bootstrap(&mut world);
+    set_image(&mut world, "podinfo:2");
+    let analysed = observed(&world);
+    let refused = TARGET.promote(&world.subject(), &analysed.revision, &None).unwrap_err();
+    assert!(matches!(refused, TargetError::Superseded { .. }), "nobody has seen this config: {refused}");
+    world.settings.config_tracking = false;
+    let changes = TARGET.promote(&world.subject(), &analysed.revision, &analysed.configs).unwrap();
+    world.apply(changes);
+    let volumes = primary(&world)["spec"]["template"]["spec"]["volumes"].clone();
+    assert_eq!(volumes[0]["configMap"]["name"], "app", "no longer a copy");
 }
 
 #[test]
