@@ -90,6 +90,7 @@ fn every_hook_is_called_when_its_time_comes() {
             [
                 "Confirm-rollout check my-confirm-rollout passed",
                 "New revision detected! Scaling up podinfo.test",
+                "Rollback hook my-rollback not signaling a rollback",
                 "Starting canary analysis for podinfo.test",
                 "Pre-rollout check my-pre-rollout passed",
                 "Confirm-traffic-increase check my-confirm-traffic-increase passed",

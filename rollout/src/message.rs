@@ -82,6 +82,8 @@ pub enum Message {
     Initialized { canary: String },
     /// A gate or hook answered yes.
     HookPassed { kind: WebhookType, hook: String },
+    /// A rollback hook was asked and did not ask for a rollback.
+    NoRollback { hook: String },
     /// A confirm-rollout gate is closed.
     WaitingForRollout { canary: String, hook: String },
     /// A confirm-traffic-increase gate is closed.
@@ -172,6 +174,7 @@ impl Message {
             | Introducing { .. }
             | ProvidersAvailable
             | Initialized { .. }
+            | NoRollback { .. }
             | NewRevision { .. }
             | Restarting { .. }
             | RevisionWithdrawn { .. }
@@ -230,6 +233,7 @@ impl fmt::Display for Message {
             ProvidersUnavailable(error) => write!(f, "Error checking metric providers: {error}"),
             Initialized { canary } => write!(f, "Initialization done! {canary}"),
             HookPassed { kind, hook } => write!(f, "{} check {hook} passed", title(*kind)),
+            NoRollback { hook } => write!(f, "Rollback hook {hook} not signaling a rollback"),
             WaitingForRollout { canary, hook } => {
                 write!(f, "Halt {canary} advancement waiting for approval {hook}")
             }

@@ -13,7 +13,7 @@ use crate::notice::{Notice, Occasion};
 use crate::plan::{OutagePolicy, Plan};
 use crate::promotion;
 use crate::repair::{repair, without_target};
-use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back};
+use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back, tell_no_signal};
 use crate::snapshot::{Readiness, Split, TargetView};
 use crate::step::{Context, Gate, Step, Validity};
 use crate::strategy::{Advance, News};
@@ -181,7 +181,7 @@ fn begin(context: Context) -> Decision {
     }
     let mut step = context.step();
     if state.failed_checks == 0 {
-        step = step.emit(plan.starting());
+        step = tell_no_signal(context, step).emit(plan.starting());
     }
     match context.gate(WebhookType::PreRollout, Validity::Lasting) {
         Gate::Open(passed) => step = step.passed(WebhookType::PreRollout, passed),

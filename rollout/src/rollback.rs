@@ -9,7 +9,7 @@ use crate::notice::{Notice, Occasion};
 use crate::promotion::call_post_rollout;
 use crate::repair::{restore_primary, without_target};
 use crate::snapshot::{Readiness, Split};
-use crate::step::Context;
+use crate::step::{Context, Step};
 
 /// Why a run is rolled back.
 pub(crate) enum Cause {
@@ -79,6 +79,14 @@ pub(crate) fn on_signal(context: Context) -> Option<Decision> {
     let answer = context.seen.answers.hooks.get(&WebhookType::Rollback)?;
     let signal = answer.value.iter().find(|hook| hook.result.is_ok())?;
     Some(roll_back(context, &Cause::Hook(signal.name.clone())))
+}
+
+/// Tells which rollback hooks were asked in vain. Once, when an analysis starts: they are asked again and again, and Flagger's
+/// event on every tick uses up what an object may have of them (Q23).
+pub(crate) fn tell_no_signal<'a>(context: Context, step: Step<'a>) -> Step<'a> {
+    let answer = context.seen.answers.hooks.get(&WebhookType::Rollback);
+    let silent = answer.into_iter().flat_map(|answer| &answer.value).filter(|hook| hook.result.is_err());
+    silent.fold(step, |step, hook| step.emit(Message::NoRollback { hook: hook.name.clone() }))
 }
 
 /// Asks, and before that the rollback hooks if they were not asked for an interval. Only here do they hold anything up:

@@ -378,6 +378,18 @@ fn a_rollback_hook_ends_the_run() {
     assert_eq!(run.seconds_to("Rolling back"), 36 + REACH);
 }
 
+/// It is asked at each interval, and Flagger tells each time (Q23).
+#[test]
+fn a_rollback_hook_that_asks_for_none_is_told_once() {
+    let run = settled(scenarios::rollback_hook);
+    let line = "Rollback hook Rollback-webhook not signaling a rollback";
+    let told: Vec<usize> =
+        run.events.iter().enumerate().filter(|(_, event)| *event == line).map(|(index, _)| index).collect();
+    assert_eq!(told.len(), 1, "{:#?}", run.events);
+    assert_eq!(run.events[told[0] + 1], "Starting canary analysis for podinfo.default");
+    assert!(run.calls.iter().filter(|kind| **kind == WebhookType::Rollback).count() > 2);
+}
+
 #[test]
 fn config_releases() {
     let run = settled(scenarios::config_release);
