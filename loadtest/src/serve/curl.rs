@@ -7,7 +7,7 @@ use reqwest::Response;
 use tokio::time::Instant;
 
 use super::Context;
-use super::client::{How, Sender, why};
+use super::client::{How, Sender, tls_error, why};
 use super::outcome::{Outcome, append};
 
 /// First and longest wait before a further try, as curl has them.
@@ -20,8 +20,10 @@ mod exit {
     pub(super) const CONNECT: i32 = 7;
     pub(super) const HTTP_ERROR: i32 = 22;
     pub(super) const TIMEOUT: i32 = 28;
+    pub(super) const TLS: i32 = 35;
     pub(super) const REDIRECTS: i32 = 47;
     pub(super) const RECEIVE: i32 = 56;
+    pub(super) const CERTIFICATE: i32 = 60;
 }
 
 /// What one try came to.
@@ -82,7 +84,11 @@ async fn ask(curl: &Curl, sender: &Sender, context: &Context) -> Try {
             let exit_code = match &error {
                 error if error.is_timeout() => exit::TIMEOUT,
                 error if error.is_redirect() => exit::REDIRECTS,
-                error if error.is_connect() => exit::CONNECT,
+                error if error.is_connect() => match tls_error(error) {
+                    Some(rustls::Error::InvalidCertificate(_)) => exit::CERTIFICATE,
+                    Some(_) => exit::TLS,
+                    None => exit::CONNECT,
+                },
                 _ => exit::RECEIVE,
             };
             let may_pass = exit_code == exit::TIMEOUT || exit_code == exit::CONNECT && curl.retries_refused;

@@ -20,6 +20,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::*;
 
+mod tls;
+
 /// A request as it came.
 #[derive(Clone, Debug)]
 struct Seen {
