@@ -1,6 +1,7 @@
 //! The connection to the cluster.
 
 mod explain;
+pub mod mesh;
 
 use std::fmt;
 use std::path::Path;
@@ -25,21 +26,28 @@ use crate::leader::{Fence, connection};
 use crate::sandbox::follow::Sandbox;
 use crate::throttle::Throttle;
 
-/// A client, and what a person needs to know to mend a connection that fails.
+/// Clients for a cluster, or for two where the mesh has one of its own.
 pub struct Connection {
     /// For the operator.
     pub client: Client,
     /// For the lease of an election: not held back by the others' calls, and each call is one try.
     pub election: Client,
-    /// For the start: without the client's own retries, which would hide why the API server does not answer.
-    first_calls: Client,
-    address: String,
-    source: String,
+    workloads: ApiServer,
+    /// Where the mesh is in another cluster.
+    mesh: Option<ApiServer>,
     /// Set where the cluster is a sandbox.
     pub sandbox: Option<Sandbox>,
 }
 
-impl fmt::Display for Connection {
+/// What a person needs to know to mend a connection that fails.
+struct ApiServer {
+    /// For the start: without the client's own retries, which would hide why the API server does not answer.
+    first_calls: Client,
+    address: String,
+    source: String,
+}
+
+impl fmt::Display for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (from {})", self.address, self.source)
     }
@@ -53,35 +61,59 @@ impl fmt::Display for Connection {
 /// # Errors
 /// If there is no usable configuration. Nothing is sent yet.
 pub async fn connect(args: &RunArgs, metrics: &Metrics, fence: Option<&Fence>) -> anyhow::Result<Connection> {
-    let Found { mut config, source, sandbox } = find(args).await?;
-    let address = shown(&config.cluster_url);
-    if !is_http_url(&config.cluster_url.to_string()) {
-        bail!("{source}: server {address}: expected http:// or https://");
-    }
-    if !args.kubeconfig_service_mesh.is_empty() {
-        check_mesh_cluster(&args.kubeconfig_service_mesh, &config, &address).await?;
-    }
-    config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("aviary/", env!("CARGO_PKG_VERSION")))));
-    let throttle = Throttle::new(args.kubeconfig_qps, args.kubeconfig_burst);
+    let found = find(args).await?;
+    let mesh = match args.kubeconfig_service_mesh.as_str() {
+        "" => None,
+        path => mesh_elsewhere(path, &found.config).await?,
+    };
+    let sandbox = found.sandbox.clone();
     let count = CountCalls::new(metrics.api_calls.clone());
-    let builder = |config: Config| {
-        ClientBuilder::try_from(config)
-            .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))
+    let workloads = Clients::new(found, args, &count, fence)?;
+    let mesh = mesh.map(|found| Clients::new(found, args, &count, fence)).transpose()?;
+    let (client, mesh) = match mesh {
+        Some(mesh) => (mesh::joined(workloads.operator, mesh.operator), Some(mesh.server)),
+        None => (workloads.operator, None),
     };
-    let mut one_try = config.clone();
-    one_try.default_retry = false;
-    let client = match fence {
-        Some(fence) => {
-            let reads = builder(config.clone())?.build();
-            let writes = connection::client(&config, fence)
-                .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))?;
-            fenced(reads, writes, &config.default_namespace, fence, &throttle, &count)
+    Ok(Connection { client, election: workloads.election, workloads: workloads.server, mesh, sandbox })
+}
+
+/// The clients of one cluster.
+struct Clients {
+    operator: Client,
+    election: Client,
+    server: ApiServer,
+}
+
+impl Clients {
+    /// Each cluster has its own limit of calls, as in Flagger.
+    fn new(found: Found, args: &RunArgs, count: &CountCalls, fence: Option<&Fence>) -> anyhow::Result<Clients> {
+        let Found { mut config, source, .. } = found;
+        let address = shown(&config.cluster_url);
+        if !is_http_url(&config.cluster_url.to_string()) {
+            bail!("{source}: server {address}: expected http:// or https://");
         }
-        None => builder(config)?.with_layer(&throttle).with_layer(&count).build(),
-    };
-    let first_calls = builder(one_try.clone())?.with_layer(&throttle).with_layer(&count).build();
-    let election = builder(one_try)?.with_layer(&count).build();
-    Ok(Connection { client, election, first_calls, address, source, sandbox })
+        config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("aviary/", env!("CARGO_PKG_VERSION")))));
+        let throttle = Throttle::new(args.kubeconfig_qps, args.kubeconfig_burst);
+        let builder = |config: Config| {
+            ClientBuilder::try_from(config)
+                .map_err(|error| anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error)))
+        };
+        let mut one_try = config.clone();
+        one_try.default_retry = false;
+        let operator = match fence {
+            Some(fence) => {
+                let reads = builder(config.clone())?.build();
+                let writes = connection::client(&config, fence).map_err(|error| {
+                    anyhow!("set up the Kubernetes client from {source}: {}", explain::call(&error))
+                })?;
+                fenced(reads, writes, &config.default_namespace, fence, &throttle, count)
+            }
+            None => builder(config)?.with_layer(&throttle).with_layer(count).build(),
+        };
+        let first_calls = builder(one_try.clone())?.with_layer(&throttle).with_layer(count).build();
+        let election = builder(one_try)?.with_layer(count).build();
+        Ok(Clients { operator, election, server: ApiServer { first_calls, address, source } })
+    }
 }
 
 /// A client whose writes pass the fence at the last moment, after they waited for their turn, and have connections of
@@ -111,21 +143,13 @@ fn shown(address: &http::Uri) -> String {
     }
 }
 
-/// Refuses a mesh whose objects are in another cluster: routes that are written to the wrong one lead nobody.
-async fn check_mesh_cluster(path: &str, workloads: &Config, address: &str) -> anyhow::Result<()> {
+/// The cluster of the mesh, if it is another one than that of the workloads.
+async fn mesh_elsewhere(path: &str, workloads: &Config) -> anyhow::Result<Option<Found>> {
     let source = format!("--kubeconfig-service-mesh={path}");
-    let read =
-        async { Found::read(Kubeconfig::read_from(Path::new(path))?, source.clone()).await.map(|found| found.config) };
+    let read = async { Found::read(Kubeconfig::read_from(Path::new(path))?, source.clone()).await };
     let mesh = read.await.map_err(|error| anyhow!("read {source}: {}", explain::kubeconfig(error)))?;
     let host = |config: &Config| (config.cluster_url.host().map(str::to_owned), config.cluster_url.port_u16());
-    if host(&mesh) != host(workloads) {
-        bail!(
-            "{source}: a mesh whose objects are in another cluster ({}) than the workloads ({address}) is not served; run \
-             Aviary where both are, and leave the flag out",
-            shown(&mesh.cluster_url)
-        );
-    }
-    Ok(())
+    Ok((host(&mesh.config) != host(workloads)).then_some(mesh))
 }
 
 /// A configuration, in words where it is from, and whether it leads to a sandbox.
@@ -201,6 +225,11 @@ const FIRST_CALL_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_CALL_PAUSE: Duration = Duration::from_secs(3);
 
 impl Connection {
+    /// Whether objects of the mesh are in another cluster than the workloads.
+    pub fn mesh_is_elsewhere(&self) -> bool {
+        self.mesh.is_some()
+    }
+
     /// Logs the version of the API server, and makes sure that it serves the kinds that Aviary cannot do without. Waits
     /// for an API server that is silent or overloaded, and says so in the log at every try.
     ///
@@ -208,17 +237,19 @@ impl Connection {
     /// If the API server cannot be reached, lacks a CustomResourceDefinition, or does not let us list one; all of them in
     /// one message that says what to do.
     pub async fn verify(&self, namespaces: &[String]) -> anyhow::Result<()> {
-        let version = self.insist(|| self.first_calls.apiserver_version()).await;
-        let version = version.map_err(|error| self.failed(None, &error))?;
-        tracing::info!("Connected to Kubernetes API {}", version.git_version);
+        tracing::info!("Connected to Kubernetes API {}", self.workloads.version().await?);
+        if let Some(mesh) = &self.mesh {
+            tracing::info!("Connected to Kubernetes API {} of the service mesh at {mesh}", mesh.version().await?);
+        }
+        let server = &self.workloads;
         let (mut missing, mut forbidden) = (Vec::new(), Vec::new());
         for kind in [&kinds::CANARY, &kinds::METRIC_TEMPLATE, &kinds::ALERT_PROVIDER] {
             let name = format!("{}.{}", kind.plural, kind.group);
-            match self.insist(|| list_one(&self.first_calls, kind, namespaces)).await {
+            match server.insist(|| list_one(&server.first_calls, kind, namespaces)).await {
                 Ok(()) => {}
                 Err(kube::Error::Api(status)) if status.code == 404 => missing.push(name),
                 Err(kube::Error::Api(status)) if status.code == 403 => forbidden.push(status.message.clone()),
-                Err(error) => return Err(self.failed(Some(&name), &error)),
+                Err(error) => return Err(server.failed(Some(&name), &error)),
             }
         }
         if !missing.is_empty() {
@@ -229,6 +260,13 @@ impl Connection {
             bail!("not allowed to list what Aviary needs, check the ClusterRole: {}", forbidden.join("; "));
         }
         Ok(())
+    }
+}
+
+impl ApiServer {
+    async fn version(&self) -> anyhow::Result<String> {
+        let version = self.insist(|| self.first_calls.apiserver_version()).await;
+        version.map(|version| version.git_version).map_err(|error| self.failed(None, &error))
     }
 
     /// Calls until there is an answer that trying again would not change.
@@ -317,7 +355,8 @@ mod tests {
 
     fn connection(client: Client) -> Connection {
         let (address, source) = ("https://k8s:6443".to_owned(), "--kubeconfig=x".to_owned());
-        Connection { first_calls: client.clone(), election: client.clone(), client, address, source, sandbox: None }
+        let workloads = ApiServer { first_calls: client.clone(), address, source };
+        Connection { election: client.clone(), client, workloads, mesh: None, sandbox: None }
     }
 
     async fn refusal(refused: &'static [(&'static str, u16)]) -> String {
@@ -399,31 +438,63 @@ mod tests {
         let error = refused_config(&[&flag]).await;
         assert_eq!(error, format!("{flag}: server k8s:6443: expected http:// or https://"));
 
+        std::fs::remove_file(file.path()).unwrap();
+        let error = refused_config(&[&flag]).await;
+        assert!(error.contains(&path.to_string()) && error.contains("No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_mesh_in_another_cluster_has_clients_of_its_own() {
         let config = |server: &str| {
             format!(
                 "{{kind: Config, apiVersion: v1, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
                  clusters: [{{name: c, cluster: {{server: \"{server}\"}}}}], users: [{{name: u, user: {{}}}}]}}"
             )
         };
-        std::fs::write(file.path(), config("http://127.0.0.1:6443")).unwrap();
-        let mesh = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(mesh.path(), config("http://me:s3cr3t@10.0.0.2:6443")).unwrap();
+        let (workloads, mesh) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        std::fs::write(workloads.path(), config("http://127.0.0.1:6443")).unwrap();
+        let flag = format!("--kubeconfig={}", workloads.path().display());
         let mesh_flag = format!("--kubeconfig-service-mesh={}", mesh.path().display());
-        let error = refused_config(&[&flag, &mesh_flag]).await;
-        assert_eq!(
-            error,
-            format!(
-                "{mesh_flag}: a mesh whose objects are in another cluster (http://10.0.0.2:6443) than the workloads \
-                 (http://127.0.0.1:6443) is not served; run Aviary where both are, and leave the flag out"
-            )
-        );
+        let connected = async || {
+            let argv = ["flagger", &flag, &mesh_flag].map(std::ffi::OsString::from);
+            let Ok(Cli { command: Command::Run(args) }) = Cli::parse_from(argv, |_| None) else {
+                panic!("{mesh_flag}")
+            };
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            connect(&args, &Metrics::new().unwrap(), None).await.unwrap()
+        };
         std::fs::write(mesh.path(), config("http://127.0.0.1:6443")).unwrap();
-        let argv = ["flagger", &flag, &mesh_flag].map(std::ffi::OsString::from);
-        let Ok(Cli { command: Command::Run(args) }) = Cli::parse_from(argv, |_| None) else { panic!("{mesh_flag}") };
-        assert!(connect(&args, &Metrics::new().unwrap(), None).await.is_ok(), "the same cluster");
+        assert!(!connected().await.mesh_is_elsewhere(), "the same cluster");
+        std::fs::write(mesh.path(), config("http://me:s3cr3t@10.0.0.2:6443")).unwrap();
+        let connection = connected().await;
+        assert!(connection.mesh_is_elsewhere());
+        assert_eq!(
+            connection.mesh.unwrap().to_string(),
+            format!("http://10.0.0.2:6443 (from {mesh_flag})"),
+            "a password before the host is not shown"
+        );
 
-        std::fs::remove_file(file.path()).unwrap();
-        let error = refused_config(&[&flag]).await;
-        assert!(error.contains(&path.to_string()) && error.contains("No such file"), "{error}");
+        std::fs::write(mesh.path(), config("k8s")).unwrap();
+        let error = refused_config(&[&flag, &mesh_flag]).await;
+        assert!(
+            error.starts_with(&format!("{mesh_flag}: server ")) && error.ends_with("expected http:// or https://"),
+            "{error}"
+        );
+        std::fs::remove_file(mesh.path()).unwrap();
+        let error = refused_config(&[&flag, &mesh_flag]).await;
+        assert!(error.starts_with(&format!("read {mesh_flag}: ")) && error.contains("No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_mesh_that_refuses_us_is_named() {
+        let mut connection = connection(server(&[]));
+        let (address, source) = ("https://mesh:6443".to_owned(), "--kubeconfig-service-mesh=y".to_owned());
+        connection.mesh = Some(ApiServer { first_calls: server(&[("version", 401)]), address, source });
+        let error = connection.verify(&[]).await.expect_err("refused");
+        assert_eq!(
+            format!("{error:#}"),
+            "https://mesh:6443 (from --kubeconfig-service-mesh=y) refused the connection: 401 Unauthorized: the token or \
+             certificate was refused"
+        );
     }
 }

@@ -87,6 +87,7 @@ async fn serve(args: &RunArgs, listener: TcpListener, stops: &mut mpsc::Receiver
 
     let mut config = settings::controller_config(args);
     config.follows = election.is_some();
+    config.providers.mesh_is_elsewhere = cluster.mesh_is_elsewhere();
     log_notifier(args, config.notifier.as_ref().map(|notifier| notifier.target.address.as_str()));
     tracing::info!("Waiting for canary informer cache to sync");
     let controller = Controller::start(config, &cluster.client, transport, clock, metrics.clone());

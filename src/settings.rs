@@ -20,6 +20,8 @@ pub fn controller_config(args: &RunArgs) -> ControllerConfig {
             selector_labels: owned(&args.selector_labels),
             include_label_prefixes: owned(&args.include_label_prefix),
             config_tracking: args.enable_config_tracking,
+            // Only the connection tells.
+            mesh_is_elsewhere: false,
         },
         validation: ValidationOptions {
             no_cross_namespace_refs: args.no_cross_namespace_refs,

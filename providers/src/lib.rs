@@ -50,6 +50,9 @@ pub struct Settings {
     pub include_label_prefixes: Vec<String>,
     /// `--enable-config-tracking`.
     pub config_tracking: bool,
+    /// Whether `--kubeconfig-service-mesh` names another cluster than that of the workloads. Objects of the mesh have no owner
+    /// then: a garbage collector that knows no canaries takes what belongs to one for orphaned.
+    pub mesh_is_elsewhere: bool,
 }
 
 impl Default for Settings {
@@ -60,6 +63,7 @@ impl Default for Settings {
             selector_labels: ["app", "name", "app.kubernetes.io/name"].map(String::from).to_vec(),
             include_label_prefixes: Vec::new(),
             config_tracking: true,
+            mesh_is_elsewhere: false,
         }
     }
 }

@@ -96,6 +96,15 @@ pub(crate) fn new_object(subject: &Subject, kind: &'static ObjectKind, name: &st
     object
 }
 
+/// A new object of the mesh, which dies with the canary where both are in one cluster.
+pub(crate) fn new_mesh_object(subject: &Subject, kind: &'static ObjectKind, name: &str, data: Value) -> DynamicObject {
+    let mut object = new_object(subject, kind, name, data);
+    if subject.settings.mesh_is_elsewhere {
+        object.metadata.owner_references = None;
+    }
+    object
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -53,7 +53,8 @@ pub struct RunArgs {
     /// Calls to the API server that may be made at once before --kubeconfig-qps holds them back.
     #[arg(long, value_name = "NUMBER", default_value = "250", help_heading = KUBERNETES)]
     pub kubeconfig_burst: u32,
-    /// Path of the kubeconfig of the cluster with the mesh's control plane. Only that of the workloads is served.
+    /// Path of the kubeconfig of the cluster with the mesh's control plane, where objects of the mesh are written; without it,
+    /// that of the workloads.
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true, help_heading = KUBERNETES)]
     pub kubeconfig_service_mesh: String,
     /// Namespaces to watch, separated by commas. Empty: all.

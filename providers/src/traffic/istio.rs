@@ -24,7 +24,7 @@ use crate::canonical::same_or_absent;
 use crate::change::Change;
 use crate::metrics::BuiltinMetric;
 use crate::object::{ObjectKind, kinds};
-use crate::ownership::{flux_annotations, is_controlled_by, merge_pairs, new_object};
+use crate::ownership::{flux_annotations, is_controlled_by, merge_pairs, new_mesh_object};
 use routes::Sides;
 
 /// Istio.
@@ -199,7 +199,7 @@ fn create(subject: &Subject, hosts: Hosts, split: Split) -> Change {
     spec.extend(hosts.hosts.map(|hosts| ("hosts".to_owned(), hosts)));
     spec.extend(hosts.gateways.map(|gateways| ("gateways".to_owned(), gateways)));
     spec.insert(protocol(subject.canary).field().into(), Value::Array(routes::render(subject, &sides, split)));
-    let mut object = new_object(subject, &kinds::VIRTUAL_SERVICE, &sides.apex, json!({"spec": spec}));
+    let mut object = new_mesh_object(subject, &kinds::VIRTUAL_SERVICE, &sides.apex, json!({"spec": spec}));
     merge_metadata(subject, &mut object);
     Change::create(subject.key(&kinds::VIRTUAL_SERVICE, &sides.apex), object)
 }

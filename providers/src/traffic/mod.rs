@@ -104,6 +104,12 @@ pub trait TrafficProvider: Send + Sync {
 
     /// Kinds of the objects that the provider reads.
     fn watched(&self) -> &'static [&'static ObjectKind];
+
+    /// Those of them that are where the mesh's control plane is, where that is another cluster than the workloads'. An ingress,
+    /// whose objects are always beside the workloads, has none.
+    fn kept_with_the_mesh(&self) -> &'static [&'static ObjectKind] {
+        self.watched()
+    }
 }
 
 /// All providers of this version. Adding one is its file and a line here.

@@ -6,7 +6,7 @@ use crate::Subject;
 use crate::canonical::same_or_absent;
 use crate::change::Change;
 use crate::object::kinds;
-use crate::ownership::new_object;
+use crate::ownership::new_mesh_object;
 
 /// Creates or repairs both. `host` and `trafficPolicy` are Aviary's; other fields of the spec survive.
 pub(super) fn reconcile(subject: &Subject) -> Vec<Change> {
@@ -21,7 +21,8 @@ fn reconcile_one(subject: &Subject, host: &str) -> Option<Change> {
         let mut spec = Map::new();
         spec.insert("host".into(), host.into());
         spec.extend(policy.map(|policy| ("trafficPolicy".to_owned(), policy.clone())));
-        return Some(Change::create(key, new_object(subject, &kinds::DESTINATION_RULE, host, json!({"spec": spec}))));
+        let object = new_mesh_object(subject, &kinds::DESTINATION_RULE, host, json!({"spec": spec}));
+        return Some(Change::create(key, object));
     };
     let spec = present.data.get("spec");
     let field = |name: &str| spec.and_then(|spec| spec.get(name));
