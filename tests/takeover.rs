@@ -3,6 +3,7 @@
 //! What the decision core makes of such statuses is told in detail in `rollout/tests/core/takeover.rs`.
 
 mod left;
+mod targets;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
