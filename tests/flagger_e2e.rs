@@ -2,10 +2,12 @@
 //! the times that they allow.
 //!
 //! `fates` says of each manifest where it runs, or that it is refused, and by what name. Scripts are told once and run on the
-//! hosts of the scenarios: on the embedded cluster all of them; on real components those whose checks need no sidecar.
+//! hosts of the scenarios, the embedded cluster and real components.
 
 mod fates;
 mod istio;
+mod kubernetes;
+mod pod_metrics;
 mod real;
 
 use std::cell::RefCell;
@@ -13,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aviary_actors::transport::HttpResponse;
+use aviary_loadtest::users::Users;
 use aviary_providers::HttpRequest;
 use futures::FutureExt;
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
@@ -22,6 +25,7 @@ pub use self::fates::refused_name;
 use crate::fixtures_run::documents;
 use crate::scenarios::embedded::Embedded;
 use crate::scenarios::host::Host;
+use crate::scenarios::real::Real;
 use crate::scenarios::scene::{CANARY, DEPLOYMENT, EVENT, Kind, SERVICE, Scene, VIRTUAL_SERVICE};
 use crate::support::{World, api, create_through, in_virtual_time};
 
@@ -39,6 +43,8 @@ struct Script<'a> {
     scene: Scene<'a>,
     /// `None` where the load tester is a pod, which tells nobody.
     tasks: Option<Tasks>,
+    /// Set where nobody sends what the load tester is asked to send, unless this script does.
+    real: Option<&'a Real<'a>>,
 }
 
 /// Runs a script on an embedded cluster with the provider that it is for.
@@ -56,7 +62,12 @@ fn on_embedded_cluster(mesh: &str, script: impl AsyncFnOnce(&Script)) {
         });
         world.services = std::mem::take(&mut world.services).and("flagger-loadtester.test", load_tester);
         // What it sends when it is asked to.
-        world.traffic.set_load("test", "podinfo-canary", 20.0);
+        for service in ["podinfo-canary", "podinfo-svc-canary", "podinfo-ds-canary"] {
+            world.traffic.set_load("test", service, 20.0);
+        }
+        if mesh == "kubernetes" {
+            world.config.providers.include_label_prefixes = vec![kubernetes::LABEL_PREFIX.to_owned()];
+        }
         world.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "istio-system"}})).await;
         world.start();
         let host = Embedded(RefCell::new(world));
@@ -68,7 +79,7 @@ fn on_embedded_cluster(mesh: &str, script: impl AsyncFnOnce(&Script)) {
 impl<'a> Script<'a> {
     /// With the workloads that all scripts begin with.
     async fn begin(host: &'a dyn Host, tasks: Option<Tasks>) -> Script<'a> {
-        let script = Script { scene: Scene::within(host, "test").await, tasks };
+        let script = Script { scene: Scene::within(host, "test").await, tasks, real: None };
         script.apply("workloads/secret.yaml").await;
         script.apply("workloads/deployment.yaml").await;
         script.scene.wait_until_available("podinfo").await;
@@ -132,8 +143,24 @@ impl<'a> Script<'a> {
     /// `kubectl set image`, the new tag in the primary, and the end.
     async fn releases(&self, version: &str) {
         let image = self.set_image(version).await;
+        let load = self.load().await;
         self.within(PROMOTED_WITHIN, "promotion", async || self.image_of_primary().await == image).await;
+        // It would ask pods that go, and the next release would be judged by what it gets.
+        drop(load);
         self.has_released().await;
+    }
+
+    /// What checks of Istio's metrics are about, as long as it is kept.
+    async fn load(&self) -> Option<Users> {
+        let real = self.real?;
+        let canary = self.present(CANARY, "podinfo").await;
+        let spec = &canary["spec"];
+        let has_metrics = spec["analysis"]["metrics"].as_array().is_some_and(|metrics| !metrics.is_empty());
+        if !has_metrics || spec["skipAnalysis"] == true || spec["provider"] == "kubernetes" {
+            return None;
+        }
+        self.scene.wait_until_available("podinfo").await;
+        Some(real.load("test", "podinfo-canary", spec["service"]["port"].as_u64().unwrap()).await)
     }
 
     async fn has_released(&self) {
@@ -198,15 +225,19 @@ impl<'a> Script<'a> {
 
     /// As the scripts end: nothing of the canary and of the user's routes is left, and the target is as it was in the beginning.
     async fn clear(&self) {
-        let kinds = [CANARY, VIRTUAL_SERVICE, SERVICE];
-        for kind in kinds {
+        self.clear_all(&[(CANARY, "podinfo"), (VIRTUAL_SERVICE, "podinfo"), (SERVICE, "podinfo")]).await;
+    }
+
+    /// The same for objects of other kinds and names.
+    async fn clear_all(&self, objects: &[(Kind, &str)]) {
+        for (kind, name) in objects {
             // What goes with the canary may be gone already.
-            let _ = self.scene.api(kind).delete("podinfo", &DeleteParams::default()).await;
+            let _ = self.scene.api(*kind).delete(name, &DeleteParams::default()).await;
         }
         let are_gone = async || {
             let mut left = self.scene.get(DEPLOYMENT, "podinfo-primary").await.is_some();
-            for kind in kinds {
-                left |= self.scene.get(kind, "podinfo").await.is_some();
+            for (kind, name) in objects {
+                left |= self.scene.get(*kind, name).await.is_some();
             }
             !left
         };

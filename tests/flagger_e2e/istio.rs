@@ -33,7 +33,7 @@ fn e2e_istio_session_affinity() {
 }
 
 /// `test-canary.sh`, its first three parts: strategy, port and gates of one canary change between its releases.
-async fn three_strategies(script: &Script<'_>) {
+pub(super) async fn three_strategies(script: &Script<'_>) {
     script.apply("e2e/istio-canary.yaml").await;
     script.is_initialized().await;
     let apex = script.present(SERVICE, "podinfo").await;
@@ -59,7 +59,7 @@ async fn three_strategies(script: &Script<'_>) {
 }
 
 /// Its fourth part: the canary asks for its target back, and is deleted.
-async fn finalizer(script: &Script<'_>) {
+pub(super) async fn finalizer(script: &Script<'_>) {
     script.apply("e2e/istio-finalizer.yaml").await;
     let is_there = async || {
         let canary = script.present(CANARY, "podinfo").await;

@@ -1,13 +1,15 @@
-//! Scripts on real components: those whose checks ask for no metrics, which a sidecar would have to count.
+//! Scripts on real components. The gateway is the sidecar that counts requests, and a script sends what the load tester is asked to
+//! send; where checks are about what pods tell themselves, the test tells it for them.
 
 use std::time::Duration;
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Script, istio};
+use super::pod_metrics::PodMetrics;
+use super::{Script, istio, kubernetes};
 use crate::fixtures_run::documents;
-use crate::real::{Inside, in_bench, is_full_set};
+use crate::real::{Inside, in_bench, is_full_set, scaled_objects};
 use crate::scenarios::real::Real;
 use crate::scenarios::scene::{CANARY, DEPLOYMENT};
 use crate::support::create_through;
@@ -19,7 +21,7 @@ fn e2e_istio_on_real_components() {
         let _network = bench.network().await;
         let host = Real::new(&bench).await;
         load_tester(&bench).await;
-        let script = Script::begin(&host, None).await;
+        let script = Script { real: Some(&host), ..Script::begin(&host, None).await };
         // The scripts apply it once, with the first canary.
         for object in documents("e2e/istio-canary.yaml").into_iter().filter(|object| object["kind"] == "MetricTemplate")
         {
@@ -27,6 +29,11 @@ fn e2e_istio_on_real_components() {
         }
         istio::existing_objects(&script).await;
         script.clear().await;
+        if is_full_set() {
+            istio::three_strategies(&script).await;
+            istio::finalizer(&script).await;
+            script.clear().await;
+        }
         istio::session_affinity(&script).await;
         flaggers_status_is_adopted(&script).await;
         if is_full_set() {
@@ -34,6 +41,28 @@ fn e2e_istio_on_real_components() {
             istio::skip_analysis(&script).await;
             script.clear().await;
             istio::delegation(&script).await;
+        }
+    });
+}
+
+/// Blue/green of a Deployment; `AVIARY_REAL_FULL=1` runs the scripts of the other targets and scalers, too.
+#[test]
+fn e2e_kubernetes_and_keda_on_real_components() {
+    in_bench("flagger_e2e::real::e2e_kubernetes_and_keda_on_real_components", async |bench: Inside| {
+        let _network = bench.network().await;
+        let client = bench.client("admin").await;
+        let _metrics = PodMetrics::serve(client.clone()).await;
+        if is_full_set() {
+            scaled_objects(&client).await;
+        }
+        let host = Real::with_arguments(&bench, &["--include-label-prefix", kubernetes::LABEL_PREFIX]).await;
+        load_tester(&bench).await;
+        let script = Script { real: Some(&host), ..Script::begin(&host, None).await };
+        kubernetes::deployment(&script).await;
+        if is_full_set() {
+            kubernetes::autoscaler(&script).await;
+            kubernetes::scaled_object(&script, false).await;
+            kubernetes::daemon_set(&script).await;
         }
     });
 }

@@ -18,8 +18,8 @@ mod release;
 mod scripts;
 mod versions_of_canaries;
 
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use serde_json::Value;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
 pub use self::bench::{Aviary, Inside, in_bench, is_full_set};
 pub use self::scripts::{say_aloud, tools};
@@ -41,6 +41,24 @@ async fn wait_available(client: &kube::Client, name: &str) {
             && status["availableReplicas"] == deployment["spec"]["replicas"]
     })
     .await;
+}
+
+/// Makes the API server serve KEDA's ScaledObjects. Nobody acts on them.
+pub async fn scaled_objects(client: &kube::Client) -> Api<DynamicObject> {
+    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"},
+        "spec": {
+            "group": "keda.sh", "scope": "Namespaced",
+            "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
+            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
+        },
+    });
+    create_through(client.clone(), definition).await;
+    let scaled_objects = api(client.clone(), "keda.sh", "v1alpha1", "ScaledObject", Some("test"));
+    eventually("KEDA's kind is served", async || scaled_objects.list(&ListParams::default()).await.is_ok()).await;
+    scaled_objects
 }
 
 /// A JSON document from one of the bench's HTTP servers.

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use aviary::rbac::{Feature, PERMISSIONS, Permission};
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
 use super::audit::Call;
-use super::{Inside, api, canary, create_through, deployment, eventually, get, in_bench, set_image, set_image_in};
+use super::{
+    Inside, api, canary, create_through, deployment, eventually, get, in_bench, scaled_objects, set_image, set_image_in,
+};
 use crate::support::daemon_set;
 
 /// Namespace of the Lease.
@@ -132,19 +134,7 @@ async fn a_life_with_everything(client: &Client) {
 /// A canary whose autoscaler is KEDA's. Nobody scales here; its primary gets a copy, and its target's is paused.
 async fn scaled_by_keda(client: &Client) {
     let create = async |object: Value| create_through(client.clone(), object).await;
-    let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    create(json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "scaledobjects.keda.sh"},
-        "spec": {
-            "group": "keda.sh", "scope": "Namespaced",
-            "names": {"kind": "ScaledObject", "plural": "scaledobjects", "singular": "scaledobject"},
-            "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}],
-        },
-    }))
-    .await;
-    let scaled_objects = api(client.clone(), "keda.sh", "v1alpha1", "ScaledObject", Some("test"));
-    eventually("KEDA's kind is served", async || scaled_objects.list(&ListParams::default()).await.is_ok()).await;
+    let scaled_objects = scaled_objects(client).await;
     create(deployment("test", "queue", "podinfo:6.0.0")).await;
     create(json!({
         "apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"namespace": "test", "name": "queue"},

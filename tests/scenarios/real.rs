@@ -10,10 +10,14 @@ use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use kube::Client;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 use super::host::{Headers, Host};
+use super::scene::VIRTUAL_SERVICE;
 use super::{run_all, run_all_with_kills};
 use crate::real::{Aviary, Inside, in_bench, is_full_set};
+use crate::support::api;
 use crate::support::process::eventually;
 
 /// Port 80 of the Gateway `istio-system/public-gateway`.
@@ -66,6 +70,7 @@ fn on_real_components_with_kills() {
 pub struct Real<'a> {
     bench: &'a Inside,
     client: Client,
+    arguments: Vec<&'static str>,
     operator: RefCell<Aviary>,
     /// By the host that they ask; they do until they are dropped.
     users: RefCell<Vec<(String, Users)>>,
@@ -73,8 +78,33 @@ pub struct Real<'a> {
 
 impl Real<'_> {
     pub async fn new(bench: &Inside) -> Real<'_> {
-        let operator = RefCell::new(bench.start_aviary(ARGUMENTS));
-        Real { bench, client: bench.client("admin").await, operator, users: RefCell::default() }
+        Real::with_arguments(bench, &[]).await
+    }
+
+    /// With more arguments for the operator.
+    pub async fn with_arguments<'a>(bench: &'a Inside, more: &[&'static str]) -> Real<'a> {
+        let arguments = [ARGUMENTS, more].concat();
+        let operator = RefCell::new(bench.start_aviary(&arguments));
+        Real { bench, client: bench.client("admin").await, arguments, operator, users: RefCell::default() }
+    }
+
+    /// Requests to a service, as a load tester beside a sidecar sends them: through a proxy that counts them, here the gateway.
+    pub async fn load(&self, namespace: &str, service: &str, port: u64) -> Users {
+        let host = host_name(namespace, service);
+        let route = json!({
+            "apiVersion": "networking.istio.io/v1beta1", "kind": "VirtualService",
+            "metadata": {"namespace": namespace, "name": "load-tester"},
+            "spec": {
+                "gateways": ["istio-system/public-gateway"], "hosts": [host],
+                "http": [{"route": [{"destination": {"host": service, "port": {"number": port}}}]}],
+            },
+        });
+        let (group, version, kind) = VIRTUAL_SERVICE;
+        let routes = api(self.client.clone(), group, version, kind, Some(namespace));
+        let params = PatchParams::apply("load-tester").force();
+        routes.patch("load-tester", &params, &Patch::Apply(route)).await.unwrap();
+        let cluster = format!("outbound|{port}||{service}.{namespace}.svc.cluster.local::");
+        start_users(host, cluster, HeaderMap::new()).await
     }
 }
 
@@ -96,6 +126,21 @@ async fn is_known_to_proxy(cluster: &str) -> bool {
     clusters.lines().any(|line| line.starts_with(cluster) && line.ends_with("::health_flags::healthy"))
 }
 
+/// Users of a host behind the gateway. They come to what is served: what the operator has just routed reaches the proxy a moment
+/// later.
+async fn start_users(host: String, cluster: String, headers: HeaderMap) -> Users {
+    let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().timeout(USERS_PATIENCE);
+    let options = options.max_connections(USERS_CONNECTIONS).host(&host).headers(headers);
+    eventually("the proxy knows the pods", async || is_known_to_proxy(&cluster).await).await;
+    let client = reqwest::Client::new();
+    let served = async || {
+        let answer = client.get(GATEWAY).header("host", &host).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
+    };
+    eventually("users are served", served).await;
+    Users::start(options).unwrap()
+}
+
 impl Host for Real<'_> {
     fn name(&self) -> &'static str {
         "real"
@@ -113,7 +158,7 @@ impl Host for Real<'_> {
         let mut operator = self.operator.borrow_mut();
         operator.process.kill().unwrap();
         operator.process.wait().unwrap();
-        *operator = self.bench.start_aviary(ARGUMENTS);
+        *operator = self.bench.start_aviary(&self.arguments);
         std::future::ready(()).boxed_local()
     }
 
@@ -132,21 +177,11 @@ impl Host for Real<'_> {
     }
 
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()> {
-        let options = Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().timeout(USERS_PATIENCE);
-        let options = options.max_connections(USERS_CONNECTIONS);
         let cluster = format!("outbound|80||{host}.{namespace}.svc.cluster.local::");
-        let host = host_name(namespace, host);
-        let options = options.host(&host).headers(header_map(headers));
+        let (host, headers) = (host_name(namespace, host), header_map(headers));
         async move {
-            eventually("the proxy knows the pods", async || is_known_to_proxy(&cluster).await).await;
-            // Users come to what is served: what the operator has just routed reaches the proxy a moment later.
-            let client = reqwest::Client::new();
-            let served = async || {
-                let answer = client.get(GATEWAY).header("host", &host).send().await;
-                answer.is_ok_and(|answer| answer.status().is_success())
-            };
-            eventually("users are served", served).await;
-            self.users.borrow_mut().push((host.clone(), Users::start(options).unwrap()));
+            let users = start_users(host.clone(), cluster, headers).await;
+            self.users.borrow_mut().push((host, users));
         }
         .boxed_local()
     }

@@ -21,10 +21,12 @@ pub type Kind = (&'static str, &'static str, &'static str);
 
 pub const CANARY: Kind = ("flagger.app", "v1beta1", "Canary");
 pub const DEPLOYMENT: Kind = ("apps", "v1", "Deployment");
+pub const DAEMON_SET: Kind = ("apps", "v1", "DaemonSet");
 pub const SERVICE: Kind = ("", "v1", "Service");
 pub const CONFIG_MAP: Kind = ("", "v1", "ConfigMap");
 pub const EVENT: Kind = ("", "v1", "Event");
 pub const AUTOSCALER: Kind = ("autoscaling", "v2", "HorizontalPodAutoscaler");
+pub const SCALED_OBJECT: Kind = ("keda.sh", "v1alpha1", "ScaledObject");
 pub const VIRTUAL_SERVICE: Kind = ("networking.istio.io", "v1beta1", "VirtualService");
 pub const DESTINATION_RULE: Kind = ("networking.istio.io", "v1beta1", "DestinationRule");
 
