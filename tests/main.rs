@@ -4,6 +4,7 @@
 mod alerts;
 mod bad_input;
 mod calls;
+mod certificates;
 mod charts;
 mod dashboards;
 mod differences;
@@ -15,6 +16,7 @@ mod kills;
 mod kubectl;
 mod leadership;
 mod lifecycle;
+mod mesh_cluster;
 mod metrics;
 mod permissions;
 mod process;
