@@ -6,11 +6,16 @@ use std::time::Duration;
 use aviary_sim::store::{GroupKind, kinds};
 use serde_json::{Value, json};
 
-use super::iterations;
 use super::left::{NEW, OLD};
-use crate::support::{AGENT, World, canary, daemon_set, deployment, in_virtual_time, service};
+use crate::support::{AGENT, World, canary, daemon_set, deployment, in_virtual_time, iterations, service};
 
 const PAUSED: &str = "/metadata/annotations/autoscaling.keda.sh~1paused-replicas";
+
+const DAEMON_SET: &GroupKind = &kinds::DAEMON_SET;
+const DEPLOYMENT: &GroupKind = &kinds::DEPLOYMENT;
+const SERVICE: &GroupKind = &kinds::SERVICE;
+const VIRTUAL_SERVICE: &GroupKind = &kinds::VIRTUAL_SERVICE;
+const SCALED_OBJECT: &GroupKind = &kinds::SCALED_OBJECT;
 
 /// What is taken over.
 #[derive(Clone, Copy, PartialEq)]
@@ -22,7 +27,7 @@ enum Setup {
 
 impl Setup {
     fn kind(self) -> &'static GroupKind {
-        if self == Setup::DaemonSet { &kinds::DAEMON_SET } else { &kinds::DEPLOYMENT }
+        if self == Setup::DaemonSet { DAEMON_SET } else { DEPLOYMENT }
     }
 
     async fn create(self, world: &World) {
@@ -57,20 +62,19 @@ impl Setup {
     }
 
     fn made(self, world: &World) -> Vec<Value> {
-        let mut objects =
-            vec![(self.kind(), "podinfo-primary"), (self.kind(), "podinfo"), (&kinds::SERVICE, "podinfo")];
+        let mut objects = vec![(self.kind(), "podinfo-primary"), (self.kind(), "podinfo"), (SERVICE, "podinfo")];
         match self {
             Setup::WithoutMesh => {}
-            Setup::DaemonSet => objects.push((&kinds::VIRTUAL_SERVICE, "podinfo")),
+            Setup::DaemonSet => objects.push((VIRTUAL_SERVICE, "podinfo")),
             Setup::Keda => {
-                objects.extend([(&kinds::SCALED_OBJECT, "podinfo-so"), (&kinds::SCALED_OBJECT, "podinfo-so-primary")]);
+                objects.extend([(SCALED_OBJECT, "podinfo-so"), (SCALED_OBJECT, "podinfo-so-primary")]);
             }
         }
         let spec_of = |(kind, name): &(&GroupKind, &str)| {
             let object = world.get(kind, name).unwrap_or_else(|| panic!("no {kind} {name}"));
             // Autoscalers go on scaling.
             let mut spec = object["spec"].clone();
-            if self == Setup::Keda && **kind == kinds::DEPLOYMENT {
+            if self == Setup::Keda && *kind == DEPLOYMENT {
                 spec.as_object_mut().unwrap().remove("replicas");
             }
             json!([spec, object["metadata"]["annotations"], object["metadata"]["ownerReferences"]])
@@ -175,7 +179,7 @@ async fn ends_with_the_new_version(world: &World, setup: Setup, before: (f64, u6
         Setup::WithoutMesh => assert_eq!(target["spec"]["replicas"], 0),
         Setup::Keda => {
             assert_eq!(target["spec"]["replicas"], 0);
-            let paused = |name: &str| world.get(&kinds::SCALED_OBJECT, name).unwrap().pointer(PAUSED).cloned();
+            let paused = |name: &str| world.get(SCALED_OBJECT, name).unwrap().pointer(PAUSED).cloned();
             assert_eq!((paused("podinfo-so"), paused("podinfo-so-primary")), (Some(json!("0")), None));
         }
     }
