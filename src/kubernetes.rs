@@ -237,9 +237,11 @@ impl Connection {
     /// If the API server cannot be reached, lacks a CustomResourceDefinition, or does not let us list one; all of them in
     /// one message that says what to do.
     pub async fn verify(&self, namespaces: &[String]) -> anyhow::Result<()> {
-        tracing::info!("Connected to Kubernetes API {}", self.workloads.version().await?);
+        let version = self.workloads.version().await?;
+        tracing::info!("Connected to Kubernetes API {version}");
         if let Some(mesh) = &self.mesh {
-            tracing::info!("Connected to Kubernetes API {} of the service mesh at {mesh}", mesh.version().await?);
+            let version = mesh.version().await?;
+            tracing::info!("Connected to Kubernetes API {version} of the service mesh at {mesh}");
         }
         let server = &self.workloads;
         let (mut missing, mut forbidden) = (Vec::new(), Vec::new());

@@ -230,6 +230,8 @@ impl<'a> Script<'a> {
 
     /// The same for objects of other kinds and names.
     async fn clear_all(&self, objects: &[(Kind, &str)]) {
+        // They would fail from now on, and the next script be told so.
+        self.real.iter().for_each(|real| real.dismiss_users());
         for (kind, name) in objects {
             // What goes with the canary may be gone already.
             let _ = self.scene.api(*kind).delete(name, &DeleteParams::default()).await;

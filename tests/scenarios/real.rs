@@ -88,6 +88,11 @@ impl Real<'_> {
         Real { bench, client: bench.client("admin").await, arguments, operator, users: RefCell::default() }
     }
 
+    /// Users of something that goes.
+    pub fn dismiss_users(&self) {
+        self.users.borrow_mut().clear();
+    }
+
     /// Requests to a service, as a load tester beside a sidecar sends them: through a proxy that counts them, here the gateway.
     pub async fn load(&self, namespace: &str, service: &str, port: u64) -> Users {
         let host = host_name(namespace, service);

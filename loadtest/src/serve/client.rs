@@ -123,17 +123,15 @@ pub(super) fn why(error: &reqwest::Error) -> String {
 
 /// What was wrong with TLS, if that was it.
 pub(super) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        // An I/O error hides what it is made of from `source`.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let found = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref());
-        if found.is_some() {
-            return found;
-        }
-        cause = error.source();
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
     }
-    None
+    // An I/O error hides what it is made of from `source`.
+    let inner = match error.downcast_ref::<std::io::Error>() {
+        Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+        None => error.source(),
+    };
+    inner.and_then(tls_error)
 }
 
 /// What a person can act on (`Connection refused`).
