@@ -43,6 +43,10 @@ impl Endpoint {
     }
 }
 
+fn message(call: &Value) -> String {
+    call["metadata"]["eventMessage"].as_str().unwrap().to_owned()
+}
+
 fn hook(kind: &str) -> Value {
     json!({"name": format!("my-{kind}"), "type": kind, "url": format!("http://hooks.test/{kind}"), "metadata": {"team": "a"}})
 }
@@ -81,29 +85,36 @@ fn every_hook_is_called_when_its_time_comes() {
         world.wait_for_phase("podinfo", "Succeeded").await;
         world.pass(Duration::from_secs(5)).await;
 
-        // Event hooks hear every event, in order; Kubernetes counts the second of two equal ones.
-        let message = |call: &Value| call["metadata"]["eventMessage"].as_str().unwrap().to_owned();
-        let told: Vec<String> = endpoint.calls("event").iter().map(message).collect();
-        let release = told.iter().position(|event| event.contains("confirm-rollout")).unwrap();
+        // Event hooks hear every event, in order, with the phase that Flagger gives it; Kubernetes counts the second of two
+        // equal ones.
+        let heard = endpoint.calls("event");
+        let told: Vec<String> = heard.iter().map(message).collect();
+        let first = told.iter().position(|event| event.starts_with("Initialization done!")).unwrap();
+        let with_phase = |call: &Value| format!("{}: {}", call["phase"].as_str().unwrap(), message(call));
         assert_eq!(
-            told[release..],
+            heard[first..].iter().map(with_phase).collect::<Vec<_>>(),
             [
-                "Confirm-rollout check my-confirm-rollout passed",
-                "New revision detected! Scaling up podinfo.test",
-                "Rollback hook my-rollback not signaling a rollback",
-                "Starting canary analysis for podinfo.test",
-                "Pre-rollout check my-pre-rollout passed",
-                "Confirm-traffic-increase check my-confirm-traffic-increase passed",
-                "Advance podinfo.test canary weight 100",
-                "Confirm-traffic-increase check my-confirm-traffic-increase passed",
-                "Confirm-promotion check my-confirm-promotion passed",
-                "Copying podinfo.test template spec to podinfo-primary.test",
-                "Advance podinfo.test primary weight 50",
-                "Advance podinfo.test primary weight 100",
-                "Post-rollout check my-post-rollout passed",
-                "Promotion completed! Scaling down podinfo.test",
+                "Initialized: Initialization done! podinfo.test",
+                "Initialized: Confirm-rollout check my-confirm-rollout passed",
+                "Progressing: New revision detected! Scaling up podinfo.test",
+                "Progressing: Rollback hook my-rollback not signaling a rollback",
+                "Progressing: Starting canary analysis for podinfo.test",
+                "Progressing: Pre-rollout check my-pre-rollout passed",
+                "Progressing: Confirm-traffic-increase check my-confirm-traffic-increase passed",
+                "Progressing: Advance podinfo.test canary weight 100",
+                "Progressing: Confirm-traffic-increase check my-confirm-traffic-increase passed",
+                "Progressing: Confirm-promotion check my-confirm-promotion passed",
+                "Progressing: Copying podinfo.test template spec to podinfo-primary.test",
+                "Promoting: Advance podinfo.test primary weight 50",
+                "Promoting: Advance podinfo.test primary weight 100",
+                "Succeeded: Post-rollout check my-post-rollout passed",
+                "Succeeded: Promotion completed! Scaling down podinfo.test",
             ]
         );
+        // The first revision has a checksum when it is told, every other one once the status has it.
+        let checksums: Vec<&Value> = heard[first..first + 4].iter().map(|call| &call["checksum"]).collect();
+        assert_eq!((checksums[0], checksums[1]), (checksums[1], checksums[2]));
+        assert_ne!(checksums[2], checksums[3]);
         let counts: Vec<usize> = hooks[..6].iter().map(|kind| endpoint.calls(kind).len()).collect();
         assert_eq!(counts, [1, 1, 1, 2, 1, 1]);
         let confirm = &endpoint.calls("confirm-rollout")[0];
@@ -174,6 +185,28 @@ fn a_rollback_hook_rolls_back() {
                 "Rollback check my-rollback passed",
                 "Rolling back podinfo.test manual webhook invoked",
                 "Canary failed! Scaling down podinfo.test",
+            ]
+        );
+    });
+}
+
+#[test]
+fn event_hooks_are_told_that_a_canary_failed_with_the_phase_failed() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let endpoint = Endpoint::default();
+        world.traffic.set_behaviour("podinfo:6.0.2", Behaviour { error_ratio: 0.2, ..Behaviour::default() });
+        start_with_hooks(&mut world, &endpoint, &["event"], |_| {}).await;
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.wait_for_phase("podinfo", "Failed").await;
+        world.pass(Duration::from_secs(5)).await;
+        let heard = endpoint.calls("event");
+        let last: Vec<_> = heard[heard.len() - 2..].iter().map(|call| (call["phase"].clone(), message(call))).collect();
+        assert_eq!(
+            last,
+            [
+                (json!("Progressing"), "Rolling back podinfo.test failed checks threshold reached 3".to_owned()),
+                (json!("Failed"), "Canary failed! Scaling down podinfo.test".to_owned()),
             ]
         );
     });

@@ -25,8 +25,8 @@ use tokio::sync::Notify;
 
 use crate::messages::{CanaryId, Nudge};
 use store::Store;
-pub(crate) use targets::target_of;
-use targets::{Targets, hash_of_target};
+use targets::{Targets, hashes_of_names};
+pub(crate) use targets::{service_of, target_of};
 
 /// Whether a kind has been listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,7 +250,7 @@ impl Cache {
         }
     }
 
-    /// The other canaries that name the same target as this one.
+    /// The other canaries that name the same target as this one, or the same service.
     pub fn rivals(&self, canary: &CanaryId) -> Vec<Arc<DynamicObject>> {
         let others = self.targets.others(canary).into_iter();
         let key = |CanaryId { namespace, name }| ObjectKey { kind: &kinds::CANARY, namespace, name };
@@ -263,7 +263,7 @@ impl Cache {
             return;
         }
         let canary = CanaryId { namespace: key.namespace.clone(), name: key.name.clone() };
-        let look = || self.get(key).and_then(|object| hash_of_target(&object));
+        let look = || self.get(key).map_or_else(BTreeSet::new, |object| hashes_of_names(&object));
         self.targets.set(&canary, look).iter().for_each(|other| self.wake_canary(other));
     }
 

@@ -21,9 +21,10 @@ use crate::metrics::Metrics;
 use crate::supervision::panic_text;
 use crate::transport::{HttpResponse, NoAnswer, Transport};
 
-/// Calls under way at once for one namespace. Hooks are mostly quick gates and load-test starts; sixteen let a busy team
-/// release as many services side by side, and keep its share of sockets small.
-const PER_NAMESPACE: usize = 16;
+/// Calls under way at once for one namespace. A canary has one or two (its hooks, its events), and they may take minutes: an
+/// acceptance test answers when it is over. So many canaries of a team can be tested side by side and delay none of its
+/// others; a quarter of the 1,024 files that a process may have open by tradition is what one team can take.
+const PER_NAMESPACE: usize = 256;
 /// First wait between tries, as in Flagger's client.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait between tries, as in Flagger's client.

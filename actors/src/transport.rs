@@ -13,12 +13,16 @@ pub struct HttpResponse {
     pub status: u16,
     /// `Retry-After`, where it is given in seconds.
     pub retry_after: Option<Duration>,
-    /// Body, cut at [`BODY_LIMIT`].
+    /// Body, cut at [`BODY_LIMIT`]; of a webhook the beginning.
     pub body: Vec<u8>,
 }
 
 /// Most of an answer that is read: a grouped query over 10,000 workloads answers with about 2 MB.
 pub const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Most of a webhook's answer that is read. Nobody looks at it, and thousands of them may come in at once; an answer that is read
+/// to its end leaves its connection to the next call.
+const WEBHOOK_BODY_LIMIT: usize = 64 * 1024;
 
 /// No answer; the text says why (connection refused, timeout …).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +90,7 @@ impl Transport for Network {
 }
 
 async fn exchange(client: reqwest::Client, request: HttpRequest) -> reqwest::Result<HttpResponse> {
+    let limit = if request.webhook.is_some() { WEBHOOK_BODY_LIMIT } else { BODY_LIMIT };
     let mut response = client
         .request(request.method, &request.url)
         .headers(request.headers)
@@ -99,8 +104,8 @@ async fn exchange(client: reqwest::Client, request: HttpRequest) -> reqwest::Res
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk);
-        if body.len() >= BODY_LIMIT {
-            body.truncate(BODY_LIMIT);
+        if body.len() >= limit {
+            body.truncate(limit);
             break;
         }
     }

@@ -10,6 +10,7 @@ mod problems;
 mod service;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::fmt;

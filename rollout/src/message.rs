@@ -165,6 +165,23 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether it tells of the phase that its step leads to. Event hooks are told that phase then, and for all others the one
+    /// that the step starts from, as in Flagger (its reference 5.3).
+    pub fn is_of_next_phase(&self) -> bool {
+        use Message::*;
+        matches!(
+            self,
+            Initialized { .. }
+                | NewRevision { .. }
+                | RevisionWithdrawn { .. }
+                | Promoted { .. }
+                | PromotedWithoutAnalysis { .. }
+                | CanaryFailed { .. }
+                | HookPassed { kind: WebhookType::PostRollout, .. }
+                | PostRolloutFailed { .. }
+        )
+    }
+
     /// How serious it is.
     pub fn severity(&self) -> AlertSeverity {
         use Message::*;

@@ -71,6 +71,39 @@ fn of_two_canaries_with_one_target_the_older_one_has_it_and_both_say_so() {
     });
 }
 
+const LEAVES_THE_SERVICE: &str = "spec.service.name: podinfo is the service of canary podinfo, too, which is older; this canary does \
+                                  nothing until one of them has another service or that one is deleted";
+
+#[test]
+fn of_two_canaries_with_one_service_the_older_one_has_it_and_both_say_so() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin(|_| {}).await;
+        world.create(crate::support::deployment("test", "rival", "podinfo:6.0.0")).await;
+        let mut younger = canary("test", "rival");
+        younger["spec"]["service"]["name"] = json!("podinfo");
+        world.create(younger).await;
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(refusal_of(&world, "rival").as_deref(), Some(LEAVES_THE_SERVICE));
+        assert_eq!(world.events("rival"), [LEAVES_THE_SERVICE]);
+        assert_eq!(world.replicas_of("rival"), 2, "its workload serves on");
+        assert_eq!(
+            world.events("podinfo").last().map(String::as_str),
+            Some(
+                "Found more than one canary with the same service podinfo: rival does nothing, delete it or give it another \
+                 service"
+            )
+        );
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.assert_undisturbed();
+
+        world.patch_canary("rival", json!({"service": {"name": "rival"}})).await;
+        world.wait_for_phase("rival", "Initialized").await;
+        assert_eq!(refusal_of(&world, "rival"), None);
+    });
+}
+
 #[test]
 fn the_younger_canary_takes_over_when_the_older_one_is_gone() {
     in_virtual_time(async {

@@ -1,4 +1,4 @@
-//! Which canaries name which target: two of them on one target would fight over its primary.
+//! Which canaries name which target and which service: two of them would fight over its primary, or over its routes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,51 +9,51 @@ use serde_json::Value;
 
 use crate::messages::CanaryId;
 
-/// Canaries by what they name. Targets are known by their hashes, which is enough to find candidates.
+/// Canaries by what they name. Targets and services are known by their hashes, which is enough to find candidates.
 #[derive(Default)]
 pub(super) struct Targets(Mutex<Named>);
 
 #[derive(Default)]
 struct Named {
-    of: HashMap<CanaryId, u64>,
-    by_target: HashMap<u64, BTreeSet<CanaryId>>,
+    of: HashMap<CanaryId, BTreeSet<u64>>,
+    by_name: HashMap<u64, BTreeSet<CanaryId>>,
 }
 
 impl Targets {
-    /// Notes what a canary names now; `None` for one that is gone. Returns the others that named, or name, the same.
+    /// Notes what a canary names now; nothing for one that is gone. Returns the others that named, or name, some of it.
     /// `look` is called one at a time, so that of two changes the later one is noted last.
-    pub(super) fn set(&self, canary: &CanaryId, look: impl FnOnce() -> Option<u64>) -> BTreeSet<CanaryId> {
+    pub(super) fn set(&self, canary: &CanaryId, look: impl FnOnce() -> BTreeSet<u64>) -> BTreeSet<CanaryId> {
         let mut named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let target = look();
-        let before = named.of.get(canary).copied();
-        if before == target {
-            return BTreeSet::new();
-        }
+        let now = look();
+        let before = named.of.get(canary).cloned().unwrap_or_default();
         let mut concerned = BTreeSet::new();
-        if let Some(before) = before {
-            named.of.remove(canary);
-            if let Some(others) = named.by_target.get_mut(&before) {
+        for gone in before.difference(&now) {
+            if let Some(others) = named.by_name.get_mut(gone) {
                 others.remove(canary);
                 concerned.extend(others.iter().cloned());
                 if others.is_empty() {
-                    named.by_target.remove(&before);
+                    named.by_name.remove(gone);
                 }
             }
         }
-        if let Some(target) = target {
-            named.of.insert(canary.clone(), target);
-            let others = named.by_target.entry(target).or_default();
+        for new in now.difference(&before) {
+            let others = named.by_name.entry(*new).or_default();
             concerned.extend(others.iter().cloned());
             others.insert(canary.clone());
+        }
+        if now.is_empty() {
+            named.of.remove(canary);
+        } else if now != before {
+            named.of.insert(canary.clone(), now);
         }
         concerned
     }
 
-    /// The others that name the same.
-    pub(super) fn others(&self, canary: &CanaryId) -> Vec<CanaryId> {
+    /// The others that name some of the same.
+    pub(super) fn others(&self, canary: &CanaryId) -> BTreeSet<CanaryId> {
         let named = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = named.of.get(canary).and_then(|target| named.by_target.get(target));
-        all.into_iter().flatten().filter(|other| *other != canary).cloned().collect()
+        let all = named.of.get(canary).into_iter().flatten().filter_map(|name| named.by_name.get(name));
+        all.flatten().filter(|other| *other != canary).cloned().collect()
     }
 }
 
@@ -65,11 +65,24 @@ pub(crate) fn target_of(canary: &DynamicObject) -> Option<(&str, &str, &str)> {
     Some((group, text("kind")?, text("name")?))
 }
 
-/// The hash of a canary's target, its namespace included.
-pub(super) fn hash_of_target(canary: &DynamicObject) -> Option<u64> {
+/// Name of the service that a canary routes, as far as it names one: its own, or that of the target's name.
+pub(crate) fn service_of(canary: &DynamicObject) -> Option<&str> {
+    let declared = canary.data.pointer("/spec/service/name").and_then(Value::as_str).filter(|name| !name.is_empty());
+    declared.or_else(|| target_of(canary).map(|(_, _, name)| name))
+}
+
+/// The hashes of a canary's target and service, its namespace included.
+pub(super) fn hashes_of_names(canary: &DynamicObject) -> BTreeSet<u64> {
+    let namespace = canary.metadata.namespace.as_deref();
+    let target = target_of(canary).map(|target| hash_of((namespace, "target", target)));
+    let service = service_of(canary).map(|service| hash_of((namespace, "service", service)));
+    target.into_iter().chain(service).collect()
+}
+
+fn hash_of(name: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (canary.metadata.namespace.as_deref(), target_of(canary)?).hash(&mut hasher);
-    Some(hasher.finish())
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -81,19 +94,26 @@ mod tests {
     }
 
     #[test]
-    fn those_who_have_had_or_get_a_target_in_common_are_named() {
+    fn those_who_have_had_or_get_something_in_common_are_named() {
         let targets = Targets::default();
-        let set = |name: &str, target: Option<u64>| targets.set(&canary(name), || target);
-        assert!(set("a", Some(1)).is_empty());
-        assert_eq!(set("b", Some(1)), BTreeSet::from([canary("a")]));
-        assert!(set("b", Some(1)).is_empty(), "nothing new");
-        assert_eq!(targets.others(&canary("a")), [canary("b")]);
-        assert!(set("c", Some(2)).is_empty());
-        assert_eq!(set("b", Some(2)), BTreeSet::from([canary("a"), canary("c")]));
-        assert!(targets.others(&canary("a")).is_empty());
-        assert_eq!(set("b", None), BTreeSet::from([canary("c")]));
-        assert!(set("a", None).is_empty() && set("c", None).is_empty());
+        let set = |name: &str, named: &[u64]| targets.set(&canary(name), || named.iter().copied().collect());
+        let others = |name: &str| targets.others(&canary(name));
+        let all = |names: &[&str]| names.iter().map(|name| canary(name)).collect::<BTreeSet<_>>();
+        assert!(set("a", &[1, 10]).is_empty());
+        assert_eq!(set("b", &[1, 11]), all(&["a"]));
+        assert!(set("b", &[1, 11]).is_empty(), "nothing new");
+        assert_eq!(others("a"), all(&["b"]));
+        assert!(set("c", &[2, 12]).is_empty());
+        assert_eq!(set("b", &[2, 11]), all(&["a", "c"]));
+        assert!(others("a").is_empty());
+        // What is of two kinds is in common by either.
+        assert_eq!(set("d", &[3, 10]), all(&["a"]));
+        assert_eq!(set("d", &[2, 10]), all(&["b", "c"]));
+        assert_eq!(others("d"), all(&["a", "b", "c"]));
+        assert_eq!(set("d", &[]), all(&["a", "b", "c"]));
+        assert_eq!(set("b", &[]), all(&["c"]));
+        assert!(set("a", &[]).is_empty() && set("c", &[]).is_empty());
         let named = targets.0.lock().unwrap_or_else(PoisonError::into_inner);
-        assert!(named.of.is_empty() && named.by_target.is_empty(), "nothing is left");
+        assert!(named.of.is_empty() && named.by_name.is_empty(), "nothing is left");
     }
 }

@@ -320,9 +320,14 @@ impl CanaryActor {
 
     fn send_to_event_hooks(&self, note: &Note, at: Timestamp) {
         let canary = self.knowledge.understood().ok().map(|(known, _)| &known.canary);
-        let (phase, checksum) = match self.knowledge.state() {
-            None => (Phase::default(), hooks::checksum(None, "")),
-            Some(state) => (state.phase, hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied)),
+        let present = self.knowledge.state();
+        let next = self.run.as_ref().map(|run| &run.next).filter(|_| note.is_of_next_phase());
+        let phase = next.or(present).map_or(Phase::default(), |state| state.phase);
+        // In Flagger the checksum is that of the revision before until the status is written, but for the first revision.
+        let revision = next.filter(|_| matches!(note, Note::Initialized { .. })).or(present);
+        let checksum = match revision {
+            None => hooks::checksum(None, ""),
+            Some(state) => hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied),
         };
         let news = EventNews { note, at, phase: phase.as_str(), checksum: &checksum };
         let calls = hooks::prepare_event(&self.id, canary, &news, self.deps.settings.event_webhook.as_deref());

@@ -1,14 +1,15 @@
-//! Canaries that get in each other's way. Two on one target would fight over its primary and its routes, so the younger one
-//! does nothing as long as there is an older one. Both say so. (Flagger runs both and writes a line to its log.)
+//! Canaries that get in each other's way. Two on one target would fight over its primary and its routes, two with one service
+//! over where its users are led, so the younger one does nothing as long as there is an older one. Both say so. (Flagger runs both,
+//! and of one target it writes a line to its log.)
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aviary_rollout::Message as Note;
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 
 use super::CanaryActor;
-use crate::cache::target_of;
+use crate::cache::{service_of, target_of};
 
 /// What is told when a canary's service gets another name. What has the old one may still be routed to and stays.
 pub(super) fn renamed(before: &str, now: &str) -> Note {
@@ -16,32 +17,71 @@ pub(super) fn renamed(before: &str, now: &str) -> Note {
 }
 
 impl CanaryActor {
-    /// Notes whether this canary leaves its target to another one; tells it where it is this one that has the target.
+    /// Notes whether this canary leaves what it names to another one; tells it where it is this one that has it.
     pub(super) fn compare_with_rivals(&mut self, object: &DynamicObject, now: Timestamp) {
         self.yields = None;
-        let Some(target) = target_of(object) else { return };
         let rivals = self.deps.cache.rivals(&self.id);
-        let rivals: Vec<_> = rivals.iter().filter(|rival| target_of(rival) == Some(target)).collect();
-        let older = rivals.iter().filter(|rival| age(rival) < age(object)).min_by_key(|rival| age(rival));
-        let (_, kind, name) = target;
-        if let Some(older) = older.and_then(|older| older.metadata.name.as_deref()) {
+        let claimed = rivals.iter().filter_map(|rival| Some((rival, Claim::shared(object, rival)?)));
+        let claimed: Vec<_> = claimed.collect();
+        let older = claimed.iter().filter(|(rival, _)| age(rival) < age(object)).min_by_key(|(rival, _)| age(rival));
+        if let Some((older, claim)) = older {
             self.rivals.clear();
-            self.yields = Some(format!(
-                "spec.targetRef: {kind}/{name} is the target of canary {older}, too, which is older; this canary does nothing \
-                 until that one is deleted or has another target"
-            ));
+            self.yields = Some(claim.yielded_to(older.metadata.name.as_deref().unwrap_or_default()));
             return;
         }
-        let names: BTreeSet<String> = rivals.iter().filter_map(|rival| rival.metadata.name.clone()).collect();
-        if !names.is_subset(&self.rivals) {
-            let others = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let text = format!(
+        let mut by_claim: BTreeMap<Claim, BTreeSet<String>> = BTreeMap::new();
+        for (rival, claim) in claimed {
+            by_claim.entry(claim).or_default().extend(rival.metadata.name.clone());
+        }
+        for (claim, names) in &by_claim {
+            if !names.is_subset(&self.rivals) {
+                self.emit(Note::Obstacle(claim.kept_from(names)), object, now);
+            }
+        }
+        self.rivals = by_claim.into_values().flatten().collect();
+    }
+}
+
+/// What two canaries cannot both have.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim<'a> {
+    Target(&'a str, &'a str),
+    Service(&'a str),
+}
+
+impl<'a> Claim<'a> {
+    /// The first thing that both name.
+    fn shared(one: &'a DynamicObject, other: &DynamicObject) -> Option<Claim<'a>> {
+        let target = target_of(one).filter(|target| target_of(other) == Some(*target));
+        let service = service_of(one).filter(|service| service_of(other) == Some(service));
+        target.map(|(_, kind, name)| Claim::Target(kind, name)).or(service.map(Claim::Service))
+    }
+
+    fn yielded_to(&self, older: &str) -> String {
+        match self {
+            Claim::Target(kind, name) => format!(
+                "spec.targetRef: {kind}/{name} is the target of canary {older}, too, which is older; this canary does nothing \
+                 until that one is deleted or has another target"
+            ),
+            Claim::Service(name) => format!(
+                "spec.service.name: {name} is the service of canary {older}, too, which is older; this canary does nothing \
+                 until one of them has another service or that one is deleted"
+            ),
+        }
+    }
+
+    fn kept_from(&self, younger: &BTreeSet<String>) -> String {
+        let others = younger.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        match self {
+            Claim::Target(kind, name) => format!(
                 "Found more than one canary with the same target {kind}/{name}: {others} does nothing, delete it or give it \
                  another target"
-            );
-            self.emit(Note::Obstacle(text), object, now);
+            ),
+            Claim::Service(name) => format!(
+                "Found more than one canary with the same service {name}: {others} does nothing, delete it or give it another \
+                 service"
+            ),
         }
-        self.rivals = names;
     }
 }
 

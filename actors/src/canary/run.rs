@@ -31,7 +31,7 @@ pub(super) struct Run {
     /// Whether it only puts right what somebody else changed.
     pub(super) is_upkeep: bool,
     tasks: VecDeque<Task>,
-    next: State,
+    pub(super) next: State,
     /// The status as sent.
     written: Value,
     conflicts: u32,

@@ -12,7 +12,7 @@ use crate::hooks::PreparedAlert;
 use crate::messages::SendAlert;
 use crate::transport::NoAnswer;
 
-/// An endpoint that takes a second, and panics where the address says so.
+/// An endpoint that takes a second, or panics or never answers where the address says so.
 #[derive(Default)]
 struct Endpoint {
     under_way: Arc<AtomicUsize>,
@@ -27,6 +27,9 @@ impl Transport for Endpoint {
         Box::pin(async move {
             let now = under_way.fetch_add(1, Ordering::Relaxed) + 1;
             most.fetch_max(now, Ordering::Relaxed);
+            if request.url.ends_with("never") {
+                std::future::pending::<()>().await;
+            }
             tokio::time::sleep(Duration::from_secs(1)).await;
             under_way.fetch_sub(1, Ordering::Relaxed);
             served.lock().unwrap().push(request.url);
@@ -59,6 +62,21 @@ fn events_are_sent_under_the_bound_of_their_namespace() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(endpoint.served.lock().unwrap().len(), 3 * PER_NAMESPACE);
         assert_eq!(endpoint.most.load(Ordering::Relaxed), PER_NAMESPACE);
+    });
+}
+
+#[test]
+fn slow_tests_of_a_hundred_canaries_delay_no_other_of_their_namespace() {
+    in_virtual_time(async {
+        let (_switch, lifetime) = Lifetime::new();
+        let endpoint = Arc::new(Endpoint::default());
+        let courier = lifetime.start(Courier::new(endpoint.clone(), Metrics::new().unwrap(), lifetime.clone()));
+        for index in 0..100 {
+            courier.do_send(event(&format!("tested-{index}"), "http://tests/never"));
+        }
+        courier.do_send(event("podinfo", "http://gate/"));
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert_eq!(*endpoint.served.lock().unwrap(), ["http://gate/"]);
     });
 }
 

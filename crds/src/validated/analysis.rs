@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use super::parse::{NamespaceGuard, non_empty, not_negative, require_name};
+use super::texts::{check_address, check_cookie_name, parse_cookie_attribute};
 use super::{
     AlertSeverity, MetricCheck, MetricLimit, MetricSource, ObjectKey, Problems, Steps, ValidatedAlert,
     ValidatedAnalysis, ValidatedSessionAffinity, ValidatedWebhook, WebhookType,
 };
 use crate::analysis::{CanaryAlert, CanaryAnalysis, CanaryMetric, CanaryWebhook, SessionAffinity};
 use crate::duration::parse_go_duration;
+use crate::service::HttpMatchRequest;
 use crate::v1alpha1::Dialect;
 
 /// Flagger's default for the window of a metric, with the text that queries see.
@@ -64,7 +66,7 @@ pub(super) fn parse(
             analysis.canary_ready_threshold,
             problems,
         ),
-        matches: analysis.matches.clone(),
+        matches: parse_matches(analysis, root, problems),
         metrics: parse_metrics(&analysis.metrics, rules.dialect, access, problems),
         alerts: parse_alerts(&analysis.alerts, root, access, problems),
         webhooks: parse_webhooks(&analysis.webhooks, root, problems),
@@ -135,6 +137,27 @@ fn parse_steps(
         );
     }
     Steps::None
+}
+
+/// The conditions of an A/B test. One that holds for every request would give all users the canary; what the resource type has no
+/// field for (a path, say) is dropped by the API server and leaves such a one behind.
+fn parse_matches(analysis: &CanaryAnalysis, root: &str, problems: &mut Problems) -> Vec<HttpMatchRequest> {
+    let is_ab_test = analysis.iterations.is_some_and(|iterations| iterations > 0);
+    for (index, condition) in analysis.matches.iter().enumerate() {
+        let nothing = HttpMatchRequest {
+            name: condition.name.clone(),
+            ignore_uri_case: condition.ignore_uri_case,
+            ..HttpMatchRequest::default()
+        };
+        if is_ab_test && *condition == nothing {
+            problems.add_missing(
+                format!("{root}.match[{index}]"),
+                "has no condition, so that all requests would go to the canary",
+                "give it headers, queryParams or sourceLabels; other conditions are not kept by the API server",
+            );
+        }
+    }
+    analysis.matches.clone()
 }
 
 fn parse_step_weights(declared: &[i64], root: &str, problems: &mut Problems) -> Vec<u32> {
@@ -308,19 +331,8 @@ fn parse_webhook_type(webhook: &CanaryWebhook, path: &str, problems: &mut Proble
 }
 
 fn parse_url(webhook: &CanaryWebhook, path: &str, problems: &mut Problems) -> String {
-    let url = webhook.url.as_str();
-    let rest = url
-        .split_once("://")
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"));
-    if !rest.is_some_and(|(_, rest)| !rest.is_empty() && !rest.starts_with('/')) {
-        problems.add(
-            format!("{path}.url"),
-            url,
-            "is not an address that can be called",
-            "use a URL such as http://flagger-loadtester.test/",
-        );
-    }
-    url.to_owned()
+    check_address(&format!("{path}.url"), &webhook.url, "http://flagger-loadtester.test/", problems);
+    webhook.url.clone()
 }
 
 fn parse_webhook_timeout(webhook: &CanaryWebhook, path: &str, problems: &mut Problems) -> Duration {
@@ -340,6 +352,10 @@ fn parse_session_affinity(affinity: &SessionAffinity, root: &str, problems: &mut
     if affinity.cookie_name.is_empty() {
         problems.add(format!("{path}.cookieName"), "", "must not be empty", "name the cookie");
     }
+    check_cookie_name(&format!("{path}.cookieName"), &affinity.cookie_name, problems);
+    if let Some(name) = &primary_cookie_name {
+        check_cookie_name(&format!("{path}.primaryCookieName"), name, problems);
+    }
     if primary_cookie_name.as_deref() == Some(affinity.cookie_name.as_str()) {
         problems.add(
             format!("{path}.primaryCookieName"),
@@ -352,12 +368,12 @@ fn parse_session_affinity(affinity: &SessionAffinity, root: &str, problems: &mut
     ValidatedSessionAffinity {
         cookie_name: affinity.cookie_name.clone(),
         primary_cookie_name,
-        domain: non_empty(affinity.domain.as_deref()),
+        domain: parse_cookie_attribute(&format!("{path}.domain"), affinity.domain.as_deref(), problems),
         http_only: affinity.http_only.unwrap_or(false),
         max_age: if age == 0 { DEFAULT_COOKIE_AGE } else { Duration::from_secs(age) },
         partitioned: affinity.partitioned.unwrap_or(false),
-        path: non_empty(affinity.path.as_deref()),
-        same_site: non_empty(affinity.same_site.as_deref()),
+        path: parse_cookie_attribute(&format!("{path}.path"), affinity.path.as_deref(), problems),
+        same_site: parse_cookie_attribute(&format!("{path}.sameSite"), affinity.same_site.as_deref(), problems),
         secure: affinity.secure.unwrap_or(false),
     }
 }

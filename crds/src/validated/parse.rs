@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use super::texts::check_address;
 use super::{
-    Autoscaler, AutoscalerKind, CanaryKey, Problems, Target, TargetKind, ValidatedCanary, ValidatedService,
-    ValidationOptions, analysis, service,
+    Autoscaler, AutoscalerKind, CanaryKey, MetricSource, Problems, Target, TargetKind, ValidatedCanary,
+    ValidatedService, ValidationOptions, analysis, service,
 };
 use crate::canary::{AutoscalerReference, Canary, CanarySpec, CrossNamespaceObjectReference, LocalObjectReference};
 use crate::names::{KNATIVE_API_VERSION, KNATIVE_PROVIDER};
@@ -44,7 +45,7 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
     let declared_analysis = spec.effective_analysis();
     let skip_analysis = spec.skip_analysis.unwrap_or(false) || declared_analysis.is_none();
 
-    ValidatedCanary {
+    let validated = ValidatedCanary {
         generation: canary.metadata.generation,
         suspended: spec.suspend.unwrap_or(false),
         skip_analysis,
@@ -67,7 +68,9 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
         target,
         key,
         dialect,
-    }
+    };
+    check_metrics_server(&validated, problems);
+    validated
 }
 
 /// Decides whether a canary may refer to an object.
@@ -218,6 +221,14 @@ fn parse_provider(spec: &CanarySpec, dialect: Dialect) -> Option<String> {
     match dialect {
         Dialect::V1Beta1 => declared,
         Dialect::V1Alpha1 => declared.or_else(|| Some(v1alpha1::PROVIDER.to_owned())),
+    }
+}
+
+/// Flagger takes an address that leads nowhere where nothing is asked of it.
+fn check_metrics_server(canary: &ValidatedCanary, problems: &mut Problems) {
+    let is_asked = canary.analysis.metrics.iter().any(|metric| !matches!(metric.source, MetricSource::Template(_)));
+    if let Some(address) = canary.metrics_server.as_deref().filter(|_| is_asked) {
+        check_address("spec.metricsServer", address, "http://prometheus.istio-system:9090", problems);
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::Problems;
 use super::parse::non_empty;
+use super::texts::{check_container_port_name, check_port_name, check_service_name};
 use crate::names::{CANARY_SUFFIX, PRIMARY_SUFFIX};
 use crate::service::{
     BackendReference, CanaryService, CorsPolicy, CustomMetadata, GatewayReference, HttpHeaders, HttpMatchRequest,
@@ -95,10 +96,12 @@ impl ValidatedService {
 /// Checks the service of a canary whose target has this name.
 pub(super) fn parse(service: &CanaryService, target: &str, problems: &mut Problems) -> ValidatedService {
     let port = parse_port("spec.service.port", service.port, problems);
+    let port_name = non_empty(service.port_name.as_deref()).unwrap_or_else(|| "http".to_owned());
+    check_port_name("spec.service.portName", &port_name, problems);
     ValidatedService {
-        name: non_empty(service.name.as_deref()).unwrap_or_else(|| target.to_owned()),
+        name: parse_name(service, target, problems),
         port,
-        port_name: non_empty(service.port_name.as_deref()).unwrap_or_else(|| "http".to_owned()),
+        port_name,
         app_protocol: non_empty(service.app_protocol.as_deref()),
         traffic_distribution: non_empty(service.traffic_distribution.as_deref()),
         target_port: parse_target_port(service.target_port.as_ref(), port, problems),
@@ -132,6 +135,14 @@ pub(super) fn for_knative(target: &str) -> ValidatedService {
     parse(&declared, target, &mut Problems::default())
 }
 
+fn parse_name(service: &CanaryService, target: &str, problems: &mut Problems) -> String {
+    let declared = non_empty(service.name.as_deref());
+    let path = if declared.is_some() { "spec.service.name" } else { "spec.targetRef.name" };
+    let name = declared.unwrap_or_else(|| target.to_owned());
+    check_service_name(path, &name, problems);
+    name
+}
+
 fn parse_port(path: &str, port: i64, problems: &mut Problems) -> u16 {
     match u16::try_from(port) {
         Ok(valid) if valid > 0 => valid,
@@ -150,7 +161,10 @@ fn parse_target_port(declared: Option<&IntOrString>, port: u16, problems: &mut P
         None | Some(IntOrString::Int(0)) => default,
         Some(IntOrString::Int(number)) => IntOrString::Int(i32::from(parse_port(PATH, i64::from(*number), problems))),
         Some(IntOrString::String(name)) if name.is_empty() || name == "0" => default,
-        Some(IntOrString::String(name)) => IntOrString::String(name.clone()),
+        Some(IntOrString::String(name)) => {
+            check_container_port_name(PATH, name, problems);
+            IntOrString::String(name.clone())
+        }
     }
 }
 

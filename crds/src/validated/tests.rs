@@ -159,6 +159,21 @@ fn strategy_as_flagger_derives_it() {
 }
 
 #[test]
+fn an_ab_test_without_a_condition_would_give_everybody_the_canary() {
+    let matching = |conditions: Value| json!({"analysis": {"stepWeight": null, "iterations": 3, "match": conditions}});
+    for conditions in [json!([{}]), json!([{"headers": {}}]), json!([{"name": "insiders", "ignoreUriCase": true}])] {
+        let problems = refused(matching(conditions));
+        assert!(problems.starts_with("spec.analysis.match[0]: has no condition, so that all requests"), "{problems}");
+    }
+    let insiders = json!({"headers": {"x-canary": {"exact": "insider"}}});
+    let problems = refused(matching(json!([insiders, {}])));
+    assert!(problems.starts_with("spec.analysis.match[1]: has no condition"), "{problems}");
+    accepted(matching(json!([insiders, {"sourceLabels": {"app": "qa"}}])));
+    // By weight everybody takes part anyway.
+    accepted(json!({"analysis": {"match": [{}]}}));
+}
+
+#[test]
 fn without_analysis_it_is_skipped() {
     let canary = accepted(json!({"analysis": null}));
     assert!(canary.skip_analysis);
@@ -320,6 +335,17 @@ fn session_affinity() {
     let problems = refused(affinity(json!({"cookieName": "c", "primaryCookieName": "c"})));
     assert!(problems.starts_with("spec.analysis.sessionAffinity.primaryCookieName: must differ"), "{problems}");
     assert!(refused(affinity(json!({"cookieName": ""}))).starts_with("spec.analysis.sessionAffinity.cookieName: "));
+    for (fields, path) in [
+        (json!({"cookieName": "a;b"}), "cookieName: cannot be the name of a cookie"),
+        (json!({"cookieName": "a=b"}), "cookieName: cannot be the name of a cookie"),
+        (json!({"cookieName": "c", "primaryCookieName": "p q"}), "primaryCookieName: cannot be the name of a cookie"),
+        (json!({"cookieName": "c", "domain": "a; Secure"}), "domain: cannot stand in a cookie"),
+        (json!({"cookieName": "c", "path": "/\r\nx: y"}), "path: cannot stand in a cookie"),
+    ] {
+        let problems = refused(affinity(fields));
+        assert!(problems.starts_with(&format!("spec.analysis.sessionAffinity.{path}")), "{problems}");
+    }
+    accepted(affinity(json!({"cookieName": "__Host-canary.v1", "path": "/app", "domain": "example.com"})));
 }
 
 #[test]
@@ -343,6 +369,51 @@ fn services() {
         refused(json!({"service": null})),
         "spec.service: is required unless the target is a Knative Service; add a service with at least a port"
     );
+}
+
+#[test]
+fn names_that_no_service_can_have() {
+    for (changes, path) in [
+        (json!({"service": {"name": "Shop_Front"}}), "spec.service.name: cannot be the name of a service"),
+        (json!({"targetRef": {"name": "Shop.front"}}), "spec.targetRef.name: cannot be the name of a service"),
+        (json!({"service": {"name": "a".repeat(56)}}), "spec.service.name: is too long to name the services"),
+        (json!({"targetRef": {"name": "a".repeat(56)}}), "spec.targetRef.name: is too long to name the services"),
+        (json!({"service": {"portName": "HTTP"}}), "spec.service.portName: cannot be the name"),
+        (json!({"service": {"targetPort": "no_such"}}), "spec.service.targetPort: is neither a port's number"),
+        (json!({"service": {"targetPort": "much-too-long-for-a-port"}}), "spec.service.targetPort: is neither"),
+        (json!({"service": {"targetPort": "8080"}}), "spec.service.targetPort: is neither a port's number"),
+    ] {
+        let problems = refused(changes);
+        assert!(problems.starts_with(path), "{problems}");
+        assert_eq!(problems.lines().count(), 1, "{problems}");
+    }
+    // A long name of a target is no matter where the service has one of its own.
+    accepted(json!({"targetRef": {"name": "a".repeat(60)}, "service": {"name": "a".repeat(55)}}));
+    accepted(json!({"service": {"portName": "http-metrics", "targetPort": "http-metrics"}}));
+}
+
+#[test]
+fn addresses_that_nobody_can_call() {
+    let hook = |url: &str| json!({"analysis": {"webhooks": [{"name": "a", "url": url}]}});
+    for url in
+        ["http://a b/", "http://x:99999/", "http://x:port/", "http://user@/", "https://[::1:80/", "http://a:b:80/"]
+    {
+        let problems = refused(hook(url));
+        assert!(problems.starts_with("spec.analysis.webhooks[0].url: is not an address"), "{url}: {problems}");
+    }
+    for url in ["http://canary:t0ken@gate.test:8080/a b?c=d", "https://[::1]:8443", "http://10.0.0.1/", "http://x:/"] {
+        accepted(hook(url));
+    }
+    let server = |address: &str, metric: Value| json!({"metricsServer": address, "analysis": {"metrics": [metric]}});
+    let built_in = json!({"name": "request-success-rate", "threshold": 99});
+    let template = json!({"name": "mine", "templateRef": {"name": "t"}});
+    for address in ["prometheus:9090", "http://", "prometheus"] {
+        let problems = refused(server(address, built_in.clone()));
+        assert!(problems.starts_with("spec.metricsServer: is not an address"), "{address}: {problems}");
+        // Nothing is asked of it.
+        accepted(server(address, template.clone()));
+    }
+    accepted(server("http://prometheus.istio-system:9090", built_in));
 }
 
 #[test]
