@@ -268,7 +268,7 @@ async fn hey_sends_what_it_is_asked_for_once_at_a_time() {
         );
     }
     let connections: BTreeSet<usize> = seen.iter().map(|request| request.connection).collect();
-    assert!(connections.len() < 20, "connections are used again: {connections:?}");
+    assert!(connections.len() < seen.len(), "some are used again: {connections:?}");
     assert!(metrics.contains("aviary_loadtest_requests_total{code=\"200\",program=\"hey\"} 40"), "{metrics}");
     assert!(metrics.contains("aviary_loadtest_tasks_total{result=\"success\",type=\"cmd\"} 1"), "{metrics}");
 }
