@@ -190,6 +190,7 @@ impl ApiServer {
     ) -> Result<Answer, StatusError> {
         match route {
             Route::Unknown => Ok(Answer::unknown_path()),
+            Route::UnknownResource => Err(StatusError::unknown_resource()),
             Route::Health { name, check } => Ok(health::answer(name, check.as_deref(), query)),
             Route::ServerMetrics => Ok(health::metrics(&self.store, &self.calls)),
             Route::Version => Ok(discovery::version()),

@@ -31,12 +31,17 @@ const DECIMAL_SUFFIXES: [(&str, i32); 10] =
     [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 const BINARY_SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
-/// The canonical form: the same value with the largest suffix that needs no fraction. `0.5` is `500m`, `1024Mi` is `1Gi`.
+/// The canonical form: the same value with the largest suffix that needs no fraction. `0.5` is `500m`, `1024Mi` is `1Gi`. As with Kubernetes,
+/// a text that looks canonical by its end stays as it is: `0100m`, `+2`.
 ///
 /// # Errors
 /// Texts that are no quantities.
 pub(crate) fn canonical(text: &str) -> Result<String, QuantityError> {
-    let (nanos, family) = parse(text.trim())?;
+    let text = text.trim();
+    let (nanos, family) = parse(text)?;
+    if keeps_its_form(text, family) {
+        return Ok(text.to_owned());
+    }
     Ok(match family {
         Family::Binary => binary(nanos),
         Family::Decimal | Family::Exponent => decimal(nanos, family),
@@ -97,6 +102,31 @@ fn read_suffix(suffix: &str) -> Result<(i128, i32, Family), QuantityError> {
     Err(if well_formed { QuantityError::Suffix } else { QuantityError::Format })
 }
 
+/// Whether a text stays as it was written, leading zeros, plus sign and all: `ParseQuantity` takes it to be canonical by a look at its
+/// last digits and its suffix.
+fn keeps_its_form(text: &str, family: Family) -> bool {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text).trim_start_matches('0');
+    let number_length = unsigned.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+    let (number, suffix) = unsigned.split_at(number_length);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if family == Family::Binary {
+        let power = BINARY_SUFFIXES.iter().position(|name| *name == suffix).and_then(|power| i32::try_from(power).ok());
+        // Of fifteen decimal digits some are taken by the suffix, three for each ten of its power of two.
+        let precision = power.map_or(-1, |power| 14 - 3 * power);
+        let is_exact = fraction.is_empty() && i32::try_from(whole.len()).is_ok_and(|length| length <= precision);
+        return is_exact && whole.parse::<i64>().is_ok_and(|value| value & 7 != 0);
+    }
+    let Ok((_, exponent, _)) = read_suffix(suffix) else { return false };
+    // An absent whole part counts as one digit of zero.
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let digits = format!("{whole}{fraction}");
+    let Ok(places) = i32::try_from(fraction.len()) else { return false };
+    let scale = exponent.saturating_sub(places);
+    // More than eighteen digits are beyond an int64.
+    let is_exact = digits.len() <= 18 && scale >= SMALLEST_EXPONENT;
+    text == "0" || (is_exact && scale % 3 == 0 && !digits.ends_with("000") && !digits.starts_with('0'))
+}
+
 fn power_of_ten(exponent: i32) -> Option<i128> {
     10_i128.checked_pow(u32::try_from(exponent).ok()?)
 }
@@ -152,14 +182,42 @@ mod tests {
             ("1.5Gi", "1536Mi"),
             ("512Ki", "512Ki"),
             ("1000Ki", "1000Ki"),
-            ("0.1Ki", "102400m"),
-            ("1e3", "1e3"),
-            ("12E6", "12e6"),
             ("0", "0"),
             ("-1.5", "-1500m"),
-            ("+2", "2"),
             ("0.0000000001", "1n"),
             ("128974848", "128974848"),
+            ("+2", "+2"),
+            ("12E6", "12E6"),
+            ("0100m", "0100m"),
+            ("00100Mi", "00100Mi"),
+            ("010Mi", "010Mi"),
+            ("1e3", "1e3"),
+            ("0001", "0001"),
+            ("1.500", "1.500"),
+            ("1.0", "1"),
+            ("01.5Gi", "1536Mi"),
+            ("1500Mi", "1500Mi"),
+            ("1100Mi", "1100Mi"),
+            ("0.1Ki", "102400m"),
+            ("1.000", "1"),
+            ("-0", "0"),
+            ("00", "0"),
+            ("0.000", "0"),
+            ("1000000m", "1k"),
+            ("0500m", "0500m"),
+            ("+1k", "+1k"),
+            ("1.500k", "1.500k"),
+            ("012345678901234567890", "12345678901234567890"),
+            ("123456789012345678", "123456789012345678"),
+            ("2.5e3", "2500"),
+            ("01e3", "01e3"),
+            ("0.001", "1m"),
+            ("1.100", "1.100"),
+            ("01.100", "01.100"),
+            ("0.500", "500m"),
+            ("+0.5", "500m"),
+            ("001Gi", "001Gi"),
+            ("7Ei", "7Ei"),
         ] {
             assert_eq!(canonical(text).as_deref(), Ok(expected), "{text}");
         }

@@ -12,6 +12,7 @@ mod install;
 mod loop_app;
 mod loop_evidence;
 mod loop_releases;
+mod messages;
 mod owner;
 mod permissions;
 mod release;

@@ -31,6 +31,10 @@ pub fn tools() -> Option<PathBuf> {
     let output = script("tools").args(arguments).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
+        // That one of them is not the pinned version, for instance.
+        if !said.is_empty() {
+            say_aloud(said.trim());
+        }
         return Some(String::from_utf8_lossy(&output.stdout).trim().into());
     }
     assert!(output.status.code() == Some(3) && !is_required, "tests/real/tools failed:\n{said}");

@@ -55,8 +55,17 @@ fn every_answer_is_the_one_that_prometheus_gives() {
             say(&format!("SKIPPED: {binary} is not installed, so nothing was compared with a real Prometheus"));
             continue;
         };
+        if server.version.split(['+', '-']).next() != Some(pinned()) {
+            say(&format!("{binary} is Prometheus {}; the pinned one is {}", server.version, pinned()));
+        }
         compare(&server);
     }
+}
+
+/// Of `tests/real/versions`.
+fn pinned() -> &'static str {
+    let versions = include_str!("../../../tests/real/versions");
+    versions.lines().find_map(|line| line.strip_prefix("PROMETHEUS=")).unwrap()
 }
 
 /// Aloud, which `eprintln!` is not: its lines are kept back where a test passes.
@@ -69,7 +78,9 @@ fn compare(server: &Server) {
     server.write(&series);
     let engine = Engine::over(&series, &server.version);
     let mut questions = queries::built_in();
+    assert!(questions.len() >= 40, "only {} built-in queries", questions.len());
     questions.extend(queries::fixture_templates());
+    questions.extend(queries::other_observers());
     questions.extend(queries::semantics());
     let mut tally = Tally::default();
     for query in &questions {

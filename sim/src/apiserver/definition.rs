@@ -45,7 +45,7 @@ pub(crate) fn resource_type(definition: &Value) -> Result<ResourceType, Vec<Fiel
             Some(schema) if shared => Ok(schema.clone()),
             _ => compile_schema(version, &path, shared),
         };
-        match schema.and_then(|schema| resource_version(version, &path, schema)) {
+        match schema.map(|schema| resource_version(version, schema)) {
             Ok(found) => {
                 compiled.clone_from(&found.schema);
                 versions.push(ResourceVersion { deprecation: deprecation(spec, version), ..found });
@@ -96,9 +96,8 @@ fn compile_schema(version: &Value, path: &str, is_shared: bool) -> Result<Schema
     Schema::compile(declared, compiled_path).map(SchemaRef::from)
 }
 
-fn resource_version(version: &Value, path: &str, schema: SchemaRef) -> Result<ResourceVersion, Vec<FieldError>> {
-    let columns =
-        CustomColumns::parse(&version["additionalPrinterColumns"], &format!("{path}.additionalPrinterColumns"))?;
+fn resource_version(version: &Value, schema: SchemaRef) -> ResourceVersion {
+    let columns = CustomColumns::parse(&version["additionalPrinterColumns"]);
     let subresources = &version["subresources"];
     let scale = &subresources["scale"];
     let scale = scale.is_object().then(|| ScalePaths {
@@ -106,7 +105,7 @@ fn resource_version(version: &Value, path: &str, schema: SchemaRef) -> Result<Re
         status_replicas: field_path(&scale["statusReplicasPath"]),
         selector: optional_text(&scale["labelSelectorPath"]).map(|path| field_path(&json!(path))),
     });
-    Ok(ResourceVersion {
+    ResourceVersion {
         name: text(&version["name"]),
         served: version["served"] == true,
         status: subresources["status"].is_object(),
@@ -116,7 +115,7 @@ fn resource_version(version: &Value, path: &str, schema: SchemaRef) -> Result<Re
         deprecation: None,
         columns: Some(Arc::new(columns)),
         view: None,
-    })
+    }
 }
 
 /// Completes a new or changed definition: defaulted names and the status that the API server's own controllers would give it

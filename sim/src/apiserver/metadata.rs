@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::openapi::definitions::Definition;
 use super::request::Target;
+use super::views::View;
 use crate::store::{FieldError, Record, StatusError};
 
 const SUBDOMAIN_PATTERN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
@@ -265,7 +266,10 @@ pub(super) fn check_preconditions(
 }
 
 pub(super) fn invalid(target: &Target, name: &str, problems: &[FieldError]) -> StatusError {
-    StatusError::invalid(&target.resource.group, &target.resource.kind, name, problems)
+    // Both versions of an Event are called by the core group.
+    let is_event = target.served_version().is_some_and(|version| version.view == Some(View::Event));
+    let group = if is_event { "" } else { &target.resource.group };
+    StatusError::invalid(group, &target.resource.kind, name, problems)
 }
 
 /// `ValidateObjectMeta`: name, labels, annotations, finalizers, owner references.

@@ -107,6 +107,8 @@ pub(crate) enum Route {
     Metrics(MetricsPath),
     /// A question that is answered with its own body.
     Review(&'static VirtualResource),
+    /// No resource of a built-in group.
+    UnknownResource,
     Unknown,
 }
 
@@ -214,10 +216,15 @@ impl Route {
             return Self::Review(review);
         }
         let Some(resource) = store.registry(|registry| registry.by_path(group, plural).cloned()) else {
-            return Self::Unknown;
+            let is_built_in = |resource: &Arc<ResourceType>| !resource.custom;
+            let is_in_built_in_group = store.registry(|registry| {
+                registry.groups().any(|(name, resources)| name == group && resources.iter().any(is_built_in))
+            });
+            return if is_in_built_in_group { Self::UnknownResource } else { Self::Unknown };
         };
+        let unknown = if resource.custom { Self::Unknown } else { Self::UnknownResource };
         let Some(served) = resource.served_version(version) else {
-            return Self::Unknown;
+            return unknown;
         };
         let name = tail.first().map(|name| (*name).to_owned());
         let subresource = tail.get(1).copied().unwrap_or_default();
@@ -225,7 +232,7 @@ impl Route {
             if resource.namespaced { !namespace.is_empty() || name.is_none() } else { namespace.is_empty() };
         let subresource_exists = subresources::exists(&resource, served, subresource);
         if !scope_fits || !subresource_exists {
-            return Self::Unknown;
+            return unknown;
         }
         Self::Resource(Target {
             version: version.to_owned(),

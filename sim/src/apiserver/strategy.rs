@@ -8,6 +8,7 @@ use super::patch::Origin;
 use super::request::{Query, Target};
 use super::schema::SchemaRef;
 use super::schema::decode::{self, DecodeError};
+use super::views::View;
 use super::write::Body;
 use super::{body, defaults, definition, metadata, patch, scale, validation};
 use crate::clock::Clock;
@@ -398,6 +399,11 @@ impl<'a> Strategy<'a> {
                 value,
                 present.map(Record::value).as_deref(),
             ));
+            if self.target.served_version().is_some_and(|version| version.view == Some(View::Event))
+                && let Some(present) = present
+            {
+                problems.extend(validation::event_update_problems(value, &present.value()));
+            }
         } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
             let before = present.map(Record::value);
             let found = match &before {

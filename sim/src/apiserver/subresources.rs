@@ -64,7 +64,7 @@ const POD_SUBRESOURCES: [PodSubresource; 6] = [
 
 const READ_AND_WRITE: &[&str] = &["get", "patch", "update"];
 
-/// All subresources of a version, by name.
+/// All subresources of a version, in the order of discovery.
 pub(super) fn of(resource: &ResourceType, version: &ResourceVersion) -> Vec<Subresource> {
     let mut subresources = Vec::new();
     if is_pod(resource) {
@@ -99,7 +99,10 @@ pub(super) fn of(resource: &ResourceType, version: &ResourceVersion) -> Vec<Subr
             verbs: READ_AND_WRITE,
         });
     }
-    subresources.sort_by_key(|subresource| subresource.name);
+    // Those of custom resources are told as they are here, with the status first.
+    if !resource.custom {
+        subresources.sort_by_key(|subresource| subresource.name);
+    }
     subresources
 }
 

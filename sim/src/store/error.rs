@@ -100,6 +100,13 @@ impl StatusError {
         )
     }
 
+    /// 404 `NotFound` of a path within a built-in group.
+    pub(crate) fn unknown_resource() -> Self {
+        let mut error = Self::new(404, "NotFound", "the server could not find the requested resource".to_owned());
+        error.details();
+        error
+    }
+
     /// 409 `AlreadyExists`.
     #[must_use]
     pub fn already_exists(resource: &ResourceType, name: &str) -> Self {

@@ -88,11 +88,7 @@ async fn a_definition_is_established_and_goes_with_its_objects() {
     assert_eq!(definition["spec"]["names"]["listKind"], "WidgetList");
     assert_eq!(definition["status"]["storedVersions"], json!(["v1"]));
     definitions.delete("widgets.example.com", &kube::api::DeleteParams::default()).await.unwrap();
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-    while widgets.list(&ListParams::default()).await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline, "still served");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    world.until(async || widgets.list(&ListParams::default()).await.is_err()).await;
     assert_eq!(widgets.list(&ListParams::default()).await.refusal().code, 404);
 }
 
@@ -115,16 +111,19 @@ async fn a_definition_must_be_named_after_its_resource() {
     assert!(refusal.message.contains("must be spec.names.plural+\".\"+spec.group"), "{}", refusal.message);
 }
 
-/// A definition of cars whose schema knows colour, doors and an engine, with these selectable fields.
-fn car_definition(fields: &[&str]) -> DynamicObject {
+/// A definition of cars, or another kind, whose schema knows colour, doors, an engine, seats and labels, with these selectable fields.
+/// In a real cluster a definition remembers what it was, so that each test has its own.
+fn car_definition(kind: &str, fields: &[&str]) -> DynamicObject {
+    let plural = format!("{}s", kind.to_lowercase());
     let selectable: Vec<Value> = fields.iter().map(|path| json!({"jsonPath": path})).collect();
     let spec = json!({"type": "object", "properties": {
         "colour": {"type": "string"}, "doors": {"type": "integer"}, "engine": {"type": "object"},
+        "seats": {"type": "array", "items": {"type": "string"}}, "labels": {"type": "object", "additionalProperties": {"type": "string"}},
     }});
     object(json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "cars.example.com"},
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": format!("{plural}.example.com")},
         "spec": {
-            "group": "example.com", "scope": "Namespaced", "names": {"kind": "Car", "plural": "cars"},
+            "group": "example.com", "scope": "Namespaced", "names": {"kind": kind, "plural": plural},
             "versions": [{
                 "name": "v1", "served": true, "storage": true, "selectableFields": selectable,
                 "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}},
@@ -136,11 +135,11 @@ fn car_definition(fields: &[&str]) -> DynamicObject {
 #[tokio::test(start_paused = true)]
 async fn declared_fields_select_custom_resources() {
     let world = world().await;
-    world.define(value(&car_definition(&[".spec.colour", ".spec.doors"]))).await;
-    let cars = world.api("example.com", "v1", "Car");
+    world.define(value(&car_definition("Van", &[".spec.colour", ".spec.doors"]))).await;
+    let cars = world.api("example.com", "v1", "Van");
     world.until_served(&cars).await;
     for (name, spec) in [("a", json!({"colour": "blue", "doors": 3})), ("b", json!({"colour": "red"}))] {
-        let car = json!({"apiVersion": "example.com/v1", "kind": "Car", "metadata": {"name": name}, "spec": spec});
+        let car = json!({"apiVersion": "example.com/v1", "kind": "Van", "metadata": {"name": name}, "spec": spec});
         cars.create(&PostParams::default(), &object(car)).await.unwrap();
     }
     for (selector, expected) in [
@@ -161,10 +160,20 @@ async fn declared_fields_select_custom_resources() {
 #[tokio::test(start_paused = true)]
 async fn fields_that_cannot_be_selected_are_refused_in_the_servers_words() {
     let world = world().await;
-    let fields =
-        [".spec.shape", "spec.colour", ".metadata.name", ".spec.engine", ".spec.colour", ".spec.colour", ".spec.l[0]"];
+    let fields = [
+        ".spec.shape",
+        "spec.colour",
+        ".metadata.name",
+        ".spec.engine",
+        ".spec.colour",
+        ".spec.colour",
+        ".spec.l[0]",
+        ".spec.seats[0]",
+        ".spec.",
+        ".spec.labels.any",
+    ];
     let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    let refusal = definitions.create(&PostParams::default(), &car_definition(&fields)).await.refusal();
+    let refusal = definitions.create(&PostParams::default(), &car_definition("Car", &fields)).await.refusal();
     assert_eq!(
         refusal.message,
         "CustomResourceDefinition.apiextensions.k8s.io \"cars.example.com\" is invalid: \
@@ -174,7 +183,9 @@ async fn fields_that_cannot_be_selected_are_refused_in_the_servers_words() {
          spec.selectableFields[3].jsonPath: Invalid value: \".spec.engine\": must point to a field of type string, boolean or \
          integer. Enum string fields and strings with formats are allowed., \
          spec.selectableFields[5].jsonPath: Duplicate value: \".spec.colour\", \
-         spec.selectableFields[6].jsonPath: Invalid value: \".spec.l[0]\": is an invalid path: array notation is not allowed]"
+         spec.selectableFields[6].jsonPath: Invalid value: \".spec.l[0]\": is an invalid path: does not refer to a valid field, \
+         spec.selectableFields[7].jsonPath: Invalid value: \".spec.seats[0]\": is an invalid path: array notation is not allowed, \
+         spec.selectableFields[8].jsonPath: Invalid value: \".spec.\": is an invalid path: unexpected end of JSON path]"
     );
 }
 
@@ -182,25 +193,33 @@ async fn fields_that_cannot_be_selected_are_refused_in_the_servers_words() {
 async fn a_version_in_which_objects_were_stored_has_to_stay() {
     let world = world().await;
     let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    definitions.create(&PostParams::default(), &car_definition(&[])).await.unwrap();
+    world.define(value(&car_definition("Truck", &[]))).await;
+    let trucks = world.api("example.com", "v1", "Truck");
+    world.until_served(&trucks).await;
     let schema = json!({"openAPIV3Schema": {"type": "object"}});
     let old = json!({"name": "v1", "served": true, "storage": false, "deprecated": true, "schema": schema});
     let new = json!({"name": "v2", "served": true, "storage": true, "schema": schema});
     let change = async |versions: Value| {
         let patch = Patch::Merge(json!({"spec": {"versions": versions}}));
-        definitions.patch("cars.example.com", &PatchParams::default(), &patch).await
+        definitions.patch("trucks.example.com", &PatchParams::default(), &patch).await
     };
     change(json!([old, new])).await.unwrap();
-    let definition = value(&definitions.get("cars.example.com").await.unwrap());
+    let definition = value(&definitions.get("trucks.example.com").await.unwrap());
     assert_eq!(definition["status"]["storedVersions"], json!(["v1", "v2"]));
-    let path = format!("/apis/example.com/v1/namespaces/{}/cars", world.namespace);
-    let request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
-    let answer = world.client.clone().send(request).await.unwrap();
-    let warning = answer.headers().get("warning").map(|text| text.to_str().unwrap().to_owned());
-    assert_eq!(warning.as_deref(), Some("299 - \"example.com/v1 Car is deprecated; use example.com/v2 Car\""));
+    let path = format!("/apis/example.com/v1/namespaces/{}/trucks", world.namespace);
+    let warning = async || {
+        let request = http::Request::get(&path).body(kube::client::Body::empty()).unwrap();
+        let answer = world.client.clone().send(request).await.unwrap();
+        answer.headers().get("warning").map(|text| text.to_str().unwrap().to_owned())
+    };
+    world.until(async || warning().await.is_some()).await;
+    assert_eq!(
+        warning().await.as_deref(),
+        Some("299 - \"example.com/v1 Truck is deprecated; use example.com/v2 Truck\"")
+    );
     assert_eq!(
         change(json!([new])).await.refusal().message,
-        "CustomResourceDefinition.apiextensions.k8s.io \"cars.example.com\" is invalid: status.storedVersions[0]: Invalid \
+        "CustomResourceDefinition.apiextensions.k8s.io \"trucks.example.com\" is invalid: status.storedVersions[0]: Invalid \
          value: \"v1\": missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions \
          until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions"
     );

@@ -2,7 +2,7 @@ use kube::Resource;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use serde_json::json;
 
-use crate::support::{Refusal, config_map, version_of, world};
+use crate::support::{Refusal, config_map, version_of, widget_definition_in, world};
 
 /// Waits until an object is gone: a real cluster collects a moment later.
 async fn gone(api: &Api<DynamicObject>, name: &str) {
@@ -171,19 +171,23 @@ async fn a_collection_is_deleted_by_selector() {
 async fn a_definition_waits_for_the_finalizers_of_its_objects() {
     let world = world().await;
     let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    let canaries = world.api("flagger.app", "v1beta1", "Canary");
-    let mut held = DynamicObject::new("held", &crate::support::resource("flagger.app", "v1beta1", "Canary"));
-    held.data = json!({"spec": {}});
+    let (group, definition) = ("deletion.example.com", "widgets.deletion.example.com");
+    world.define(widget_definition_in(group)).await;
+    let widgets = world.api(group, "v1", "Widget");
+    world.until_served(&widgets).await;
+    let mut held = DynamicObject::new("held", &crate::support::resource(group, "v1", "Widget"));
+    held.data = json!({"spec": {"size": 1}});
     held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
-    canaries.create(&PostParams::default(), &held).await.unwrap();
-    definitions.delete("canaries.flagger.app", &DeleteParams::default()).await.unwrap();
-    let waiting = definitions.get("canaries.flagger.app").await.unwrap().metadata;
+    widgets.create(&PostParams::default(), &held).await.unwrap();
+    definitions.delete(definition, &DeleteParams::default()).await.unwrap();
+    let waiting = definitions.get(definition).await.unwrap().metadata;
     assert!(waiting.deletion_timestamp.is_some());
     assert_eq!(waiting.finalizers.unwrap(), ["customresourcecleanup.apiextensions.k8s.io"]);
-    assert!(canaries.get("held").await.unwrap().metadata.deletion_timestamp.is_some());
+    let is_going = async || widgets.get("held").await.is_ok_and(|widget| widget.metadata.deletion_timestamp.is_some());
+    world.until(is_going).await;
     let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    canaries.patch("held", &PatchParams::default(), &released).await.unwrap();
-    gone(&definitions, "canaries.flagger.app").await;
+    widgets.patch("held", &PatchParams::default(), &released).await.unwrap();
+    gone(&definitions, definition).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,10 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::support::{World, world};
+use crate::support::{World, widget_definition_in, world};
 
 async fn get(world: &World, path: &str) -> Value {
     world.request("GET", path, "", "").await.unwrap()
+}
+
+/// A real server tells of a new definition some seconds after it serves it.
+async fn until_described(world: &World, path: &str) {
+    world.until(async || !get(world, "/openapi/v3").await["paths"][path].is_null()).await;
 }
 
 fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
@@ -25,10 +30,10 @@ fn references<'a>(value: &'a Value, found: &mut BTreeSet<&'a str>) {
 async fn every_document_of_the_index_is_complete() {
     let world = world().await;
     world.widgets().await;
+    until_described(&world, "apis/example.com/v1").await;
     let index = get(&world, "/openapi/v3").await;
     let paths = index["paths"].as_object().unwrap();
-    for expected in ["api/v1", "apis/apps/v1", "apis/autoscaling/v2", "apis/example.com/v1", "apis/flagger.app/v1beta1"]
-    {
+    for expected in ["api/v1", "apis/apps/v1", "apis/autoscaling/v2", "apis/example.com/v1"] {
         assert!(paths.contains_key(expected), "{expected} is missing");
     }
     for entry in paths.values() {
@@ -43,7 +48,8 @@ async fn every_document_of_the_index_is_complete() {
             assert!(schemas.get(name).is_some(), "{url} refers to {name}");
         }
         for (path, operations) in document["paths"].as_object().unwrap() {
-            let Some(patch) = operations.get("patch") else {
+            // What a proxy is asked is the affair of what is behind it.
+            let Some(patch) = operations.get("patch").filter(|_| !path.contains("/proxy")) else {
                 continue;
             };
             let parameters: Vec<&str> =
@@ -61,6 +67,7 @@ async fn every_document_of_the_index_is_complete() {
 async fn kinds_are_described_with_what_merging_needs() {
     let world = world().await;
     world.widgets().await;
+    until_described(&world, "apis/example.com/v1").await;
     let document = get(&world, "/openapi/v3/apis/apps/v1").await;
     let schemas = &document["components"]["schemas"];
     let containers = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
@@ -77,17 +84,18 @@ async fn kinds_are_described_with_what_merging_needs() {
 async fn the_hash_follows_the_definitions() {
     let world = world().await;
     let before = get(&world, "/openapi/v3").await;
-    world.widgets().await;
+    let (group, path) = ("openapi.example.com", "apis/openapi.example.com/v1");
+    assert!(before["paths"][path].is_null());
+    world.define(widget_definition_in(group)).await;
+    until_described(&world, path).await;
     let after = get(&world, "/openapi/v3").await;
     assert_eq!(before["paths"]["apis/apps/v1"], after["paths"]["apis/apps/v1"]);
-    assert!(before["paths"]["apis/example.com/v1"].is_null());
     let definitions = world.cluster_api("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
     let patch = serde_json::json!([{
         "op": "add", "path": "/spec/versions/0/schema/openAPIV3Schema/description", "value": "A widget.",
     }]);
     let patch = kube::api::Patch::<Value>::Json(serde_json::from_value(patch).unwrap());
-    definitions.patch("widgets.example.com", &kube::api::PatchParams::default(), &patch).await.unwrap();
-    let changed = get(&world, "/openapi/v3").await;
-    assert_ne!(after["paths"]["apis/example.com/v1"], changed["paths"]["apis/example.com/v1"]);
+    definitions.patch("widgets.openapi.example.com", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    world.until(async || get(&world, "/openapi/v3").await["paths"][path] != after["paths"][path]).await;
     assert!(world.request("GET", "/openapi/v3/apis/nobody.example/v1", "", "").await.is_err());
 }

@@ -9,46 +9,50 @@ use serde_json::json;
 use crate::bench::{self, Bench};
 use crate::support::{World, object};
 
-/// Tests that say something of the embedded cluster alone, and why. A prefix stands for all that begin with it.
+/// Tests that say something of the embedded cluster alone, and why. The same list, in the same words, is in `sim/README.md`. A prefix
+/// stands for all that begin with it.
 const EMBEDDED_ONLY: &[(&str, &str)] = &[
-    ("people::", "who may do what, and pods that run"),
-    ("openapi::", "it looks for documents that the embedded server has"),
-    ("discovery::", "the embedded server has fewer kinds"),
-    ("errors::unknown_kinds_are_plain_404s", "a real server serves ServiceCIDRs"),
-    ("lists::a_version_of_the_future_is_too_large", "the client repeats such a request until the version is there"),
     (
-        "cel::a_rule_that_would_take_too_long_is_not_run",
-        "rules have estimated costs there, and are refused with the definition",
+        "cel::a_rule_costs_what_it_does_and_not_what_it_might",
+        "a real server refuses rules of this cost with the definition",
     ),
-    ("cel::a_rule_costs_what_it_does_and_not_what_it_might", "rules of this cost are refused with the definition"),
-    ("cel::what_a_rule_walks_through_in_its_loops_counts", "rules of this cost are refused with the definition"),
-    ("tables::a_scale_has_columns_of_its_own_and_its_age_in_the_time_of_the_cluster", "ages follow the virtual clock"),
+    ("cel::a_rule_that_would_take_too_long_is_not_run", "a real server refuses rules of this cost with the definition"),
+    ("cel::libraries_that_are_not_there_are_refused_by_name", "a real server has them"),
+    ("cel::texts_are_split_and_joined", "a real server refuses rules of this cost with the definition"),
+    (
+        "cel::what_a_rule_walks_through_in_its_loops_counts",
+        "a real server refuses rules of this cost with the definition",
+    ),
+    ("discovery::health_is_one_check", "a real server has dozens"),
+    ("discovery::the_older_openapi_document_points_at_the_newer_ones", "a real server has the whole of it"),
+    (
+        "discovery::the_server_counts_requests_and_objects",
+        "a real server counts by more labels, and objects once a minute",
+    ),
+    ("dry_run::an_address_is_not_used_up", "a real server draws the addresses of Services at random"),
+    (
+        "lists::a_version_of_the_future_is_too_large",
+        "the answer of a real server makes the client repeat the request until the version is there",
+    ),
+    ("people::a_container_that_waits_has_no_log", "it has a cluster of its own, with nodes"),
+    ("people::a_cordoned_node_takes_no_more_pods", "it has a cluster of its own, with nodes"),
+    ("people::a_job_completes_when_its_pods_have_succeeded", "it has a cluster of its own, with nodes"),
+    ("people::a_stateful_set_keeps_the_names_of_its_pods", "it has a cluster of its own, with nodes"),
+    ("people::an_eviction_is_a_deletion_that_budgets_may_refuse", "it has a cluster of its own, with nodes"),
+    ("people::every_namespace_has_its_account_and_gets_it_back", "it has a cluster of its own, with nodes"),
+    ("people::logs_tell_what_started_and_that_nothing_runs", "it has a cluster of its own, with nodes"),
+    ("people::streams_into_containers_are_refused_in_words", "it has a cluster of its own, with nodes"),
+    ("real::", "it is about this list"),
     (
         "tables::objects_that_extend_a_server_are_stored_and_shown",
         "a real server acts on them, and has some of its own",
     ),
-    ("cel::rules_have_the_functions_that_definitions_use", "rules of this cost are refused with the definition"),
-    ("cel::rules_that_do_not_compile_refuse_the_definition", "the compilers have words of their own"),
-    (
-        "deletion::a_definition_waits_for_the_finalizers_of_its_objects",
-        "Flagger's definitions come with the embedded cluster",
-    ),
-    (
-        "dry_run::a_name_is_generated_and_an_address_is_not_used_up",
-        "addresses of Services are not drawn in order there",
-    ),
-    ("crd::a_version_in_which_objects_were_stored_has_to_stay", "it changes a definition that others use, for good"),
-    ("crd::declared_fields_select_custom_resources", "the definition remembers versions of other tests"),
-    // Found by this suite, and still to be mended in the embedded server.
-    ("crd::fields_that_cannot_be_selected_are_refused", "the real server's list of problems is another one"),
-    ("strategic::values_get_the_form_that_go_gives_them", "quantities keep leading zeros there"),
-    ("tables::custom_resources_show_the_columns", "one of the columns that are refused here is taken there"),
-    ("tables::events_of_both_groups_are_the_same_objects", "an event's message cannot be changed there"),
-    ("tables::lists_and_objects_come_as_tables", "ages of two minutes of virtual time"),
-    ("tables::the_first_form_that_exists_is_given", "the real server speaks protobuf when it is asked to"),
-    ("watches::a_watcher_sees_every_state_through_many_reconnects", "it failed once there, and nobody knows why yet"),
-    ("watches::bookmarks_come_once_a_minute", "a minute of virtual time"),
+    ("tables::protobuf_is_passed_over", "a real server speaks it"),
+    ("watches::bookmarks_come_once_a_minute_and_carry_the_clusters_version", "a minute of virtual time"),
 ];
+
+/// So many tests hold for both servers, and maybe more.
+const FEWEST: usize = 105;
 
 #[test]
 fn the_suite_holds_for_a_real_api_server() {
@@ -61,7 +65,27 @@ fn the_suite_holds_for_a_real_api_server() {
     for (name, _) in EMBEDDED_ONLY {
         arguments.extend(["--skip", *name]);
     }
-    bench.run_tests(&arguments);
+    bench.run_tests(&arguments, FEWEST);
+}
+
+#[test]
+fn the_readme_lists_what_holds_for_the_embedded_server_alone() {
+    let readme = include_str!("../../README.md");
+    let heading = "## Tests of the API that hold for the embedded server alone";
+    let section = readme.split(heading).nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    let listed: Vec<(&str, &str)> = rows.collect();
+    assert_eq!(listed, EMBEDDED_ONLY);
+}
+
+#[test]
+fn every_test_that_is_said_to_hold_for_the_embedded_server_alone_exists() {
+    let tests = bench::tests(std::process::Command::new(std::env::current_exe().unwrap()));
+    for (name, _) in EMBEDDED_ONLY {
+        let is_whole_name = !name.ends_with("::");
+        let exists = tests.iter().any(|test| if is_whole_name { test == name } else { test.starts_with(name) });
+        assert!(exists, "there is no test {name}");
+    }
 }
 
 /// The real server as a test finds it: nothing in the namespace `test`.

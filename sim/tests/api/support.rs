@@ -77,8 +77,28 @@ impl World {
 
     /// A real server serves a new definition a moment after its creation.
     pub(crate) async fn until_served(&self, api: &Api<DynamicObject>) {
-        while api.list(&kube::api::ListParams::default()).await.is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        self.until(async || api.list(&kube::api::ListParams::default()).await.is_ok()).await;
+    }
+
+    /// Waits for what is so at once in the embedded cluster, and a moment later in a real one.
+    pub(crate) async fn until(&self, mut is_so: impl AsyncFnMut() -> bool) {
+        // Six times what the slowest takes, which is the end of a definition.
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !is_so().await {
+            assert!(tokio::time::Instant::now() < deadline, "a minute, and it is still not so");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// An age in a table after [`World::pass_seconds`]: in virtual time to the second.
+    pub(crate) fn assert_age(&self, cell: &Value, expected: &str) {
+        let text = cell.as_str().unwrap_or_default();
+        match bench::inside() {
+            None => assert_eq!(text, expected),
+            Some(_) => {
+                let seconds = text.strip_suffix('s').and_then(|seconds| seconds.parse::<u64>().ok());
+                assert!(seconds.is_some_and(|seconds| (1..60).contains(&seconds)), "{text:?}");
+            }
         }
     }
 
@@ -140,6 +160,14 @@ pub(crate) fn deployment(name: &str, image: &str) -> DynamicObject {
 
 pub(crate) fn widget(name: &str, spec: &Value) -> DynamicObject {
     object(json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec}))
+}
+
+/// The definition of widgets, in a group of its own: in a real cluster there is one in `example.com` from some test on.
+pub(crate) fn widget_definition_in(group: &str) -> Value {
+    let mut definition = widget_definition();
+    definition["metadata"]["name"] = json!(format!("widgets.{group}"));
+    definition["spec"]["group"] = json!(group);
+    definition
 }
 
 fn widget_definition() -> Value {

@@ -2,7 +2,7 @@ use futures::AsyncBufReadExt;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::support::{World, config_map, deployment, object, widget, world};
+use crate::support::{Refusal, World, config_map, deployment, object, widget, world};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
@@ -25,7 +25,9 @@ async fn lists_and_objects_come_as_tables_when_asked_for() {
     let expected = ["Name", "Ready", "Up-to-date", "Available", "Age", "Containers", "Images", "Selector"];
     assert_eq!(names(&table), expected);
     assert_eq!(table["columnDefinitions"][5]["priority"], 1);
-    assert_eq!(table["rows"][0]["cells"], json!(["web", "0/1", 0, 0, "2m10s", "app", "podinfo:1", "app=web"]));
+    let mut cells = table["rows"][0]["cells"].clone();
+    world.assert_age(&cells[4].take(), "2m10s");
+    assert_eq!(cells, json!(["web", "0/1", 0, 0, null, "app", "podinfo:1", "app=web"]));
     let row = &table["rows"][0]["object"];
     assert_eq!((&row["kind"], &row["metadata"]["name"]), (&json!("PartialObjectMetadata"), &json!("web")));
     assert!(row.get("spec").is_none());
@@ -46,10 +48,12 @@ async fn lists_and_objects_come_as_tables_when_asked_for() {
 async fn a_scale_has_columns_of_its_own_and_its_age_in_the_time_of_the_cluster() {
     let world = world().await;
     world.deployments().create(&PostParams::default(), &deployment("web", "podinfo:1")).await.unwrap();
-    tokio::time::advance(std::time::Duration::from_secs(130)).await;
+    world.pass_seconds(130).await;
     let table = get(&world, "/apis/apps/v1/namespaces/test/deployments/web/scale", TABLE).await;
     assert_eq!(names(&table), ["Name", "Desired", "Available", "Age"]);
-    assert_eq!(table["rows"][0]["cells"], json!(["web", 1, 0, "2m10s"]));
+    let mut cells = table["rows"][0]["cells"].clone();
+    world.assert_age(&cells[3].take(), "2m10s");
+    assert_eq!(cells, json!(["web", 1, 0, null]));
     assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "web");
     let with_object =
         get(&world, "/apis/apps/v1/namespaces/test/deployments/web/scale?includeObject=Object", TABLE).await;
@@ -116,12 +120,19 @@ async fn objects_that_extend_a_server_are_stored_and_shown() {
 async fn the_first_form_that_exists_is_given() {
     let world = world().await;
     let path = "/api/v1/namespaces/test/configmaps";
-    let plain = get(&world, path, "application/vnd.kubernetes.protobuf,application/json").await;
+    let plain = get(&world, path, "application/vnd.unheard-of,application/json").await;
     assert_eq!(plain["kind"], "ConfigMapList");
     let metadata = get(&world, path, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await;
     assert_eq!(metadata["kind"], "PartialObjectMetadataList");
     let old = get(&world, path, "application/json;as=Table;v=v1beta1;g=meta.k8s.io").await;
     assert_eq!(old["apiVersion"], "meta.k8s.io/v1beta1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn protobuf_is_passed_over() {
+    let world = world().await;
+    let accept = "application/vnd.kubernetes.protobuf,application/json";
+    assert_eq!(get(&world, "/api/v1/namespaces/test/configmaps", accept).await["kind"], "ConfigMapList");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,14 +188,18 @@ async fn custom_resources_show_the_columns_of_their_definition() {
         {"name": "Colour", "type": "string", "jsonPath": ".spec.colour", "priority": 1},
     ]);
     definitions.replace("widgets.example.com", &PostParams::default(), &definition).await.unwrap();
-    let table = get(&world, path, TABLE).await;
-    assert_eq!(names(&table), ["Name", "Size", "Colour"]);
-    assert_eq!(table["rows"][0]["cells"], json!(["one", 3, "red"]));
+    let shown = async || get(&world, path, TABLE).await;
+    world.until(async || names(&shown().await) == ["Name", "Size", "Colour"]).await;
+    assert_eq!(shown().await["rows"][0]["cells"], json!(["one", 3, "red"]));
 
     definition = definitions.get("widgets.example.com").await.unwrap();
-    definition.data["spec"]["versions"][0]["additionalPrinterColumns"][0]["jsonPath"] = json!(".spec[");
+    definition.data["spec"]["versions"][0]["additionalPrinterColumns"][1]["jsonPath"] = json!("spec.colour");
     let refused = definitions.replace("widgets.example.com", &PostParams::default(), &definition).await.unwrap_err();
-    assert!(refused.to_string().contains("spec.versions[0].additionalPrinterColumns[0].JSONPath"), "{refused}");
+    assert!(refused.to_string().contains("spec.additionalPrinterColumns[1].JSONPath"), "{refused}");
+    // A path that cannot be read is found when the columns are shown: those before it are.
+    definition.data["spec"]["versions"][0]["additionalPrinterColumns"][1]["jsonPath"] = json!(".spec[");
+    definitions.replace("widgets.example.com", &PostParams::default(), &definition).await.unwrap();
+    world.until(async || names(&shown().await) == ["Name", "Size"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,8 +224,14 @@ async fn events_of_both_groups_are_the_same_objects() {
         assert_eq!(table["rows"][0]["cells"][3], "pod/p", "{path}");
     }
     let patch = kube::api::Patch::Merge(json!({"note": "changed"}));
-    events.patch("e", &kube::api::PatchParams::default(), &patch).await.unwrap();
-    assert_eq!(world.api("", "v1", "Event").get("e").await.unwrap().data["message"], "changed");
+    let refusal = events.patch("e", &kube::api::PatchParams::default(), &patch).await.refusal();
+    assert_eq!(refusal.message, "Event \"e\" is invalid: message: Invalid value: \"changed\": field is immutable");
+    let labels = kube::api::Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    events.patch("e", &kube::api::PatchParams::default(), &labels).await.unwrap();
+    let core = world.api("", "v1", "Event");
+    let patch = kube::api::Patch::Merge(json!({"message": "changed"}));
+    core.patch("e", &kube::api::PatchParams::default(), &patch).await.unwrap();
+    assert_eq!(events.get("e").await.unwrap().data["note"], "changed");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,11 +8,16 @@ mod scripts;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use scripts::{INSIDE, are_tools_there, script};
+
+/// For all tests of a suite: some five times what they take on a busy machine of two cores.
+const LIMIT: Duration = Duration::from_secs(1200);
 
 /// A running API server; dropped, it is gone.
 pub(crate) struct Bench {
@@ -41,13 +46,50 @@ impl Bench {
         Some(bench)
     }
 
-    /// Runs this same executable within the bench; what it writes is this test's.
-    pub(crate) fn run_tests(&self, arguments: &[&str]) {
+    /// Runs this same executable within the bench; what it writes is this test's. It has to run every test that these arguments
+    /// choose, and not fewer than so many: a filter that fits nothing is no failure to the executable.
+    pub(crate) fn run_tests(&self, arguments: &[&str], fewest: usize) {
+        let executable = std::env::current_exe().unwrap();
+        let mut listing = Command::new(&executable);
+        listing.args(arguments);
+        let expected = tests(listing).len();
+        assert!(expected >= fewest, "{arguments:?} choose {expected} tests; there were {fewest} at least");
         let mut command = Command::new(self.directory.path().join("inside"));
-        command.arg(std::env::current_exe().unwrap()).args(arguments).stdin(Stdio::null());
-        let status = command.status().unwrap();
+        command.arg(executable).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let stdout = process.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let (deadline, mut passed) = (Instant::now() + LIMIT, None);
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    println!("{line}");
+                    passed = passed.or_else(|| passed_tests(&line));
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                // The bench's end is also that of what runs in it.
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the tests did not end within {LIMIT:?}"),
+            }
+        }
+        let status = process.wait().unwrap();
         assert!(status.success(), "within the bench: {status}");
+        assert_eq!(passed, Some(expected), "tests that passed within the bench");
     }
+}
+
+/// The names of the tests that this command, with `--list`, tells of.
+pub(crate) fn tests(mut command: Command) -> Vec<String> {
+    let output = command.args(["--list", "--format", "terse"]).env_remove(INSIDE).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| line.strip_suffix(": test").map(str::to_owned)).collect()
+}
+
+/// Of the last line that the test harness writes, which it writes even if tests have failed.
+fn passed_tests(line: &str) -> Option<usize> {
+    line.strip_prefix("test result: ")?.split_once(". ")?.1.split_once(" passed")?.0.parse().ok()
 }
 
 impl Drop for Bench {

@@ -33,7 +33,7 @@ const SEQUENCES: u64 = 300;
 fn random_sequences_have_the_answers_of_a_real_server() {
     let Some(directory) = bench::inside() else {
         if let Some(bench) = Bench::up() {
-            bench.run_tests(&["--exact", TEST, "--nocapture"]);
+            bench.run_tests(&["--exact", TEST, "--nocapture"], 1);
         }
         return;
     };

@@ -1,13 +1,71 @@
 //! The questions: every built-in check, every fixture's template, and a table of what PromQL can do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+
+use aviary_crds::{Canary, ValidatedCanary, ValidationOptions};
+use aviary_providers::metrics::BuiltinMetric;
+use aviary_providers::metrics::grouped::grouped_builtin;
+use aviary_providers::metrics::template::{Scope, render};
+use aviary_providers::traffic;
+use serde_json::json;
 
 /// Windows of the checks: shorter than two scrapes of some series, the default, and a long one.
 const INTERVALS: [&str; 4] = ["10s", "30s", "1m", "5m"];
 
-/// The built-in checks of every observer that Flagger has, for a canary `test/podinfo`.
+/// The built-in checks of every provider there is, for canaries `test/podinfo` of each kind of target, and of many canaries at once.
 pub(crate) fn built_in() -> Vec<String> {
+    let metrics = [BuiltinMetric::RequestSuccessRate, BuiltinMetric::RequestDuration];
+    let mut queries = BTreeSet::new();
+    for kind in ["Deployment", "DaemonSet"] {
+        let canary = canary(kind);
+        for (provider, metric) in traffic::ALL.iter().flat_map(|provider| metrics.map(|metric| (provider, metric))) {
+            let template = provider.builtin_query(&canary, metric);
+            for (interval, target) in INTERVALS.iter().flat_map(|interval| TARGETS.map(|target| (interval, target))) {
+                queries.insert(render(template, &Scope { target: target.into(), ..scope(interval) }).unwrap());
+            }
+        }
+    }
+    let members = TARGETS.map(|target| ("test", target));
+    for (metric, interval) in metrics.iter().flat_map(|metric| INTERVALS.map(|interval| (metric, interval))) {
+        queries.insert(grouped_builtin(*metric, &members, interval));
+    }
+    queries.into_iter().collect()
+}
+
+/// Workloads with data, and one without.
+const TARGETS: [&str; 3] = ["podinfo", "podinfo-primary", "nobody"];
+
+fn canary(kind: &str) -> ValidatedCanary {
+    let canary: Canary = serde_json::from_value(json!({
+        "apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": {"name": "podinfo", "namespace": "test"},
+        "spec": {
+            "targetRef": {"apiVersion": "apps/v1", "kind": kind, "name": "podinfo"},
+            "service": {"port": 9898},
+            "analysis": {"interval": "30s", "threshold": 5, "iterations": 2},
+        },
+    }))
+    .unwrap();
+    ValidatedCanary::parse(&canary, &ValidationOptions::default()).unwrap()
+}
+
+fn scope(interval: &str) -> Scope {
+    let variables = [("reporter", "destination"), ("direction", "inbound"), ("path", "root")];
+    Scope {
+        name: "podinfo".into(),
+        namespace: "test".into(),
+        target: "podinfo".into(),
+        service: "podinfo".into(),
+        ingress: "podinfo".into(),
+        route: "podinfo".into(),
+        interval: interval.into(),
+        variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    }
+}
+
+/// The checks of other observers that Flagger has, for a canary `test/podinfo`: of the forms that queries have.
+pub(crate) fn other_observers() -> Vec<String> {
     let ratio = |metric: &str, selector: &str, status: &str, window: &str| {
         format!(
             "sum(rate({metric}{{{selector},{status}}}[{window}])) / sum(rate({metric}{{{selector}}}[{window}])) * 100"
@@ -35,13 +93,6 @@ pub(crate) fn built_in() -> Vec<String> {
     ];
     let mut queries = Vec::new();
     for window in INTERVALS {
-        for workload in ["podinfo", "podinfo-primary", "nobody"] {
-            let selector = format!(
-                r#"reporter="destination",destination_workload_namespace="test",destination_workload=~"{workload}""#
-            );
-            queries.push(ratio("istio_requests_total", &selector, r#"response_code!~"5.*""#, window));
-            queries.push(p99("istio_request_duration_milliseconds_bucket", &selector, window));
-        }
         queries.push(ratio("response_total", linkerd, r#"classification!="failure""#, window));
         queries.push(p99("response_latency_ms_bucket", linkerd, window));
         for selector in &envoy {
@@ -58,18 +109,6 @@ pub(crate) fn built_in() -> Vec<String> {
         queries.push(format!("{} * 1000", p99("traefik_service_request_duration_seconds_bucket", traefik, window)));
         let apisix = r#"route=~"test_podinfo-podinfo-canary_.+""#;
         queries.push(ratio("apisix_http_status", apisix, r#"code!~"5..""#, window));
-        queries.push(ratio("http_request_duration_seconds_count", pod, r#"status!~"5.*""#, window));
-        queries.push(p99("http_request_duration_seconds_bucket", pod, window));
-        queries.push(format!(
-            "sum by (destination_workload_namespace, destination_workload) (rate(istio_requests_total{{reporter=\
-             \"destination\",destination_workload=~\"other|podinfo|podinfo-primary\",response_code!~\"5.*\"}}[{window}])) \
-             / sum by (destination_workload_namespace, destination_workload) (rate(istio_requests_total{{reporter=\
-             \"destination\",destination_workload=~\"other|podinfo|podinfo-primary\"}}[{window}])) * 100"
-        ));
-        queries.push(format!(
-            "histogram_quantile(0.99, sum by (le, destination_workload) \
-             (rate(istio_request_duration_milliseconds_bucket{{reporter=\"destination\"}}[{window}])))"
-        ));
     }
     queries
 }
@@ -85,7 +124,10 @@ pub(crate) fn fixture_templates() -> Vec<String> {
             queries.extend(block_scalars(&fs::read_to_string(file).unwrap()));
         }
     }
-    queries.iter().flat_map(|query| INTERVALS.map(|interval| render(query, interval))).collect()
+    // There are nine in the suite of Flagger 1.44.
+    assert!(queries.len() >= 9, "only {} templates were found", queries.len());
+    let rendered = |query: &String| INTERVALS.map(|interval| render(query, &scope(interval)).unwrap());
+    queries.iter().flat_map(rendered).collect()
 }
 
 /// The text of every `query: |` in a manifest.
@@ -105,25 +147,6 @@ fn block_scalars(manifest: &str) -> Vec<String> {
         found.push(text);
     }
     found
-}
-
-fn render(query: &str, interval: &str) -> String {
-    let values = [
-        ("namespace", "test"),
-        ("target", "podinfo"),
-        ("service", "podinfo"),
-        ("ingress", "podinfo"),
-        ("interval", interval),
-        ("variables.reporter", "destination"),
-        ("variables.direction", "inbound"),
-        ("variables.path", "root"),
-    ];
-    let mut rendered = query.to_owned();
-    for (name, value) in values {
-        rendered = rendered.replace(&format!("{{{{ {name} }}}}"), value);
-    }
-    assert!(!rendered.contains("{{"), "a variable that is not known here: {rendered}");
-    rendered
 }
 
 /// What the language can do, line by line.

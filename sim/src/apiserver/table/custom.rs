@@ -4,8 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::duration;
-use super::json_path::JsonPath;
-use crate::store::FieldError;
+use super::json_path::{JsonPath, JsonPathError};
 
 /// The columns that a definition declares for one version.
 #[derive(Debug)]
@@ -24,28 +23,15 @@ struct CustomColumn {
 }
 
 impl CustomColumns {
-    /// Reads `additionalPrinterColumns`; without any, the age is shown.
-    ///
-    /// # Errors
-    /// A path that does not parse.
-    pub(crate) fn parse(declared: &Value, field: &str) -> Result<Self, Vec<FieldError>> {
-        let declared = declared.as_array().map(Vec::as_slice).unwrap_or_default();
-        if declared.is_empty() {
-            let age = json!({
-                "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
-                "description": "time since creation",
-            });
-            return Ok(Self { columns: CustomColumn::parse(&age, field).into_iter().collect() });
-        }
-        let mut problems = Vec::new();
-        let mut columns = Vec::new();
-        for (index, column) in declared.iter().enumerate() {
-            match CustomColumn::parse(column, &format!("{field}[{index}]")) {
-                Ok(column) => columns.push(column),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if problems.is_empty() { Ok(Self { columns }) } else { Err(problems) }
+    /// Reads `additionalPrinterColumns`; without any, the age is shown. A definition is not refused for a path that does not parse:
+    /// the columns before it are shown, and none after it.
+    pub(crate) fn parse(declared: &Value) -> Self {
+        let age = json!([{
+            "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
+            "description": "time since creation",
+        }]);
+        let declared = declared.as_array().filter(|columns| !columns.is_empty()).or(age.as_array());
+        Self { columns: declared.into_iter().flatten().map_while(|column| CustomColumn::parse(column).ok()).collect() }
     }
 
     pub(super) fn headers(&self) -> Value {
@@ -68,12 +54,10 @@ impl CustomColumns {
 }
 
 impl CustomColumn {
-    fn parse(declared: &Value, field: &str) -> Result<Self, FieldError> {
+    fn parse(declared: &Value) -> Result<Self, JsonPathError> {
         let text = |name: &str| declared[name].as_str().unwrap_or_default().to_owned();
         let path = text("jsonPath");
-        let parsed = JsonPath::parse(&path).map_err(|problem| {
-            FieldError::invalid(format!("{field}.JSONPath"), &declared["jsonPath"], problem.to_string())
-        })?;
+        let parsed = JsonPath::parse(&path)?;
         let mut description = text("description");
         if description.is_empty() {
             description = format!("Custom resource definition column (in JSONPath format): {path}");
@@ -136,7 +120,7 @@ mod tests {
             {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
             {"name": "Bad", "type": "date", "jsonPath": ".status.phase"},
         ]);
-        let columns = CustomColumns::parse(&columns, "c").unwrap();
+        let columns = CustomColumns::parse(&columns);
         let object = json!({
             "metadata": {"name": "x", "creationTimestamp": "1970-01-01T00:00:00Z"}, "spec": {"weights": [1, 2]},
             "status": {"phase": "Progressing", "weight": 50, "conditions": [{"type": "A", "status": "F"}, {"type": "Ready", "status": "True"}]},
@@ -148,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn without_columns_the_age_is_shown_and_bad_paths_are_named() {
-        assert_eq!(CustomColumns::parse(&Value::Null, "c").unwrap().headers()[1]["name"], "Age");
-        let problems =
-            CustomColumns::parse(&json!([{"name": "x", "type": "string", "jsonPath": ".a["}]), "columns").unwrap_err();
-        assert_eq!(problems[0].field, "columns[0].JSONPath");
+    fn without_columns_the_age_is_shown_and_none_from_a_bad_path_on() {
+        assert_eq!(CustomColumns::parse(&Value::Null).headers()[1]["name"], "Age");
+        let column = |name: &str, path: &str| json!({"name": name, "type": "string", "jsonPath": path});
+        let shown = CustomColumns::parse(&json!([column("A", ".a"), column("B", ".b["), column("C", ".c")])).headers();
+        assert_eq!((shown.as_array().unwrap().len(), &shown[1]["name"]), (2, &json!("A")));
     }
 }

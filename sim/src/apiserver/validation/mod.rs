@@ -2,6 +2,7 @@
 
 mod autoscaler;
 mod configuration;
+mod event;
 mod ingress;
 mod pod;
 mod problems;
@@ -10,6 +11,7 @@ mod workload;
 
 use serde_json::Value;
 
+pub(super) use self::event::event_update_problems;
 use self::problems::Problems;
 use crate::store::FieldError;
 
