@@ -59,7 +59,7 @@ pub struct Schema {
     one_of: Vec<Schema>,
     not: Option<Box<Schema>>,
     encoding: Option<Encoding>,
-    rules: Vec<cel::Rule>,
+    rules: cel::Rules,
     /// Whether this schema or one below it has rules.
     has_rules: bool,
     /// Whether some of these compare a value with the one before.

@@ -1,12 +1,28 @@
 //! From JSON to the values that rules see: typed by the schema, with names that are identifiers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use ::cel::Value as CelValue;
 use serde_json::Value;
 
 use super::library;
+use super::needs::Needs;
 use crate::apiserver::schema::{AdditionalProperties, Schema};
+
+/// As much of a value as is needed, as [`typed`] makes it.
+pub(super) fn needed(schema: &Schema, value: &Value, is_resource: bool, needs: &Needs) -> CelValue {
+    if needs.is_everything() {
+        return typed(schema, value, is_resource);
+    }
+    match value {
+        Value::Null => CelValue::Null,
+        _ if needs.is_presence() => CelValue::Bool(true),
+        Value::Object(_) if !schema.int_or_string => typed_object(schema, value, is_resource, Some(needs)),
+        // What has no fields says so of whichever is asked for.
+        _ => typed(schema, value, is_resource),
+    }
+}
 
 /// A value as rules see it. Of a resource's metadata they see the name alone; fields without a schema they do not see.
 pub(super) fn typed(schema: &Schema, value: &Value, is_resource: bool) -> CelValue {
@@ -24,7 +40,7 @@ pub(super) fn typed(schema: &Schema, value: &Value, is_resource: bool) -> CelVal
             }
             None => untyped(value),
         },
-        Value::Object(_) => typed_object(schema, value, is_resource),
+        Value::Object(_) => typed_object(schema, value, is_resource, None),
         _ => untyped(value),
     }
 }
@@ -38,31 +54,38 @@ fn typed_text(schema: &Schema, text: &str) -> CelValue {
     }
 }
 
-fn typed_object(schema: &Schema, object: &Value, is_resource: bool) -> CelValue {
+/// An object with those of its fields that are needed: all, if nothing is said of that.
+fn typed_object(schema: &Schema, object: &Value, is_resource: bool, needs: Option<&Needs>) -> CelValue {
+    let nothing_less = Needs::everything();
+    let of = |identifier: &str| match needs {
+        Some(needs) => needs.of(identifier),
+        None => Some(&nothing_less),
+    };
     let mut fields: HashMap<String, CelValue> = HashMap::new();
     for (name, child) in object.as_object().into_iter().flatten() {
         if is_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-            if name == "metadata" {
-                let visible = ["name", "generateName"]
-                    .into_iter()
-                    .filter_map(|name| Some((name.to_owned(), CelValue::from(child.get(name)?.as_str()?))));
-                fields.insert(name.clone(), CelValue::from(visible.collect::<HashMap<_, _>>()));
-            } else {
-                fields.insert(name.clone(), untyped(child));
+            if of(name).is_none() {
+                continue;
             }
+            let seen = if name == "metadata" { visible_metadata(child) } else { untyped(child) };
+            fields.insert(name.clone(), seen);
             continue;
         }
         if let Some(property) = schema.property(name) {
             if let Some(identifier) = identifier(name)
+                && let Some(needs) = of(&identifier)
                 && !child.is_null()
             {
-                fields.insert(identifier, typed(property, child, property.embedded_resource));
+                fields.insert(identifier.into_owned(), needed(property, child, property.embedded_resource, needs));
             }
             continue;
         }
+        let Some(needs) = of(name) else {
+            continue;
+        };
         match &schema.additional_properties {
             AdditionalProperties::Schema(additional) => {
-                fields.insert(name.clone(), typed(additional, child, false));
+                fields.insert(name.clone(), needed(additional, child, false, needs));
             }
             AdditionalProperties::Any => {
                 fields.insert(name.clone(), untyped(child));
@@ -71,6 +94,13 @@ fn typed_object(schema: &Schema, object: &Value, is_resource: bool) -> CelValue 
         }
     }
     CelValue::from(fields)
+}
+
+fn visible_metadata(metadata: &Value) -> CelValue {
+    let visible = ["name", "generateName"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), CelValue::from(metadata.get(name)?.as_str()?))));
+    CelValue::from(visible.collect::<HashMap<_, _>>())
 }
 
 fn untyped(value: &Value) -> CelValue {
@@ -115,9 +145,14 @@ const RESERVED: [&str; 20] = [
 ];
 
 /// A property's name in rules; `None` for one that rules cannot name.
-pub(super) fn identifier(name: &str) -> Option<String> {
+pub(super) fn identifier(name: &str) -> Option<Cow<'_, str>> {
     if RESERVED.contains(&name) || name == "while" {
-        return Some(format!("__{name}__"));
+        return Some(Cow::Owned(format!("__{name}__")));
+    }
+    if name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
+        return Some(Cow::Borrowed(name));
     }
     let mut escaped = String::with_capacity(name.len());
     let mut rest = name;
@@ -138,7 +173,7 @@ pub(super) fn identifier(name: &str) -> Option<String> {
         }
         rest = &rest[character.len_utf8()..];
     }
-    (!escaped.is_empty()).then_some(escaped)
+    (!escaped.is_empty()).then_some(Cow::Owned(escaped))
 }
 
 #[cfg(test)]
