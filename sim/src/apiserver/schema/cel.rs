@@ -14,6 +14,8 @@ mod needs;
 mod tests;
 mod url;
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use ::cel::{Context, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
@@ -46,6 +48,9 @@ pub(super) struct Rules {
     rules: Vec<Rule>,
     of_self: Needs,
     of_old_self: Needs,
+    /// Where rules ask for the presence of a few fields alone, the combinations for which all of them are known to hold: the
+    /// answer is the same for every object.
+    hold_for: AtomicU32,
 }
 
 impl Rules {
@@ -175,7 +180,16 @@ fn check_rules(
         return;
     }
     let is_resource = matches!(path, FieldPath::Root) || schema.embedded_resource;
-    let Rules { rules, of_self, of_old_self } = &schema.rules;
+    let Rules { rules, of_self, of_old_self, hold_for } = &schema.rules;
+    let presence = if schema.rules.compare_with_before() {
+        None
+    } else {
+        convert::presence(schema, value, is_resource, of_self).map(|bits| 1_u32 << bits)
+    };
+    if presence.is_some_and(|combination| hold_for.load(Ordering::Relaxed) & combination != 0) {
+        return;
+    }
+    let mut all_hold = true;
     let old = old.filter(|old| !old.is_null());
     let new_self = convert::needed(schema, value, is_resource, of_self);
     let old_self = old
@@ -189,6 +203,7 @@ fn check_rules(
         match rule.program.execute(&context) {
             Ok(CelValue::Bool(true)) => {}
             Ok(_) => {
+                all_hold = false;
                 // A transition rule is about the change itself, so it is never let through for want of one.
                 if rule.uses_old_self || !correlation.is_unchanged(value) {
                     let whole = |value: &Value| convert::typed(schema, value, is_resource);
@@ -197,6 +212,7 @@ fn check_rules(
                 }
             }
             Err(stopped) => {
+                all_hold = false;
                 let shown = Value::String(schema.types.first().cloned().unwrap_or_default());
                 match stopped {
                     Stopped::Failed(error) => {
@@ -209,6 +225,9 @@ fn check_rules(
                 }
             }
         }
+    }
+    if let Some(combination) = presence.filter(|_| all_hold) {
+        hold_for.fetch_or(combination, Ordering::Relaxed);
     }
 }
 

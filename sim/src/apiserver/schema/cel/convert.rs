@@ -63,37 +63,54 @@ fn typed_object(schema: &Schema, object: &Value, is_resource: bool, needs: Optio
     };
     let mut fields: HashMap<String, CelValue> = HashMap::new();
     for (name, child) in object.as_object().into_iter().flatten() {
-        if is_resource && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
-            if of(name).is_none() {
-                continue;
-            }
-            let seen = if name == "metadata" { visible_metadata(child) } else { untyped(child) };
-            fields.insert(name.clone(), seen);
-            continue;
-        }
-        if let Some(property) = schema.property(name) {
-            if let Some(identifier) = identifier(name)
-                && let Some(needs) = of(&identifier)
-                && !child.is_null()
-            {
-                fields.insert(identifier.into_owned(), needed(property, child, property.embedded_resource, needs));
-            }
-            continue;
-        }
-        let Some(needs) = of(name) else {
+        let Some((identifier, seen)) = seen(schema, name, child, is_resource) else {
             continue;
         };
-        match &schema.additional_properties {
-            AdditionalProperties::Schema(additional) => {
-                fields.insert(name.clone(), needed(additional, child, false, needs));
-            }
-            AdditionalProperties::Any => {
-                fields.insert(name.clone(), untyped(child));
-            }
-            AdditionalProperties::Unset => {}
-        }
+        let Some(needs) = of(&identifier) else {
+            continue;
+        };
+        let value = match seen {
+            Seen::Metadata => visible_metadata(child),
+            Seen::Untyped => untyped(child),
+            Seen::Typed { schema, is_resource } => needed(schema, child, is_resource, needs),
+        };
+        fields.insert(identifier.into_owned(), value);
     }
     CelValue::from(fields)
+}
+
+/// How rules see a field.
+enum Seen<'a> {
+    Metadata,
+    Untyped,
+    Typed { schema: &'a Schema, is_resource: bool },
+}
+
+/// The name that rules have for a field, and how they see it; `None` for one that they do not see.
+fn seen<'a>(schema: &'a Schema, name: &'a str, child: &Value, is_resource: bool) -> Option<(Cow<'a, str>, Seen<'a>)> {
+    if is_resource && matches!(name, "apiVersion" | "kind" | "metadata") {
+        let seen = if name == "metadata" { Seen::Metadata } else { Seen::Untyped };
+        return Some((Cow::Borrowed(name), seen));
+    }
+    if let Some(property) = schema.property(name) {
+        let identifier = identifier(name).filter(|_| !child.is_null())?;
+        return Some((identifier, Seen::Typed { schema: property, is_resource: property.embedded_resource }));
+    }
+    let seen = match &schema.additional_properties {
+        AdditionalProperties::Schema(additional) => Seen::Typed { schema: additional, is_resource: false },
+        AdditionalProperties::Any => Seen::Untyped,
+        AdditionalProperties::Unset => return None,
+    };
+    Some((Cow::Borrowed(name), seen))
+}
+
+/// Which of the fields that are asked for an object has, a bit for each; `None` where more than that is needed, and for what is
+/// no object.
+pub(super) fn presence(schema: &Schema, value: &Value, is_resource: bool, needs: &Needs) -> Option<u32> {
+    let fields = value.as_object().filter(|_| !schema.int_or_string && needs.are_presence_of_few_fields())?;
+    let identifiers = fields.iter().filter_map(|(name, child)| seen(schema, name, child, is_resource));
+    let positions = identifiers.filter_map(|(identifier, _)| needs.position(&identifier));
+    Some(positions.fold(0, |bits, position| bits | (1 << position)))
 }
 
 fn visible_metadata(metadata: &Value) -> CelValue {

@@ -34,6 +34,21 @@ impl Needs {
         self.fields.get(identifier)
     }
 
+    /// Whether rules ask for nothing but whether fields are there, and for so few of them that each combination has a bit in
+    /// 32.
+    pub(super) fn are_presence_of_few_fields(&self) -> bool {
+        const MOST: usize = 5;
+        !self.whole
+            && self.fields.len() <= MOST
+            && !self.fields.is_empty()
+            && self.fields.values().all(Self::is_presence)
+    }
+
+    /// The place of a field among those that are looked at.
+    pub(super) fn position(&self, identifier: &str) -> Option<usize> {
+        self.fields.keys().position(|field| field == identifier)
+    }
+
     /// Adds what an expression needs of a variable.
     ///
     /// A loop may have a variable of the same name; what it does with that only adds to what is needed.
@@ -52,7 +67,7 @@ impl Needs {
                 self.add(&select.operand, variable);
             }
             Expr::Call(call) => {
-                call.target.as_deref().into_iter().chain(&call.args).for_each(|part| self.add(part, variable))
+                call.target.as_deref().into_iter().chain(&call.args).for_each(|part| self.add(part, variable));
             }
             Expr::Comprehension(comprehension) => {
                 for part in [

@@ -140,6 +140,25 @@ fn describe(stopped: &super::Stopped) -> String {
 }
 
 #[test]
+fn what_holds_for_the_fields_that_are_there_is_not_asked_twice() {
+    let declared = json!({"type": "object", "properties": {"spec": {
+        "type": "object", "properties": {"a-b": {"type": "string", "nullable": true}, "c": {"type": "string"}, "d": {"type": "string"}},
+        "x-kubernetes-validations": [{"rule": "has(self.a__dash__b) || has(self.c)", "message": "one of them"}],
+    }}});
+    let mut problems = Vec::new();
+    let schema = compile(&declared, "spec.validation.openAPIV3Schema", &mut problems);
+    assert!(problems.is_empty(), "{problems:?}");
+    let is_refused = |spec: Value| !super::broken_rules(&schema, &json!({"spec": spec}), None).is_empty();
+    // Twice, for the second time is the one that is answered from what is known.
+    for _ in 0..2 {
+        assert!(!is_refused(json!({"a-b": "x"})) && !is_refused(json!({"c": "y", "d": "z"})));
+        assert!(!is_refused(json!({"a-b": "x", "c": "y"})));
+        assert!(is_refused(json!({"d": "z"})) && is_refused(json!({})));
+        assert!(is_refused(json!({"a-b": null})), "a null is not there");
+    }
+}
+
+#[test]
 fn a_rule_that_asks_for_fields_needs_no_others() {
     let needed = |rule: &str, variable: &str| needs(&library::environment().compile(rule).unwrap(), variable);
     let both = needed("has(self.analysis) || has(self.canaryAnalysis)", "self");
