@@ -7,8 +7,10 @@
 
 mod accept;
 pub(crate) mod admission;
+mod ages;
 mod apply;
 mod body;
+mod component_statuses;
 pub(crate) mod defaults;
 pub(crate) mod definition;
 mod discovery;
@@ -168,7 +170,10 @@ impl ApiServer {
         }
         let handled = self.handle(&route, &head, &query, &bytes);
         let (answer, retry_after) = match handled {
-            Ok(answer) => (answer, None),
+            Ok(mut answer) => {
+                ages::by_the_clients_clock(&mut answer, &head, &self.store.clock());
+                (answer, None)
+            }
             Err(error) => (Answer::error(&error), retry_after(&error)),
         };
         self.calls.finish(ticket, answer.code);
@@ -201,7 +206,10 @@ impl ApiServer {
                 Ok(discovery::answer(&self.store, path, form, header_text(head, header::IF_NONE_MATCH)))
             }
             Route::Metrics(path) if head.method == Method::GET => self.metrics(path, query),
-            Route::Metrics(_) => Err(StatusError::method_not_allowed()),
+            Route::ComponentStatuses(name) if head.method == Method::GET => {
+                self.component_statuses(name.as_deref(), query, header_text(head, header::ACCEPT))
+            }
+            Route::Metrics(_) | Route::ComponentStatuses(_) => Err(StatusError::method_not_allowed()),
             Route::Review(review) if head.method == Method::POST => {
                 reviews::answer(review, &body_of(head, bytes), head)
             }

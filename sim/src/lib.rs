@@ -19,6 +19,7 @@ pub mod store;
 pub mod traffic;
 
 mod quantity;
+mod quotas;
 pub mod random;
 
 pub use cluster::{Cluster, ClusterOptions};

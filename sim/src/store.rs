@@ -13,6 +13,7 @@ mod registry;
 mod remains;
 mod state;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +33,7 @@ pub(crate) use state::{ObjectKey, State};
 
 use crate::apiserver::fields;
 use crate::clock::Clock;
+use crate::quotas::Contents;
 
 /// A cheap, clonable handle to the storage. One lock inside, never held over an await.
 #[derive(Clone)]
@@ -138,7 +140,8 @@ impl Store {
     /// `apiVersion` and `kind` where they are missing.
     ///
     /// # Errors
-    /// 404 for a kind that is not served, 409 for a name that is taken, 422 without a name.
+    /// 403 where a quota of the namespace is used up, 404 for a kind that is not served, 409 for a name that is taken, 422 without
+    /// a name.
     pub fn create(&self, kind: &GroupKind, mut object: Value) -> Result<Arc<Value>, StatusError> {
         let resource = self.resource_type(kind)?;
         if !object.is_object() {
@@ -158,7 +161,7 @@ impl Store {
                     let name = object["metadata"]["name"].as_str().unwrap_or_default();
                     Err(StatusError::namespace_terminating(&resource, &namespace, name))
                 }
-                _ => Ok(()),
+                _ => self.check_quotas(state, &resource, &namespace, object),
             }
         })
         .map(|record| record.value())
@@ -242,6 +245,31 @@ impl Store {
 
     pub(crate) fn registry<T>(&self, read: impl FnOnce(&Registry) -> T) -> T {
         read(&self.shared.registry.read())
+    }
+
+    /// The kind that is served under a group and a plural.
+    pub(crate) fn kind_of(&self, group: &str, plural: &str) -> Option<GroupKind> {
+        self.registry(|registry| registry.by_path(group, plural).map(|resource| resource.group_kind.clone()))
+    }
+
+    /// Refuses a new object that is more than a quota of its namespace leaves (admission plugin ResourceQuota). Runs under the
+    /// lock, so that two objects never share the last free place.
+    pub(crate) fn check_quotas(
+        &self,
+        state: &State,
+        resource: &ResourceType,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<(), StatusError> {
+        let objects_of = |kind: &GroupKind| state.tables.get(kind).and_then(|table| table.objects.get(namespace));
+        if objects_of(&kinds::RESOURCE_QUOTA).is_none_or(BTreeMap::is_empty) {
+            return Ok(());
+        }
+        let contents = Contents {
+            list: &|kind| objects_of(kind).into_iter().flatten().map(|(_, record)| record.value()).collect(),
+            kind_of: &|group, plural| self.kind_of(group, plural),
+        };
+        contents.admit(resource, object["metadata"]["name"].as_str().unwrap_or_default(), object)
     }
 
     pub(crate) fn record(&self, kind: &GroupKind, namespace: &str, name: &str) -> Option<Arc<Record>> {

@@ -2,7 +2,7 @@
 
 use kube::Client;
 use kube::api::ApiResource;
-use kube::discovery::{Discovery, Scope};
+use kube::discovery::{Discovery, Scope, verbs};
 
 use super::scenario::nearest;
 
@@ -53,6 +53,7 @@ impl Kinds {
             // The preferred version is the first.
             for version in group.versions() {
                 let resources = group.versioned_resources(version).into_iter();
+                let resources = resources.filter(|(_, capabilities)| capabilities.supports_operation(verbs::CREATE));
                 kinds.extend(resources.map(|(resource, capabilities)| Kind {
                     resource,
                     is_namespaced: capabilities.scope == Scope::Namespaced,

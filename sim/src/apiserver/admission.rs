@@ -9,6 +9,7 @@ const TOLERATION_SECONDS: u32 = 300;
 
 /// Completes the spec of a new pod.
 pub(crate) fn complete_pod_spec(spec: &mut Value) {
+    request_what_is_limited(spec);
     let Some(fields) = spec.as_object_mut() else {
         return;
     };
@@ -35,6 +36,21 @@ pub(crate) fn complete_pod_spec(spec: &mut Value) {
             tolerations.push(json!({
                 "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": TOLERATION_SECONDS,
             }));
+        }
+    }
+}
+
+/// A container requests of a resource what it is limited to, unless it says otherwise (`SetDefaults_Pod`).
+fn request_what_is_limited(spec: &mut Value) {
+    for list in ["initContainers", "containers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for resources in containers.into_iter().flatten().filter_map(|container| container.get_mut("resources")) {
+            let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { continue };
+            for (resource, limit) in limits {
+                if resources["requests"][&resource].is_null() {
+                    resources["requests"][&resource] = limit;
+                }
+            }
         }
     }
 }
@@ -73,6 +89,20 @@ mod tests {
         assert_eq!(class(json!({"limits": {"cpu": "1"}})), "Burstable", "memory is missing");
         assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), "Guaranteed");
         assert_eq!(class(json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}})), "Burstable");
+    }
+
+    #[test]
+    fn a_container_requests_what_it_is_limited_to() {
+        let requests = |resources: serde_json::Value| {
+            let mut spec = json!({"containers": [{"name": "app", "resources": resources}, {"name": "bare"}]});
+            complete_pod_spec(&mut spec);
+            assert_eq!(spec["containers"][1], json!({"name": "bare"}));
+            spec["containers"][0]["resources"]["requests"].clone()
+        };
+        assert_eq!(requests(json!({"limits": {"cpu": "1"}})), json!({"cpu": "1"}));
+        let own = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "250m"}});
+        assert_eq!(requests(own), json!({"cpu": "250m", "memory": "1Gi"}));
+        assert_eq!(requests(json!({})), json!(null));
     }
 
     #[test]

@@ -219,10 +219,10 @@ impl Described {
     fn virtual_(resource: &subresources::VirtualResource) -> Self {
         Self {
             plural: resource.plural.to_owned(),
-            singular: singular_of(resource),
+            singular: resource.singular.to_owned(),
             namespaced: resource.namespaced,
             kind: resource.kind.to_owned(),
-            short_names: Vec::new(),
+            short_names: resource.short_names.iter().map(|&name| name.to_owned()).collect(),
             categories: Vec::new(),
             verbs: resource.verbs.to_vec(),
             subresources: Vec::new(),
@@ -284,11 +284,6 @@ impl Described {
         }
         listed
     }
-}
-
-/// metrics-server gives its resources no singular names.
-fn singular_of(resource: &subresources::VirtualResource) -> String {
-    if resource.verbs.contains(&"create") { resource.kind.to_lowercase() } else { String::new() }
 }
 
 /// Kubernetes' version order: v2 before v1 before v1beta2 before v1alpha1.

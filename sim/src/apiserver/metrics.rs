@@ -1,7 +1,7 @@
 //! `metrics.k8s.io/v1beta1`: what `kubectl top` asks for, as metrics-server answers it.
 //!
 //! A pod's CPU is the simulated usage of its Deployment, the same that autoscalers act on. Where none is known a pod uses
-//! nothing, for its containers do not run. Memory is not simulated.
+//! nothing, for its containers do not run. Memory is not simulated: every container has what it requests, or a little.
 
 use serde_json::{Value, json};
 
@@ -15,6 +15,9 @@ use crate::store::{StatusError, kinds, to_bytes};
 
 /// The window over which metrics-server measures by default.
 const WINDOW: &str = "30s";
+
+/// Memory of a container that requests none, in bytes: 32 Mi, about what a small server of Go takes.
+const LITTLE_MEMORY: u64 = 32 << 20;
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +99,7 @@ impl ApiServer {
             .enumerate()
             .map(|(index, container)| {
                 let cpu = if index == 0 { cpu } else { 0.0 };
-                json!({"name": container["name"], "usage": usage(cpu)})
+                json!({"name": container["name"], "usage": usage(cpu, memory_of(container))})
             })
             .collect();
         Some(self.measured("PodMetrics", pod, &json!({"containers": containers})))
@@ -104,11 +107,14 @@ impl ApiServer {
 
     fn node_metrics(&self, node: &Value) -> Value {
         let pods = self.store.list(&kinds::POD, None);
-        let on_node = pods
+        let on_node: Vec<_> = pods
             .iter()
-            .filter(|pod| pod["spec"]["nodeName"] == node["metadata"]["name"] && pod["status"]["phase"] == "Running");
-        let cpu: f64 = on_node.map(|pod| self.pod_cpu(pod)).sum();
-        self.measured("NodeMetrics", node, &json!({"usage": usage(cpu)}))
+            .filter(|pod| pod["spec"]["nodeName"] == node["metadata"]["name"] && pod["status"]["phase"] == "Running")
+            .collect();
+        let cpu: f64 = on_node.iter().map(|pod| self.pod_cpu(pod)).sum();
+        let containers = on_node.iter().flat_map(|pod| pod["spec"]["containers"].as_array().into_iter().flatten());
+        let memory = containers.map(memory_of).sum();
+        self.measured("NodeMetrics", node, &json!({"usage": usage(cpu, memory)}))
     }
 
     fn measured(&self, kind: &str, object: &Value, measured: &Value) -> Value {
@@ -160,9 +166,15 @@ fn requested_cpu(pod: &Value) -> f64 {
     nanos / 1e6
 }
 
+/// Memory of a container in bytes.
+fn memory_of(container: &Value) -> u64 {
+    let requested = container["resources"]["requests"]["memory"].as_str().and_then(|text| quantity::nanos(text).ok());
+    requested.and_then(|nanos| u64::try_from(nanos / 1_000_000_000).ok()).unwrap_or(LITTLE_MEMORY)
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn usage(cpu: f64) -> Value {
-    json!({"cpu": format!("{}m", cpu.round().max(0.0) as u64), "memory": "0"})
+fn usage(cpu: f64, memory: u64) -> Value {
+    json!({"cpu": format!("{}m", cpu.round().max(0.0) as u64), "memory": format!("{}Ki", memory >> 10)})
 }
 
 #[cfg(test)]

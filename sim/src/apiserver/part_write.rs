@@ -226,7 +226,10 @@ fn outcome(schema: &Schema, writer: &Writer<'_>, part: Part, present: &Record, c
     if managed_fields.is_some() != managed.is_some() {
         return None;
     }
-    Some(PartOutcome::Changed(PartChange { part, json: serde_json::to_vec(value).ok()?, managed_fields }))
+    // A part is seldom much longer than it was.
+    let mut json = Vec::with_capacity(present.part_json(part)?.len() + 64);
+    serde_json::to_writer(&mut json, value).ok()?;
+    Some(PartOutcome::Changed(PartChange { part, json, managed_fields }))
 }
 
 fn only(name: &str, value: Value) -> Value {

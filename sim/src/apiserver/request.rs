@@ -105,6 +105,8 @@ pub(crate) enum Route {
     Version,
     /// Metrics of pods and nodes.
     Metrics(MetricsPath),
+    /// The control plane's parts: one, or all.
+    ComponentStatuses(Option<String>),
     /// A question that is answered with its own body.
     Review(&'static VirtualResource),
     /// No resource of a built-in group.
@@ -173,6 +175,8 @@ impl Route {
             ["apis", "metrics.k8s.io", "v1beta1", rest @ ..] if !rest.is_empty() => {
                 MetricsPath::parse(rest).map_or(Self::Unknown, Self::Metrics)
             }
+            ["api", "v1", "componentstatuses"] => Self::ComponentStatuses(None),
+            ["api", "v1", "componentstatuses", name] => Self::ComponentStatuses(Some((*name).to_owned())),
             [] => Self::Discovery(DiscoveryPath::Root),
             ["api"] => Self::Discovery(DiscoveryPath::CoreVersions),
             ["apis"] => Self::Discovery(DiscoveryPath::Groups),

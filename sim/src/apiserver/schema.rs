@@ -59,7 +59,7 @@ pub struct Schema {
     one_of: Vec<Schema>,
     not: Option<Box<Schema>>,
     encoding: Option<Encoding>,
-    rules: Vec<cel::Rule>,
+    rules: cel::Rules,
     /// Whether this schema or one below it has rules.
     has_rules: bool,
     /// Whether some of these compare a value with the one before.
@@ -357,10 +357,10 @@ impl Schema {
     /// change one `part` alone, as one to `/status`, answers for that part.
     pub(crate) fn validate_update(&self, object: &Value, before: &Value, part: Option<&str>) -> Vec<FieldError> {
         let mut problems = match part {
-            None => update_violations(self, object, Some(before), &FieldPath::Root),
+            None => validate::new_violations(self, object, Some(before), &FieldPath::Root),
             Some(part) => match (self.property(part), object.get(part)) {
                 (Some(schema), Some(value)) => {
-                    update_violations(schema, value, before.get(part), &FieldPath::Root.field(part))
+                    validate::new_violations(schema, value, before.get(part), &FieldPath::Root.field(part))
                 }
                 _ => Vec::new(),
             },
@@ -376,12 +376,6 @@ impl Schema {
         }
         problems
     }
-}
-
-/// Nearly every write is valid, and following both objects costs more than following one.
-fn update_violations(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Vec<FieldError> {
-    let problems = validate::violations(schema, value, path);
-    if problems.is_empty() { problems } else { validate::new_violations(schema, value, before, path) }
 }
 
 fn child_path(parent: &str, field: &str) -> String {

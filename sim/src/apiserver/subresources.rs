@@ -12,33 +12,71 @@ pub(super) struct Subresource {
     pub(super) verbs: &'static [&'static str],
 }
 
-/// A resource without stored objects: reviews, whose POST is answered with its own body and a status, and metrics.
+/// A resource without stored objects: reviews, whose POST is answered with its own body and a status, metrics, and the parts of
+/// the control plane.
 #[derive(Debug)]
 pub(crate) struct VirtualResource {
     pub(crate) group: &'static str,
     pub(crate) kind: &'static str,
     pub(crate) plural: &'static str,
+    /// metrics-server gives its resources none.
+    pub(crate) singular: &'static str,
+    pub(crate) short_names: &'static [&'static str],
     pub(crate) namespaced: bool,
     pub(crate) version: &'static str,
     pub(crate) verbs: &'static [&'static str],
 }
 
-const fn review(group: &'static str, kind: &'static str, plural: &'static str, namespaced: bool) -> VirtualResource {
-    VirtualResource { group, kind, plural, namespaced, version: "v1", verbs: &["create"] }
+const fn review(
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    namespaced: bool,
+) -> VirtualResource {
+    VirtualResource { group, kind, plural, singular, short_names: &[], namespaced, version: "v1", verbs: &["create"] }
 }
 
 const fn metrics(kind: &'static str, plural: &'static str, namespaced: bool) -> VirtualResource {
     let (group, verbs) = ("metrics.k8s.io", &["get", "list"]);
-    VirtualResource { group, kind, plural, namespaced, version: "v1beta1", verbs }
+    VirtualResource { group, kind, plural, singular: "", short_names: &[], namespaced, version: "v1beta1", verbs }
 }
 
-/// Reviews of who one is and what one may do, and metrics. There is no TokenReview: the embedded cluster has no tokens.
+/// Reviews of who one is and what one may do, metrics, and the control plane's parts. There is no TokenReview: the embedded cluster has no tokens.
 pub(crate) const VIRTUAL: &[VirtualResource] = &[
-    review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", false),
-    review("authorization.k8s.io", "LocalSubjectAccessReview", "localsubjectaccessreviews", true),
-    review("authorization.k8s.io", "SelfSubjectAccessReview", "selfsubjectaccessreviews", false),
-    review("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", false),
-    review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", false),
+    review("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", "selfsubjectreview", false),
+    review(
+        "authorization.k8s.io",
+        "LocalSubjectAccessReview",
+        "localsubjectaccessreviews",
+        "localsubjectaccessreview",
+        true,
+    ),
+    review(
+        "authorization.k8s.io",
+        "SelfSubjectAccessReview",
+        "selfsubjectaccessreviews",
+        "selfsubjectaccessreview",
+        false,
+    ),
+    review(
+        "authorization.k8s.io",
+        "SelfSubjectRulesReview",
+        "selfsubjectrulesreviews",
+        "selfsubjectrulesreview",
+        false,
+    ),
+    review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview", false),
+    VirtualResource {
+        group: "",
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        singular: "componentstatus",
+        short_names: &["cs"],
+        namespaced: false,
+        version: "v1",
+        verbs: &["get", "list"],
+    },
     metrics("NodeMetrics", "nodes", false),
     metrics("PodMetrics", "pods", true),
 ];
@@ -47,7 +85,7 @@ pub(crate) const VIRTUAL: &[VirtualResource] = &[
 pub(super) fn virtual_resource(group: &str, version: &str, plural: &str) -> Option<&'static VirtualResource> {
     VIRTUAL
         .iter()
-        .filter(|resource| resource.version == "v1")
+        .filter(|resource| resource.verbs.contains(&"create"))
         .find(|resource| version == "v1" && resource.group == group && resource.plural == plural)
 }
 

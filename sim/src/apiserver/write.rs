@@ -96,6 +96,7 @@ impl ApiServer {
                 // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
                 return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
             }
+            self.store.check_quotas(state, &target.resource, &target.namespace, value)?;
             rehearsal.end_create(target, self.store.clock(), state, value)
         });
         let record = rehearsal.outcome(outcome)?;

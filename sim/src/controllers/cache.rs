@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::deployment::{
-    DESIRED_REPLICAS_ANNOTATION, MAX_REPLICAS_ANNOTATION, REVISION_ANNOTATION, SetStatus, SetView,
+    DESIRED_REPLICAS_ANNOTATION, MAX_REPLICAS_ANNOTATION, REVISION_ANNOTATION, SetStatus, SetView, replica_failure,
 };
 use super::json::{
     Owner, condition, controller_owner, count, integer, is_deleting, strings, template_hash, text, timestamp,
@@ -269,6 +269,7 @@ impl SetInfo {
                 terminating: count(set, "/status/terminatingReplicas").unwrap_or(0),
             },
             settled: integer(set, "/status/observedGeneration").unwrap_or(0) >= generation,
+            failure: replica_failure(set),
         };
         Self {
             owner: controller_owner(set),

@@ -245,6 +245,7 @@ impl Engine {
                         max_annotation: Some(spec.max_replicas()),
                         status: SetStatus::default(),
                         settled: true,
+                        failure: None,
                     },
                     labels: Arc::new(labels),
                     images: object.pointer("/spec/template/spec").map(images).unwrap_or_default(),

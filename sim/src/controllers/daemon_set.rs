@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::engine::Engine;
-use super::json::{encode_hash, integer, is_deleting, seconds, template_hash, text};
+use super::json::{earliest, encode_hash, integer, is_deleting, seconds, template_hash, text};
 use super::queue::ObjectName;
 use super::replica_set::PodCounts;
 use super::revisions::Revision;
@@ -59,6 +59,7 @@ impl Engine {
         let pods: Vec<_> = self.cache.pods_of(uid).into_iter().map(|(name, pod)| (name.clone(), pod.clone())).collect();
         let is_current =
             |labels: &std::collections::BTreeMap<String, String>| labels.get(REVISION_LABEL) == Some(&revision);
+        let mut retry = None;
         if !is_deleting(&object) {
             let history = Revision { hash: &revision, label: REVISION_LABEL };
             self.keep_revisions(&object, &history, |hash| {
@@ -72,8 +73,8 @@ impl Engine {
                     && pod.is_active()
                     && pod.available_from(min_ready).is_some_and(|from| from <= now)
             });
-            if can_start && !occupied {
-                self.create_pod(&object, "daemonset-controller");
+            if can_start && !occupied && self.create_pod(&object, "daemonset-controller").is_err() {
+                retry = Some(self.retry_at());
             }
             for (pod_name, pod) in pods.iter().filter(|(_, pod)| pod.is_active()) {
                 let may_go = !surges || replacement_serves || !pod.is_serving();
@@ -98,7 +99,7 @@ impl Engine {
         }
         self.publish_daemon_set(name, uid);
         self.write_daemon_set_status(name, &object, counts);
-        pod_counts.next_available
+        earliest(pod_counts.next_available, retry)
     }
 
     /// Tells the table of workloads how many pods of each revision are ready.

@@ -325,14 +325,8 @@ impl Engine {
                 self.reconcile_namespace(name);
                 None
             }
-            Key::StatefulSet(name) => {
-                self.reconcile_stateful_set(name);
-                None
-            }
-            Key::Job(name) => {
-                self.reconcile_job(name);
-                None
-            }
+            Key::StatefulSet(name) => self.reconcile_stateful_set(name),
+            Key::Job(name) => self.reconcile_job(name),
             Key::CronJob(name) => self.reconcile_cron_job(name),
             Key::Quota(name) => {
                 self.reconcile_quota(name);

@@ -2,6 +2,7 @@
 //!
 //! A pod of a Job succeeds as soon as it has started. Pods that fail are started again for ever (`backoffLimit` is not kept).
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::engine::Engine;
@@ -15,13 +16,11 @@ const COMPONENT: &str = "job-controller";
 const BURST: i32 = 500;
 
 impl Engine {
-    pub(super) fn reconcile_job(&mut self, name: &ObjectName) {
-        let Some(job) = self.store.get(&kinds::JOB, &name.namespace, &name.name) else {
-            return;
-        };
+    pub(super) fn reconcile_job(&mut self, name: &ObjectName) -> Option<Timestamp> {
+        let job = self.store.get(&kinds::JOB, &name.namespace, &name.name)?;
         let is_over = condition(&job, "Complete").is_some() || condition(&job, "Failed").is_some();
         if is_deleting(&job) || is_over || flag(&job, "/spec/suspend") {
-            return;
+            return None;
         }
         let uid = text(&job, "/metadata/uid").unwrap_or_default();
         let pods = self.cache.pods_of(uid);
@@ -32,10 +31,10 @@ impl Engine {
         let wanted = count(&job, "/spec/completions").unwrap_or(1);
         let parallelism = count(&job, "/spec/parallelism").unwrap_or(1);
         let missing = (wanted - succeeded).min(parallelism) - active;
-        for _ in 0..missing.clamp(0, BURST) {
-            self.create_pod(&job, COMPONENT);
-        }
-        self.write_job_status(name, &job, [active.max(active + missing), ready, succeeded], succeeded >= wanted);
+        let wanted_now = missing.clamp(0, BURST);
+        let created = number((0..wanted_now).take_while(|_| self.create_pod(&job, COMPONENT).is_ok()).count());
+        self.write_job_status(name, &job, [active + created, ready, succeeded], succeeded >= wanted);
+        (created < wanted_now).then(|| self.retry_at())
     }
 
     fn write_job_status(&mut self, name: &ObjectName, job: &Value, counts: [i32; 3], complete: bool) {

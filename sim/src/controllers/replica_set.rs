@@ -7,14 +7,19 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cache::PodInfo;
+use super::deployment::REPLICA_FAILURE;
 use super::engine::Engine;
-use super::json::{count, earliest, integer, is_deleting, seconds, text};
+use super::json::{after, condition, count, earliest, integer, is_deleting, seconds, text, whole_second};
 use super::queue::ObjectName;
 use crate::apiserver::admission::{complete_pod_spec, qos_class};
-use crate::store::kinds;
+use crate::store::{StatusError, kinds};
 
 /// Pods created or deleted in one go, as in Kubernetes; the rest follows when their events come back.
 const BURST: usize = 500;
+
+/// After which a pod is tried again that could not be created. Kubernetes begins with 5 ms and doubles that up to 16 minutes;
+/// this is what it comes to when somebody looks, and no busy loop in virtual time.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// What tells a pod from the others of its owner.
 pub(super) struct PodIdentity {
@@ -69,9 +74,13 @@ impl Engine {
         let counts = PodCounts::of(pods.iter().map(|(_, pod)| *pod), min_ready, now);
         let active = pods.iter().filter(|(_, pod)| pod.is_active()).count();
         let surplus: Vec<ObjectName> = pods_to_delete(pods, active.saturating_sub(wanted));
+        let mut failure = None;
         if !is_deleting(&set) {
             for _ in 0..wanted.saturating_sub(active).min(BURST) {
-                self.create_pod(&set, "replicaset-controller");
+                if let Err(error) = self.create_pod(&set, "replicaset-controller") {
+                    failure = Some(error.message().to_owned());
+                    break;
+                }
             }
             for pod in surplus.into_iter().take(BURST) {
                 let message = format!("Deleted pod: {}", pod.name);
@@ -79,11 +88,16 @@ impl Engine {
                 self.record_event(&set, "replicaset-controller", "SuccessfulDelete", &message);
             }
         }
-        self.write_set_status(name, &set, &counts);
-        counts.next_available
+        self.write_set_status(name, &set, &counts, failure.as_deref());
+        earliest(counts.next_available, failure.map(|_| self.retry_at()))
     }
 
-    fn write_set_status(&self, name: &ObjectName, set: &Value, counts: &PodCounts) {
+    /// When a pod is tried again that could not be created.
+    pub(super) fn retry_at(&self) -> Timestamp {
+        after(self.clock.now(), RETRY)
+    }
+
+    fn write_set_status(&self, name: &ObjectName, set: &Value, counts: &PodCounts, failure: Option<&str>) {
         let generation = &set["metadata"]["generation"];
         let mut status = json!({
             "replicas": counts.active,
@@ -99,18 +113,37 @@ impl Engine {
                 status[field] = value.into();
             }
         }
+        if let Some(failure) = failure {
+            let new = || {
+                let now = whole_second(self.clock.now());
+                json!({
+                    "type": REPLICA_FAILURE, "status": "True", "reason": "FailedCreate", "message": failure,
+                    "lastTransitionTime": now,
+                })
+            };
+            // The first failure is told until there is none.
+            status["conditions"] = json!([condition(set, REPLICA_FAILURE).cloned().unwrap_or_else(new)]);
+        }
         if set.get("status") != Some(&status) {
             self.update(&kinds::REPLICA_SET, name, |set| set["status"] = status);
         }
     }
 
-    /// Creates a pod from the template of its owner.
-    pub(super) fn create_pod(&mut self, owner: &Value, component: &str) {
-        self.create_pod_as(owner, component, None);
+    /// Creates a pod from the template of its owner, and tells of it or why not.
+    ///
+    /// # Errors
+    /// What the API server refuses a pod for, such as a quota.
+    pub(super) fn create_pod(&mut self, owner: &Value, component: &str) -> Result<(), StatusError> {
+        self.create_pod_as(owner, component, None)
     }
 
     /// The same under a name of its own and with further labels.
-    pub(super) fn create_pod_as(&mut self, owner: &Value, component: &str, identity: Option<&PodIdentity>) {
+    pub(super) fn create_pod_as(
+        &mut self,
+        owner: &Value,
+        component: &str,
+        identity: Option<&PodIdentity>,
+    ) -> Result<(), StatusError> {
         let template = &owner["spec"]["template"];
         let owner_metadata = &owner["metadata"];
         let owner_name = text(owner, "/metadata/name").unwrap_or_default();
@@ -150,8 +183,18 @@ impl Engine {
                     None => format!("Created pod: {name}"),
                 };
                 self.record_event(owner, component, "SuccessfulCreate", &message);
+                Ok(())
             }
-            Err(error) => tracing::warn!(owner = owner_name, %error, "failed to create a pod"),
+            Err(error) => {
+                let message = match identity {
+                    Some(PodIdentity { name, .. }) => {
+                        format!("create Pod {name} in StatefulSet {owner_name} failed error: {error}")
+                    }
+                    None => format!("Error creating: {error}"),
+                };
+                self.record_warning(owner, component, "FailedCreate", &message);
+                Err(error)
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cache::PodInfo;
@@ -12,7 +13,7 @@ use super::json::{count, encode_hash, integer, is_deleting, template_hash, text}
 use super::queue::ObjectName;
 use super::replica_set::PodIdentity;
 use super::revisions::Revision;
-use crate::store::kinds;
+use crate::store::{StatusError, kinds};
 
 const COMPONENT: &str = "statefulset-controller";
 const REVISION_LABEL: &str = "controller-revision-hash";
@@ -22,10 +23,8 @@ const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 type Pods = BTreeMap<i32, (ObjectName, PodInfo)>;
 
 impl Engine {
-    pub(super) fn reconcile_stateful_set(&mut self, name: &ObjectName) {
-        let Some(set) = self.store.get(&kinds::STATEFUL_SET, &name.namespace, &name.name) else {
-            return;
-        };
+    pub(super) fn reconcile_stateful_set(&mut self, name: &ObjectName) -> Option<Timestamp> {
+        let set = self.store.get(&kinds::STATEFUL_SET, &name.namespace, &name.name)?;
         let uid = text(&set, "/metadata/uid").unwrap_or_default();
         let pods: Pods = self
             .cache
@@ -36,19 +35,24 @@ impl Engine {
         let hash = encode_hash(template_hash(&set["spec"]["template"]), 0);
         let revision = format!("{}-{hash}", name.name);
         let wanted = count(&set, "/spec/replicas").unwrap_or(1);
+        let mut refused = false;
         if !is_deleting(&set) {
             let history = Revision { hash: &hash, label: HASH_LABEL };
             self.keep_revisions(&set, &history, |hash| {
                 let used = format!("{}-{hash}", name.name);
                 pods.values().any(|(_, pod)| is_of(pod, &used))
             });
-            self.step(&set, &name.name, &pods, wanted, &revision);
+            refused = self.step(&set, &name.name, &pods, wanted, &revision).is_err();
         }
         self.write_stateful_set_status(name, &set, &pods, wanted, &revision);
+        refused.then(|| self.retry_at())
     }
 
     /// One step towards what is wanted; the next follows when the pods have changed.
-    fn step(&mut self, set: &Value, name: &str, pods: &Pods, wanted: i32, revision: &str) {
+    ///
+    /// # Errors
+    /// What a pod was refused for.
+    fn step(&mut self, set: &Value, name: &str, pods: &Pods, wanted: i32, revision: &str) -> Result<(), StatusError> {
         let in_order = text(set, "/spec/podManagementPolicy") != Some("Parallel");
         let mut settled = true;
         for ordinal in 0..wanted {
@@ -58,12 +62,12 @@ impl Engine {
                 None => {
                     let identity =
                         PodIdentity { name: format!("{name}-{ordinal}"), labels: labels(name, ordinal, revision) };
-                    self.create_pod_as(set, COMPONENT, Some(&identity));
+                    self.create_pod_as(set, COMPONENT, Some(&identity))?;
                 }
             }
             settled = false;
             if in_order {
-                return;
+                return Ok(());
             }
         }
         for (_, (pod_name, pod)) in pods.range(wanted..).rev() {
@@ -72,12 +76,12 @@ impl Engine {
             }
             settled = false;
             if in_order {
-                return;
+                return Ok(());
             }
         }
         let replaces = text(set, "/spec/updateStrategy/type") != Some("OnDelete");
         if !settled || !replaces {
-            return;
+            return Ok(());
         }
         // From the last to the first, and only down to the partition.
         let partition = count(set, "/spec/updateStrategy/rollingUpdate/partition").unwrap_or(0);
@@ -85,6 +89,7 @@ impl Engine {
         if let Some((_, (pod_name, _))) = outdated {
             self.remove(set, pod_name);
         }
+        Ok(())
     }
 
     fn remove(&mut self, set: &Value, pod: &ObjectName) {

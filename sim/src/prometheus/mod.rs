@@ -3,6 +3,7 @@
 mod discovery;
 mod own;
 mod parameters;
+mod status;
 mod wrong;
 
 use std::collections::HashMap;
@@ -175,11 +176,15 @@ impl Prometheus {
             }
             "/-/healthy" => Answer::text(StatusCode::OK, "Prometheus Server is Healthy.\n"),
             "/-/ready" => Answer::text(StatusCode::OK, "Prometheus Server is Ready.\n"),
-            "/api/v1/status/buildinfo" => Answer::json(StatusCode::OK, build_info(settings.engine.boundary)),
-            _ if let Some(data) = path.strip_prefix(STATUS).and_then(|what| own::status(&self.source(), what)) => {
-                Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
+            _ => {
+                let what = path.strip_prefix(STATUS);
+                match what.and_then(|what| status::status(&self.source(), settings.engine.boundary, what)) {
+                    Some(data) => {
+                        Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
+                    }
+                    None => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+                }
             }
-            _ => Answer::text(StatusCode::NOT_FOUND, "404 page not found\n"),
         })
     }
 
@@ -338,15 +343,4 @@ fn with_cross_origin(mut response: Response<Full<Bytes>>, is_of_browser: bool) -
         }
     }
     response
-}
-
-fn build_info(boundary: RangeBoundary) -> String {
-    let version = match boundary {
-        RangeBoundary::Closed => "2.42.0",
-        RangeBoundary::LeftOpen => "3.0.0",
-    };
-    serde_json::json!({"status": "success", "data": {
-        "version": version, "revision": "", "branch": "HEAD", "buildUser": "aviary-sim", "buildDate": "", "goVersion": "",
-    }})
-    .to_string()
 }

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::traffic::Traffic;
 
-const JOB: &str = "prometheus";
-const INSTANCE: &str = "localhost:9090";
+pub(super) const JOB: &str = "prometheus";
+pub(super) const INSTANCE: &str = "localhost:9090";
 
 /// Names of all metrics that there can be.
 pub fn metric_names() -> impl Iterator<Item = &'static str> {
@@ -71,26 +71,6 @@ pub(super) fn targets(source: &Scraped<'_>) -> Value {
 }
 
 /// `5s`, or `500ms`.
-fn interval_text(interval_ms: i64) -> String {
+pub(super) fn interval_text(interval_ms: i64) -> String {
     if interval_ms % 1000 == 0 { format!("{}s", interval_ms / 1000) } else { format!("{interval_ms}ms") }
-}
-
-/// The `data` of `/api/v1/status/…`; `None` for what is not served.
-pub(super) fn status(source: &Scraped<'_>, what: &str) -> Option<Value> {
-    let interval = interval_text(source.traffic.scrape_interval_ms());
-    Some(match what {
-        "config" => json!({"yaml": format!(
-            "global:\n  scrape_interval: {interval}\n  scrape_timeout: {interval}\n  evaluation_interval: 1m\nscrape_configs:\n- \
-             job_name: {JOB}\n  static_configs:\n  - targets:\n    - {INSTANCE}\n"
-        )}),
-        "flags" => json!({
-            "query.lookback-delta": "5m", "query.timeout": "2m", "storage.tsdb.retention.time": "1h",
-            "web.listen-address": "0.0.0.0:9090",
-        }),
-        "runtimeinfo" => json!({
-            "startTime": Timestamp::from_millisecond(source.since_ms).unwrap_or_default().to_string(),
-            "reloadConfigSuccess": true, "corruptionCount": 0, "storageRetention": "1h",
-        }),
-        _ => return None,
-    })
 }

@@ -290,6 +290,7 @@ impl Followed {
         for change in self.reader.read(event) {
             match change {
                 Change::Pod { name, pod } => self.follow_pod(name, pod, now_ms),
+                Change::Canary { .. } if self.pending.is_empty() => Effect::Known(change).take(&mut self.state, now_ms),
                 Change::Canary { .. } => self.put(now_ms, Effect::Known(change)),
                 Change::Service { .. } => self.put(now_ms + self.lags.endpoint, Effect::Known(change)),
                 Change::VirtualService { .. } => self.put(now_ms + self.lags.route, Effect::Known(change)),

@@ -19,6 +19,7 @@ mod lists;
 mod openapi;
 mod patches;
 mod people;
+mod quotas;
 mod ratcheting;
 mod real;
 mod recorded;

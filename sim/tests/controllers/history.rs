@@ -164,6 +164,34 @@ async fn a_quota_counts_what_its_namespace_uses() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pods_that_a_quota_refuses_come_once_there_is_room() {
+    let bench = Bench::new(PodDetail::Objects);
+    let quota = json!({"metadata": {"name": "quota", "namespace": NAMESPACE}, "spec": {"hard": {"pods": "2"}}});
+    bench.store.create(&kinds::RESOURCE_QUOTA, quota).unwrap();
+    bench.create(deployment("podinfo", 3, "podinfo:1"));
+    let failure = |object: &serde_json::Value| {
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "ReplicaFailure")
+    };
+    let refused = bench.until("podinfo", "refused a pod", |object| failure(object).is_some()).await;
+    let condition = failure(&refused).unwrap();
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("FailedCreate")));
+    let message = condition["message"].as_str().unwrap();
+    let cause = "is forbidden: exceeded quota: quota, requested: pods=1, used: pods=2, limited: pods=2";
+    assert!(message.starts_with("pods \"podinfo-") && message.ends_with(cause), "{message}");
+    sleep(Duration::from_secs(25)).await;
+    assert_eq!(bench.pods().len(), 2);
+    let events = bench.store.list(&kinds::EVENT, Some(NAMESPACE));
+    let told: Vec<_> = events.iter().filter(|event| event["reason"] == "FailedCreate").collect();
+    assert!(told.iter().all(|event| event["message"].as_str().unwrap().starts_with("Error creating: pods ")));
+    assert!(!told.is_empty() && told[0]["type"] == "Warning");
+    let raise = |quota: &mut serde_json::Value| quota["spec"]["hard"]["pods"] = "3".into();
+    bench.store.update(&kinds::RESOURCE_QUOTA, NAMESPACE, "quota", raise).unwrap();
+    let complete = bench.until_complete("podinfo").await;
+    assert_eq!(failure(&complete), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_tenth_pod_of_a_set_is_told_with_those_after_it() {
     let bench = Bench::new(PodDetail::Objects);
     bench.create(deployment("podinfo", 14, "podinfo:1"));

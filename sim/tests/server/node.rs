@@ -48,6 +48,8 @@ async fn pods_and_nodes_have_the_metrics_that_autoscalers_act_on() {
     utilisation.set_utilisation("default", "app", 60);
     assert_eq!(cpu(&pods).await, ["120m", "120m"], "60 % of 200m");
     assert_eq!(cpu(&format!("{metrics}/nodes")).await, ["240m"]);
+    let node = get(&client, &format!("{metrics}/nodes")).await.unwrap();
+    assert_eq!(node["items"][0]["usage"]["memory"], "131072Ki", "four containers that request none");
     assert_eq!(cpu(&format!("{metrics}/pods?labelSelector=app%3Dother")).await, [] as [&str; 0]);
     let Err(kube::Error::Api(missing)) = get(&client, &format!("{metrics}/namespaces/default/pods/none")).await else {
         panic!("a pod that does not exist has no metrics");

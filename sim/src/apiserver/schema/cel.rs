@@ -9,12 +9,18 @@ mod compile;
 mod convert;
 mod cost;
 mod library;
+mod needs;
+#[cfg(test)]
+mod tests;
 mod url;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::cel::{Context, ExecutionError, Value as CelValue};
 use serde_json::Value;
 
 use cost::{Counted, Stopped};
+use needs::Needs;
 
 pub(super) use compile::rules;
 
@@ -36,9 +42,26 @@ pub(super) struct Rule {
     optional_old_self: bool,
 }
 
-/// Whether any of these rules is about the change of a value (`oldSelf`).
-pub(super) fn compare_with_before(rules: &[Rule]) -> bool {
-    rules.iter().any(|rule| rule.uses_old_self)
+/// The rules of one value, and what they need of it.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    rules: Vec<Rule>,
+    of_self: Needs,
+    of_old_self: Needs,
+    /// Where rules ask for the presence of a few fields alone, the combinations for which all of them are known to hold: the
+    /// answer is the same for every object.
+    hold_for: AtomicU32,
+}
+
+impl Rules {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Whether any of these rules is about the change of a value (`oldSelf`).
+    pub(super) fn compare_with_before(&self) -> bool {
+        self.rules.iter().any(|rule| rule.uses_old_self)
+    }
 }
 
 /// A new value, the value that it had before, and the nearest values around it that have both.
@@ -157,9 +180,22 @@ fn check_rules(
         return;
     }
     let is_resource = matches!(path, FieldPath::Root) || schema.embedded_resource;
-    let new_self = convert::typed(schema, value, is_resource);
-    let old_self = old.filter(|old| !old.is_null()).map(|old| convert::typed(schema, old, is_resource));
-    for rule in &schema.rules {
+    let Rules { rules, of_self, of_old_self, hold_for } = &schema.rules;
+    let presence = if schema.rules.compare_with_before() {
+        None
+    } else {
+        convert::presence(schema, value, is_resource, of_self).map(|bits| 1_u32 << bits)
+    };
+    if presence.is_some_and(|combination| hold_for.load(Ordering::Relaxed) & combination != 0) {
+        return;
+    }
+    let mut all_hold = true;
+    let old = old.filter(|old| !old.is_null());
+    let new_self = convert::needed(schema, value, is_resource, of_self);
+    let old_self = old
+        .filter(|_| schema.rules.compare_with_before())
+        .map(|old| convert::needed(schema, old, is_resource, of_old_self));
+    for rule in rules {
         if rule.uses_old_self && old_self.is_none() && !rule.optional_old_self {
             continue;
         }
@@ -167,12 +203,16 @@ fn check_rules(
         match rule.program.execute(&context) {
             Ok(CelValue::Bool(true)) => {}
             Ok(_) => {
+                all_hold = false;
                 // A transition rule is about the change itself, so it is never let through for want of one.
                 if rule.uses_old_self || !correlation.is_unchanged(value) {
-                    problems.push(failure(rule, value, path, &context));
+                    let whole = |value: &Value| convert::typed(schema, value, is_resource);
+                    let context = || library::context(whole(value), old.map(whole), rule.optional_old_self);
+                    problems.push(failure(rule, value, path, context));
                 }
             }
             Err(stopped) => {
+                all_hold = false;
                 let shown = Value::String(schema.types.first().cloned().unwrap_or_default());
                 match stopped {
                     Stopped::Failed(error) => {
@@ -186,9 +226,17 @@ fn check_rules(
             }
         }
     }
+    if let Some(combination) = presence.filter(|_| all_hold) {
+        hold_for.fetch_or(combination, Ordering::Relaxed);
+    }
 }
 
-fn failure(rule: &Rule, value: &Value, path: &FieldPath<'_>, context: &Context<'_, '_>) -> FieldError {
+fn failure(
+    rule: &Rule,
+    value: &Value,
+    path: &FieldPath<'_>,
+    context: impl FnOnce() -> Context<'static, 'static>,
+) -> FieldError {
     let detail = computed_message(rule, context).unwrap_or_else(|| match &rule.message {
         Some(message) => message.clone(),
         None => format!("failed rule: {}", rule.source),
@@ -207,8 +255,8 @@ fn failure(rule: &Rule, value: &Value, path: &FieldPath<'_>, context: &Context<'
 }
 
 /// The text of `messageExpression`; one that fails, is empty or has line breaks counts as absent.
-fn computed_message(rule: &Rule, context: &Context<'_, '_>) -> Option<String> {
-    match rule.message_expression.as_ref()?.execute(context) {
+fn computed_message(rule: &Rule, context: impl FnOnce() -> Context<'static, 'static>) -> Option<String> {
+    match rule.message_expression.as_ref()?.execute(&context()) {
         Ok(CelValue::String(text)) => {
             let text = text.trim();
             (!text.is_empty() && !text.contains('\n')).then(|| text.to_owned())

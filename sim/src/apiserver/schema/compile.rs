@@ -131,7 +131,7 @@ pub(super) fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldErro
         one_of,
         not,
         encoding: None,
-        rules: Vec::new(),
+        rules: cel::Rules::default(),
         has_rules: false,
         has_transition_rules: false,
         has_defaults: false,
@@ -142,7 +142,7 @@ pub(super) fn compile(declared: &Value, path: &str, problems: &mut Vec<FieldErro
     schema.rules = cel::rules(&schema, declared, path, is_root, problems);
     schema.has_rules = !schema.rules.is_empty() || schema.children().any(|child| child.has_rules);
     schema.has_transition_rules =
-        cel::compare_with_before(&schema.rules) || schema.children().any(|child| child.has_transition_rules);
+        schema.rules.compare_with_before() || schema.children().any(|child| child.has_transition_rules);
     // What types of Kubernetes have is only known when they are compiled.
     let below = |has: fn(&Schema) -> bool| schema.inside().any(|child| child.own().is_none_or(has));
     let has_defaults = below(|child| child.default.is_some() || child.has_defaults);

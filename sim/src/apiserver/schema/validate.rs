@@ -57,11 +57,10 @@ pub(super) fn new_violations(
 }
 
 fn check(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Findings {
-    let mut findings = check_all(schema, value, before, path);
-    if !findings.errors.is_empty() && before == Some(value) {
-        findings.errors.clear();
+    if before == Some(value) {
+        return Findings::default();
     }
-    findings
+    check_all(schema, value, before, path)
 }
 
 fn check_all(schema: &Schema, value: &Value, before: Option<&Value>, path: &FieldPath<'_>) -> Findings {

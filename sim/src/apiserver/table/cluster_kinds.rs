@@ -116,6 +116,16 @@ pub(super) fn priority_class(object: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+pub(super) fn component_status(object: &Value, _: Timestamp) -> Vec<Value> {
+    let condition = object.pointer("/conditions/0").unwrap_or(&Value::Null);
+    let status = match condition["status"].as_str() {
+        Some("True") => "Healthy",
+        Some("False") => "Unhealthy",
+        _ => "Unknown",
+    };
+    vec![name(object), json!(status), json!(text(condition, "/message")), json!(text(condition, "/error"))]
+}
+
 pub(super) fn resource_quota(object: &Value, now: Timestamp) -> Vec<Value> {
     let mut requests = Vec::new();
     let mut limits = Vec::new();

@@ -74,6 +74,38 @@ impl TableForm {
         version: &str,
         now: crate::clock::Clock,
     ) -> Result<Self, StatusError> {
+        let custom = target.served_version().and_then(|version| version.columns.clone());
+        let columns = match custom {
+            _ if target.subresource == "scale" => Columns::Builtin(printer("autoscaling", "Scale")),
+            Some(columns) => Columns::Custom(columns),
+            None => {
+                let kind = &target.resource.group_kind;
+                Columns::Builtin(printer(&kind.group, &kind.kind))
+            }
+        };
+        Self::with_columns(columns, query, version, now)
+    }
+
+    /// Tables of a built-in kind that is not stored.
+    ///
+    /// # Errors
+    /// As with [`Self::new`].
+    pub(crate) fn of_kind(
+        group: &str,
+        kind: &str,
+        query: &Query,
+        version: &str,
+        now: crate::clock::Clock,
+    ) -> Result<Self, StatusError> {
+        Self::with_columns(Columns::Builtin(printer(group, kind)), query, version, now)
+    }
+
+    fn with_columns(
+        columns: Columns,
+        query: &Query,
+        version: &str,
+        now: crate::clock::Clock,
+    ) -> Result<Self, StatusError> {
         let include = match query.get("includeObject") {
             None | Some("Metadata") => IncludeObject::Metadata,
             Some("None") => IncludeObject::Nothing,
@@ -85,15 +117,6 @@ impl TableForm {
                     "must be 'Metadata', 'Object', 'None', or empty",
                 );
                 return Err(StatusError::invalid("meta.k8s.io", "TableOptions", "", &[problem]));
-            }
-        };
-        let custom = target.served_version().and_then(|version| version.columns.clone());
-        let columns = match custom {
-            _ if target.subresource == "scale" => Columns::Builtin(printer("autoscaling", "Scale")),
-            Some(columns) => Columns::Custom(columns),
-            None => {
-                let kind = &target.resource.group_kind;
-                Columns::Builtin(printer(&kind.group, &kind.kind))
             }
         };
         let api_version = format!("meta.k8s.io/{version}");
@@ -121,13 +144,22 @@ impl TableForm {
     /// The table of an object that is not stored as such, as a scale.
     pub(crate) fn object(&self, object: &Value) -> Value {
         let metadata = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
-        let mut row = json!({"cells": self.cells(object)});
-        row["object"] = match self.include {
+        self.table(&metadata, &[self.row_of(object)])
+    }
+
+    /// The table of objects that are not stored at all.
+    pub(crate) fn objects(&self, objects: &[Value]) -> Value {
+        let rows: Vec<Value> = objects.iter().map(|object| self.row_of(object)).collect();
+        self.table(&json!({}), &rows)
+    }
+
+    fn row_of(&self, object: &Value) -> Value {
+        let included = match self.include {
             IncludeObject::Nothing => Value::Null,
             IncludeObject::Metadata => self.partial(object),
             IncludeObject::Object => object.clone(),
         };
-        self.table(&metadata, &[row])
+        json!({"cells": self.cells(object), "object": included})
     }
 
     /// A bookmark is an object like any other to a real server: a row with little in it.

@@ -87,6 +87,7 @@ static PRINTERS: &[Printer] = &[
     printer_of("", "Namespace", &[NAME, text("Status"), AGE], cluster_kinds::namespace),
     printer_of("", "Node", &[NAME, text("Status"), text("Roles"), AGE, text("Version"), wide("Internal-IP"), wide("External-IP"),
         wide("OS-Image"), wide("Kernel-Version"), wide("Container-Runtime")], cluster_kinds::node),
+    printer_of("", "ComponentStatus", &[NAME, text("Status"), text("Message"), text("Error")], cluster_kinds::component_status),
     printer_of("", "ServiceAccount", &[NAME, AGE], cluster_kinds::name_and_age),
     printer_of("", "ResourceQuota", &[NAME, text("Request"), text("Limit"), AGE], cluster_kinds::resource_quota),
     printer_of("", "PersistentVolumeClaim", &[NAME, text("Status"), text("Volume"), text("Capacity"), text("Access Modes"),

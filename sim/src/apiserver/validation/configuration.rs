@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets, Leases and PodDisruptionBudgets.
+//! ConfigMaps, Secrets, ResourceQuotas, Leases and PodDisruptionBudgets.
 
 use std::sync::LazyLock;
 
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::problems::Problems;
 use super::workload::label_selector;
+use crate::quotas::SCOPES;
 
 const KEY_PATTERN: &str = "[-._a-zA-Z0-9]+";
 
@@ -23,6 +24,20 @@ pub(super) fn config_map(value: &Value, present: Option<&Value>, problems: &mut 
         check_key("binaryData", key, problems);
     }
     immutable_data(value, present, problems);
+}
+
+/// Names of resources and their quantities are not checked; scopes that the embedded cluster does not look at are refused, for such
+/// a quota would count what it should not.
+pub(super) fn quota(value: &Value, problems: &mut Problems) {
+    for (index, scope) in value["spec"]["scopes"].as_array().into_iter().flatten().enumerate() {
+        if !SCOPES.iter().any(|known| scope == known) {
+            problems.unsupported(format!("spec.scopes[{index}]"), scope, &SCOPES);
+        }
+    }
+    if value["spec"]["scopeSelector"].is_object() {
+        let detail = "the embedded cluster has no scope selectors; use spec.scopes, or leave the scope out";
+        problems.forbidden("spec.scopeSelector", detail);
+    }
 }
 
 pub(super) fn secret(value: &Value, present: Option<&Value>, problems: &mut Problems) {

@@ -27,6 +27,7 @@ pub(super) fn problems(group: &str, kind: &str, value: &Value, present: Option<&
         ("", "Pod") => pod::spec(&value["spec"], "spec", &mut problems),
         ("", "Service") => service::service(value, present, &mut problems),
         ("", "ConfigMap") => configuration::config_map(value, present, &mut problems),
+        ("", "ResourceQuota") => configuration::quota(value, &mut problems),
         ("", "Secret") => configuration::secret(value, present, &mut problems),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaler::autoscaler(value, &mut problems),
         ("coordination.k8s.io", "Lease") => configuration::lease(value, &mut problems),

@@ -12,7 +12,7 @@ mod status;
 
 pub(super) use plan::{Operation, SetStatus, SetView, plan};
 pub(super) use spec::DeploymentSpec;
-pub(super) use status::DeploymentStatus;
+pub(super) use status::{DeploymentStatus, REPLICA_FAILURE, replica_failure};
 
 /// Annotation with the revision of a Deployment and of each of its ReplicaSets.
 pub(super) const REVISION_ANNOTATION: &str = "deployment.kubernetes.io/revision";

@@ -9,7 +9,7 @@ use super::spec::{DeploymentSpec, Strategy};
 use super::status::{
     AVAILABLE, Condition, DEPLOYMENT_PAUSED, DEPLOYMENT_RESUMED, DeploymentStatus, FOUND_NEW_REPLICA_SET,
     MINIMUM_REPLICAS_AVAILABLE, MINIMUM_REPLICAS_UNAVAILABLE, NEW_REPLICA_SET_AVAILABLE, NEW_REPLICA_SET_CREATED,
-    PROGRESS_DEADLINE_EXCEEDED, PROGRESSING, REPLICA_SET_UPDATED,
+    PROGRESS_DEADLINE_EXCEEDED, PROGRESSING, REPLICA_FAILURE, REPLICA_SET_UPDATED,
 };
 
 /// Counts of a ReplicaSet's pods. Pods that are being deleted are in `terminating` only.
@@ -38,6 +38,8 @@ pub(crate) struct SetView {
     pub(crate) status: SetStatus,
     /// The status is of the current generation.
     pub(crate) settled: bool,
+    /// What keeps it from making its pods.
+    pub(crate) failure: Option<Condition>,
 }
 
 impl SetView {
@@ -195,6 +197,7 @@ impl Rollout<'_> {
             max_annotation: Some(self.spec.max_replicas()),
             status: SetStatus::default(),
             settled: false,
+            failure: None,
         };
         set.replicas = self.wanted_new_replicas(0);
         self.operations.push(Operation::Create { name: name.clone(), revision, replicas: set.replicas });
@@ -480,8 +483,19 @@ impl Rollout<'_> {
         status
     }
 
-    /// The status of a rollout under way, with its progress judged (`syncRolloutStatus` of Kubernetes).
+    /// The status of a rollout under way (`syncRolloutStatus` of Kubernetes), with what keeps its pods from being made.
     fn rollout_status(&mut self) -> (DeploymentStatus, Option<Timestamp>) {
+        let (mut status, wake) = self.judged_status();
+        let of_new_set = self.new_set.and_then(|index| self.sets[index].failure.as_ref());
+        match of_new_set.or_else(|| self.sets.iter().find_map(|set| set.failure.as_ref())) {
+            Some(failure) => status.set_condition(failure.clone()),
+            None => status.remove_condition(REPLICA_FAILURE),
+        }
+        (status, wake)
+    }
+
+    /// The status with the rollout's progress judged.
+    fn judged_status(&mut self) -> (DeploymentStatus, Option<Timestamp>) {
         let mut status = self.calculate_status();
         let Some(deadline) = self.spec.progress_deadline else {
             status.remove_condition(PROGRESSING);

@@ -38,6 +38,7 @@ fn set(name: &str, hash: u64, revision: i64, replicas: i32, available: i32, desi
         max_annotation: Some(max),
         status: SetStatus { replicas, ready: available, available, terminating: 0 },
         settled: true,
+        failure: None,
     }
 }
 

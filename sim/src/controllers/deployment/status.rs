@@ -4,11 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::super::json::whole_second;
+use super::super::json::{condition, whole_second};
 use super::spec::DeploymentSpec;
 
 pub(crate) const AVAILABLE: &str = "Available";
 pub(crate) const PROGRESSING: &str = "Progressing";
+/// Condition of a ReplicaSet whose pods are refused, and of its Deployment.
+pub(crate) const REPLICA_FAILURE: &str = "ReplicaFailure";
 
 pub(crate) const MINIMUM_REPLICAS_AVAILABLE: &str = "MinimumReplicasAvailable";
 pub(crate) const MINIMUM_REPLICAS_UNAVAILABLE: &str = "MinimumReplicasUnavailable";
@@ -49,6 +51,13 @@ impl Condition {
             last_transition_time: Some(now),
         }
     }
+}
+
+/// What keeps a ReplicaSet from making its pods, as a condition of its Deployment (`ReplicaSetToDeploymentCondition`).
+pub(crate) fn replica_failure(set: &Value) -> Option<Condition> {
+    let mut failure = Condition::deserialize(condition(set, REPLICA_FAILURE)?).ok()?;
+    failure.last_update_time = failure.last_transition_time;
+    Some(failure)
 }
 
 fn is_zero(count: &i32) -> bool {

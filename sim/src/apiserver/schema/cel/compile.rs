@@ -4,7 +4,7 @@ use ::cel::Program;
 use serde_json::{Map, Value, json};
 
 use super::check::{self, Problem};
-use super::{Counted, Rule, library};
+use super::{Counted, Rule, Rules, library};
 use crate::apiserver::schema::Schema;
 use crate::store::{FieldError, FieldReason};
 
@@ -15,20 +15,24 @@ pub(in super::super) fn rules(
     path: &str,
     is_root: bool,
     problems: &mut Vec<FieldError>,
-) -> Vec<Rule> {
+) -> Rules {
     let declared = declared["x-kubernetes-validations"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut rules = Vec::new();
+    let mut rules = Rules::default();
     for (index, rule) in declared.iter().enumerate() {
         let path = format!("{path}.x-kubernetes-validations[{index}]");
         match compiled(schema, rule, &path, is_root) {
-            Ok(rule) => rules.push(rule),
+            Ok((rule, program)) => {
+                rules.of_self.add(program.expression(), "self");
+                rules.of_old_self.add(program.expression(), "oldSelf");
+                rules.rules.push(rule);
+            }
             Err(found) => problems.extend(found),
         }
     }
     rules
 }
 
-fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Result<Rule, Vec<FieldError>> {
+fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Result<(Rule, Program), Vec<FieldError>> {
     let text = |field: &str| declared[field].as_str().unwrap_or_default();
     let shape = shape_problems(declared, path);
     if !shape.is_empty() {
@@ -62,7 +66,7 @@ fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Res
         "FieldValueDuplicate" => FieldReason::Duplicate,
         _ => FieldReason::Invalid,
     };
-    Ok(Rule {
+    let rule = Rule {
         program: Counted::new(&program),
         source: source.to_owned(),
         message: Some(text("message").trim().to_owned()).filter(|message| !message.is_empty()),
@@ -71,7 +75,8 @@ fn compiled(schema: &Schema, declared: &Value, path: &str, is_root: bool) -> Res
         field_path: text("fieldPath").trim().to_owned(),
         uses_old_self,
         optional_old_self,
-    })
+    };
+    Ok((rule, program))
 }
 
 fn program(source: &str, scope: &check::Scope<'_>) -> Result<Program, Problem> {
