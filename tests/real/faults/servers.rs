@@ -76,12 +76,15 @@ async fn happens(stage: &Stage, fault: Fault) -> String {
         Fault::Cuts => {
             let before_all = stage.audit.ended_watches();
             let ended_watches = || stage.audit.ended_watches() - before_all;
+            let begun_watches = || count(|call| call.verb == "watch" && call.succeeded());
             let mut connections = 0;
             for _ in 0..3 {
-                let before = ended_watches();
+                let (before, begun_before) = (ended_watches(), begun_watches());
                 eventually("there are connections", async || stage.proxy.connections() > 0).await;
                 connections += stage.proxy.cut();
                 eventually("watches have ended", async || ended_watches() > before).await;
+                // The next cut is to meet some, and not a connection that is just being opened.
+                eventually("watches have begun again", async || begun_watches() > begun_before).await;
             }
             format!(
                 "{connections} connections and {} watches ended; {} kinds listed anew",
