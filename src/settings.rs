@@ -26,6 +26,7 @@ pub fn controller_config(args: &RunArgs) -> ControllerConfig {
         validation: ValidationOptions {
             no_cross_namespace_refs: args.no_cross_namespace_refs,
             control_loop_interval: args.control_loop_interval,
+            shortest_interval: args.shortest_interval,
         },
         outage: match args.metrics_errors {
             MetricsErrors::Hold => OutagePolicy::Hold { limit: args.metrics_outage_limit },

@@ -42,7 +42,7 @@ fn all() -> Vec<Scenario> {
     let mut all = vec![
         scenario("good-release", |scene| releases::good(scene).boxed_local()),
         scenario("errors", |scene| releases::bad(scene, "err50").boxed_local()),
-        scenario("slow", |scene| releases::bad(scene, "slow800").boxed_local()),
+        scenario("slow", |scene| releases::slow(scene, "slow800", 500).boxed_local()),
         scenario("crash-loop", |scene| releases::bad(scene, "crash").boxed_local()),
         scenario("never-ready", |scene| releases::bad(scene, "unready").boxed_local()),
         scenario("newer-revision", |scene| releases::replaced_during_analysis(scene).boxed_local()),
@@ -168,6 +168,7 @@ async fn run_all_with_kills(host: &dyn Host) {
 async fn run_side_by_side(host: &dyn Host, kills: Option<Kills>) {
     let mut scenarios = all();
     scenarios.retain(|scenario| host.is_chosen(&scenario.name));
+    assert!(!scenarios.is_empty(), "{}: no scenario is named so", host.name());
     let stories = stream::iter(&scenarios).map(|scenario| tell(host, scenario, kills));
     let stories = stories.buffer_unordered(host.at_once().min(scenarios.len())).collect::<Vec<_>>();
     let failures = among(kills, host, 1, stories).await;

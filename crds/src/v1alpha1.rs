@@ -51,17 +51,16 @@ impl Dialect {
     }
 
     /// Time between check rounds where the analysis names none, and the least that it may name.
-    pub(crate) fn intervals(self, control_loop: Duration) -> (Duration, Duration) {
-        // Flagger's defaults of 1.x.
+    pub(crate) fn intervals(self, control_loop: Duration, shortest: Duration) -> (Duration, Duration) {
+        // Flagger's default of 1.x.
         const DEFAULT: Duration = Duration::from_secs(60);
-        const LEAST: Duration = Duration::from_secs(10);
         // Faster than Prometheus scrapes there is nothing new to see, and a zero would never let go of the processor.
         const LEAST_CONTROL_LOOP: Duration = Duration::from_secs(1);
         match self {
-            Dialect::V1Beta1 => (DEFAULT, LEAST),
+            Dialect::V1Beta1 => (DEFAULT, shortest.max(LEAST_CONTROL_LOOP)),
             // 0.1 looked at all canaries in its one interval, whatever that was.
             Dialect::V1Alpha1 => {
-                (control_loop.max(LEAST_CONTROL_LOOP), LEAST.min(control_loop.max(LEAST_CONTROL_LOOP)))
+                (control_loop.max(LEAST_CONTROL_LOOP), shortest.min(control_loop.max(LEAST_CONTROL_LOOP)))
             }
         }
     }

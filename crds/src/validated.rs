@@ -31,12 +31,18 @@ pub struct ValidationOptions {
     pub no_cross_namespace_refs: bool,
     /// `--control-loop-interval`: time between check rounds of canaries of Flagger 0.1, which name none.
     pub control_loop_interval: Duration,
+    /// Shorter intervals of canaries count as this. Flagger's 10 s, except in tests, which would wait most of their time.
+    pub shortest_interval: Duration,
 }
 
 impl Default for ValidationOptions {
     /// With the defaults of Flagger's flags.
     fn default() -> Self {
-        ValidationOptions { no_cross_namespace_refs: false, control_loop_interval: Duration::from_secs(10) }
+        ValidationOptions {
+            no_cross_namespace_refs: false,
+            control_loop_interval: Duration::from_secs(10),
+            shortest_interval: Duration::from_secs(10),
+        }
     }
 }
 

@@ -100,6 +100,9 @@ pub struct RunArgs {
     /// Time between the checks of canaries of Flagger 0.1 (with a canaryAnalysis), at least 1s. All others name their interval.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, help_heading = RELEASES)]
     pub control_loop_interval: Duration,
+    /// Shorter intervals of canaries count as this. For tests: in production there is nothing to be won below Flagger's 10s.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = go_duration, hide = true)]
+    pub shortest_interval: Duration,
     /// What a missing answer of a metrics backend does (connection refused, timeout, 5xx, 429).
     #[arg(long, value_name = "POLICY", value_enum, default_value = "hold", help_heading = METRICS)]
     pub metrics_errors: MetricsErrors,

@@ -47,7 +47,8 @@ fn flags() -> Vec<Flag> {
     let mut command = Cli::command();
     command.build();
     let verb = command.find_subcommand("run").unwrap();
-    let named = verb.get_arguments().filter_map(|argument| Some((argument.get_long()?.to_owned(), argument)));
+    let shown = verb.get_arguments().filter(|argument| !argument.is_hide_set());
+    let named = shown.filter_map(|argument| Some((argument.get_long()?.to_owned(), argument)));
     let secrets: Vec<_> = RunArgs::SECRETS.iter().map(|(flag, _)| *flag).collect();
     let wanted =
         named.filter(|(name, _)| name != "help" && !LEFT_OUT.contains(&&**name) && !secrets.contains(&&**name));

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use aviary_actors::Clock;
 use axum::Router;
 use axum::routing::get;
 use jiff::Timestamp;
@@ -11,6 +10,7 @@ use kube::api::ListParams;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::real::now;
 use crate::support::api;
 
 /// Where the bench's Prometheus looks for it, see `tests/real/config/prometheus.yml`.
@@ -44,7 +44,7 @@ async fn exposition(client: &Client) -> String {
     for pod in pods.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
         let started = pod.data["status"]["startTime"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
         let (Some(started), Some(name)) = (started, &pod.metadata.name) else { continue };
-        let requests = (Clock::system().now().duration_since(started).as_secs_f64() * REQUESTS_PER_SECOND).max(0.0);
+        let requests = (now().duration_since(started).as_secs_f64() * REQUESTS_PER_SECOND).max(0.0);
         let labels = format!("kubernetes_namespace=\"test\",kubernetes_pod_name=\"{name}\",status=\"200\"");
         let _ = writeln!(text, "http_request_duration_seconds_count{{{labels}}} {requests}");
         for limit in ["0.01", "0.1", "+Inf"] {

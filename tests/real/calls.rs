@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use kube::Client;
-use kube::api::ListParams;
+use kube::api::{DynamicObject, ListParams};
 use serde_json::json;
 
 use super::audit::{Audit, Call};
@@ -23,13 +23,12 @@ const WATCH: Duration = Duration::from_secs(290);
 fn the_api_server_is_asked_for_what_changes_and_nothing_else() {
     in_bench("real::calls::the_api_server_is_asked_for_what_changes_and_nothing_else", async |bench: Inside| {
         let client = bench.client("admin").await;
-        // A Deployment's controller writes its status as the Deployment is scaled, and whether that meets a write of Aviary is
-        // chance: several tries.
         let promoted = ["promoted-a", "promoted-b", "promoted-c", "promoted-d"];
         for name in ["resting", "failed"].iter().chain(&promoted) {
             create_through(client.clone(), deployment("test", name, "podinfo:6.0.0")).await;
             let mut object = canary("test", name);
             object["spec"]["analysis"]["threshold"] = json!(1);
+            object["spec"]["analysis"]["interval"] = json!("2s");
             // Where nobody asks, metrics have no values, and the check fails.
             if *name != "failed" {
                 object["spec"]["analysis"]["metrics"] = json!([]);
@@ -37,11 +36,11 @@ fn the_api_server_is_asked_for_what_changes_and_nothing_else() {
             create_through(client.clone(), object).await;
         }
         let start = bench.audit();
-        let _aviary = bench.start_aviary(&["--mesh-provider", "istio"]);
+        let _aviary = bench.start_aviary(&["--mesh-provider", "istio", "--shortest-interval=2s"]);
         for name in ["resting", "failed"].iter().chain(&promoted) {
             in_phase(&client, name, "Initialized").await;
         }
-        assert_start_up(&start);
+        assert_start_up(&start).await;
 
         set_image(&client, "failed", "podinfo:6.2.0").await;
         for release in 1..=if is_full_set() { 5 } else { 1 } {
@@ -52,43 +51,82 @@ fn the_api_server_is_asked_for_what_changes_and_nothing_else() {
     });
 }
 
+/// Kinds that are not served are asked for all the same.
+fn is_unserved(call: &Call) -> bool {
+    UNSERVED.contains(&call.resource.as_str())
+}
+
+/// How often it was told that pods of this canary are waited for.
+async fn waits_told(client: &Client, canary: &str) -> u64 {
+    let events = api(client.clone(), "", "v1", "Event", Some("test")).list(&ListParams::default()).await.unwrap();
+    let is_wait = |event: &&DynamicObject| {
+        let message = event.data["message"].as_str().unwrap_or_default();
+        event.data["involvedObject"]["kind"] == "Canary"
+            && event.data["involvedObject"]["name"] == canary
+            && message.contains("not ready: waiting for rollout")
+    };
+    events.items.iter().filter(is_wait).map(|event| event.data["count"].as_u64().unwrap_or(1)).sum()
+}
+
+/// Promoted, and at rest again.
+async fn is_released(client: &Client, name: &str, image: &str) {
+    let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
+    let runs = async || {
+        let primary = get(&deployments, &format!("{name}-primary")).await.unwrap();
+        primary["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    };
+    eventually(&format!("{image} is promoted in {name}"), runs).await;
+    in_phase(client, name, "Succeeded").await;
+}
+
 async fn in_phase(client: &Client, name: &str, phase: &str) {
     let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
     eventually(&format!("{name} is {phase}"), async || get(&canaries, name).await.unwrap()["status"]["phase"] == phase)
         .await;
 }
 
-fn assert_start_up(start: &Audit) {
+async fn assert_start_up(start: &Audit) {
     let is_look = |call: &Call| call.verb == "list" && call.uri.ends_with("limit=1");
     let looks: BTreeMap<_, _> = OWN.iter().map(|kind| (format!("list {kind}"), 1)).collect();
     assert_eq!(start.count(is_look), looks, "whether the definitions are there");
     let mut expected: BTreeMap<_, _> =
         WATCHED_KINDS.iter().flat_map(|kind| [(format!("list {kind}"), 1), (format!("watch {kind}"), 1)]).collect();
     expected.retain(|call, _| !UNSERVED.iter().any(|kind| *call == format!("watch {kind}")));
-    assert_eq!(start.count(|call| call.fills_a_cache() && !is_look(call)), expected);
-    let reads = start.count(|call| call.verb == "get");
-    assert_eq!(reads, BTreeMap::from([("get /version".to_owned(), 1)]));
+    let caches = || start.count(|call| call.fills_a_cache() && !is_look(call));
+    // A canary may be initialized before the last watch of what it does not need has begun.
+    eventually("every kind is watched", async || expected.keys().all(|call| caches().contains_key(call))).await;
+    assert_eq!(caches(), expected);
+    assert_eq!(start.number(|call| call.resource == "/version"), 1);
+    let others: Vec<_> =
+        start.calls().into_iter().filter(|call| call.resource != "/version" && !is_unserved(call)).collect();
+    assert_reads_follow_conflicts(&others);
 }
 
 async fn releases_of_five_steps(bench: &Inside, client: &Client, canaries: &[&str], image: &str) {
     let audit = bench.audit();
+    let mut waits_before = BTreeMap::new();
     for canary in canaries {
+        waits_before.insert(canary, waits_told(client, canary).await);
         set_image(client, canary, image).await;
     }
-    for phase in ["Progressing", "Succeeded"] {
-        for canary in canaries {
-            in_phase(client, canary, phase).await;
-        }
+    for canary in canaries {
+        is_released(client, canary, image).await;
     }
     for canary in canaries {
         let is_its_own = |call: &Call| {
             let rest = call.name.strip_prefix(canary);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.'])) && !call.fills_a_cache()
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
+                && !call.fills_a_cache()
+                && call.succeeded()
+                && call.verb != "get"
         };
         let of_events = |call: &Call| is_its_own(call) && call.resource == "events";
-        // Nobody waits for an event. One that has been told before is counted in the same object.
-        eventually("ten events", async || audit.count(of_events).values().sum::<u64>() >= 10).await;
-        assert_eq!(audit.count(of_events).values().sum::<u64>(), 10);
+        // Nobody waits for an event. One that has been told before is counted in the same object. Whether pods are waited for longer
+        // than an interval, which is told, depends on the machine.
+        let expected_events = async || 10 + waits_told(client, canary).await - waits_before[canary];
+        let events = || audit.count(of_events).values().sum::<u64>();
+        eventually("ten events", async || events() >= expected_events().await).await;
+        assert_eq!(events(), expected_events().await);
         let expected = [
             // Target up, primary, target to zero.
             ("patch deployments".to_owned(), 3),
@@ -101,8 +139,26 @@ async fn releases_of_five_steps(bench: &Inside, client: &Client, canaries: &[&st
         let counts = audit.count(|call| is_its_own(call) && call.resource != "events");
         assert_eq!(counts, BTreeMap::from(expected), "{canary}\n{}", calls.join("\n"));
     }
-    let others: Vec<_> = audit.calls().into_iter().filter(|call| call.verb == "get" || call.code >= 300).collect();
-    assert!(others.is_empty(), "reads, and writes that were refused: {others:#?}");
+    assert_reads_follow_conflicts(&audit.calls());
+}
+
+/// An object is read when a write of it was refused because somebody else has written it meanwhile, and then once; and nothing else is
+/// refused. Whether the status that a Deployment's controller writes meets a write of Aviary is chance, so it may, but nobody
+/// writes to what else Aviary writes.
+fn assert_reads_follow_conflicts(calls: &[Call]) {
+    let mut conflicts: BTreeMap<String, i64> = BTreeMap::new();
+    for call in calls {
+        let open = conflicts.entry(format!("{} {}.{}", call.resource, call.name, call.namespace)).or_default();
+        if call.met_another_writer() {
+            assert_eq!(call.resource, "deployments", "nobody else writes there: {call}");
+            *open += 1;
+            println!("met another writer: {call}");
+        } else {
+            assert!(call.succeeded(), "{call}");
+        }
+        *open -= i64::from(call.verb == "get");
+        assert!(*open >= 0, "a read without need: {call}");
+    }
 }
 
 /// A canary at rest in each of the phases of rest.
@@ -114,7 +170,7 @@ async fn idle(bench: &Inside, client: &Client) {
         events.items.iter().any(|event| event.data["message"] == "Canary failed! Scaling down failed.test")
     })
     .await;
-    let time = Duration::from_secs(if is_full_set() { 600 } else { 20 });
+    let time = Duration::from_secs(if is_full_set() { 600 } else { 60 });
     let audit = bench.audit();
     tokio::time::sleep(time).await;
     assert_eq!(audit.count(|call| !call.fills_a_cache()), BTreeMap::new(), "in {time:?}");

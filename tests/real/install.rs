@@ -207,10 +207,7 @@ async fn probes_answer(installed: &Value) {
 
 async fn a_release(client: &Client) {
     create_through(client.clone(), deployment("test", "podinfo", "podinfo:6.0.0")).await;
-    let mut canary = release::canary_behind_the_gateway();
-    // How quick it is, is the subject of other tests.
-    canary["spec"]["analysis"]["metrics"][1]["thresholdRange"] = json!({"max": 60_000});
-    create_through(client.clone(), canary).await;
+    create_through(client.clone(), release::canary_behind_the_gateway()).await;
     let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
     let phase = async || get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
     eventually("initialized", async || phase().await == "Initialized").await;

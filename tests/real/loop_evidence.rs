@@ -1,16 +1,18 @@
-//! When what was decided and when it was in force, by three witnesses with one clock: Aviary's log, the API server's audit log, and
-//! Envoy's account of its own routes.
+//! When what was decided and when it was in force, by witnesses with one clock: Aviary's log, and Envoy's account of its own
+//! routes; and how long the machine let others wait meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::{Inside, fetch};
+use super::{Inside, fetch, now};
 
 /// What share of a host's requests goes to each Service, in percent.
 pub type Shares = BTreeMap<String, u64>;
@@ -95,15 +97,64 @@ fn service_of(cluster: &str) -> String {
     cluster.rsplit('|').next().and_then(|name| name.split('.').next()).unwrap_or_default().to_owned()
 }
 
-/// What Aviary and the API server have written down.
+/// Asks to run so often.
+const TICK: Duration = Duration::from_millis(5);
+/// The processes on the way of a weight, each of which may be kept waiting: Aviary, the API server, etcd, the API server's watch,
+/// istiod and Envoy.
+const PROCESSES: u32 = 6;
+
+/// How long the machine keeps a thread waiting that wants to run and has nothing to do with what is tested.
+pub struct Waits {
+    /// When it ran at last, and for how long it had waited.
+    seen: Arc<Mutex<Vec<(Timestamp, Duration)>>>,
+    _end: oneshot::Sender<()>,
+}
+
+impl Waits {
+    pub fn follow() -> Waits {
+        let seen = Arc::<Mutex<Vec<(Timestamp, Duration)>>>::default();
+        let waits = Arc::clone(&seen);
+        let (end, mut ended) = oneshot::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        std::thread::spawn(move || {
+            runtime.block_on(async move {
+                loop {
+                    let due = Instant::now() + TICK;
+                    tokio::select! {
+                        _ = &mut ended => return,
+                        () = tokio::time::sleep_until(due) => {}
+                    }
+                    // Timers are exact to a millisecond.
+                    let waited = due.elapsed();
+                    if waited > Duration::from_millis(2) {
+                        waits.lock().push((now(), waited));
+                    }
+                }
+            });
+        });
+        Waits { seen, _end: end }
+    }
+
+    /// How much longer a weight may take from one moment to another than on a machine that keeps nobody waiting.
+    pub fn excuse(&self, from: Timestamp, to: Timestamp) -> Duration {
+        let seen = self.seen.lock();
+        let meanwhile = |(ran, waited): &&(Timestamp, Duration)| {
+            let began = *ran - SignedDuration::try_from(*waited).unwrap();
+            began <= to && *ran >= from
+        };
+        let longest = seen.iter().filter(meanwhile).map(|(_, waited)| *waited).max();
+        longest.unwrap_or_default() * PROCESSES
+    }
+}
+
+/// What Aviary has written down.
 pub struct Logs {
     operator: PathBuf,
-    audit: PathBuf,
 }
 
 impl Logs {
     pub fn of(bench: &Inside) -> Logs {
-        Logs { operator: bench.path("aviary.log"), audit: bench.path("audit.log") }
+        Logs { operator: bench.path("aviary.log") }
     }
 
     /// What Aviary has said of a canary since then, with the time at which it said it.
@@ -115,24 +166,11 @@ impl Logs {
         said.filter(|(at, _)| at.as_millisecond() >= since.as_millisecond()).collect()
     }
 
-    /// When the API server received Aviary's successful writes of a VirtualService since then.
+    /// When Aviary set about writing a VirtualService, since then: what was decided is sent to the API server.
     pub fn route_writes(&self, name: &str, since: Timestamp) -> Vec<Timestamp> {
-        let is_write = |call: &Value| {
-            call["objectRef"]["resource"] == "virtualservices"
-                && call["objectRef"]["name"] == name
-                && call["userAgent"].as_str().is_some_and(|agent| agent.starts_with("aviary/"))
-                && call["verb"] != "watch"
-                && call["verb"] != "list"
-                && call["verb"] != "get"
-                && call["stage"] == "ResponseComplete"
-                && call["responseStatus"]["code"].as_u64().is_some_and(|code| code < 300)
-        };
-        let writes = lines(&self.audit, "\"virtualservices\"").into_iter().filter(is_write);
-        let mut writes: Vec<_> = writes.filter_map(|call| time(&call["requestReceivedTimestamp"])).collect();
-        writes.retain(|at| *at >= since);
-        // The log is in the order of the answers.
-        writes.sort_unstable();
-        writes
+        let text = format!("updating VirtualService {name}.test");
+        let orders = lines(&self.operator, &text).into_iter().filter(|line| line["msg"] == json!(text));
+        orders.filter_map(|line| time(&line["ts"])).filter(|at| at.as_millisecond() >= since.as_millisecond()).collect()
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::loop_app::{App, Scene, canary_of, host, now};
-use super::loop_evidence::{Logs, Routes, Shares};
-use super::{Inside, create_through, deployment, eventually, get, in_bench, is_full_set};
+use super::loop_app::{App, Scene, canary_of, host};
+use super::loop_evidence::{Logs, Routes, Shares, Waits};
+use super::{Inside, create_through, deployment, eventually, get, in_bench, is_full_set, now};
 
 #[test]
 fn users_lose_nothing_but_what_the_rule_costs() {
@@ -17,7 +17,8 @@ fn users_lose_nothing_but_what_the_rule_costs() {
         let is_full = is_full_set();
         let _network = bench.network().await;
         let _aviary = bench.start_aviary(&["--mesh-provider", "istio"]);
-        let scene = Scene { client: bench.client("admin").await, routes: Routes::follow(), logs: Logs::of(&bench) };
+        let client = bench.client("admin").await;
+        let scene = Scene { client, routes: Routes::follow(), logs: Logs::of(&bench), waits: Waits::follow() };
         // Side by side, since most of a release is waiting.
         tokio::join!(good_releases(&scene, is_full), bad_releases(&scene, is_full), taken_over(&scene, is_full));
     });
@@ -25,17 +26,17 @@ fn users_lose_nothing_but_what_the_rule_costs() {
 
 async fn good_releases(scene: &Scene, is_full: bool) {
     let app = App::new(scene, "good", 200.0, &[25, 75], 2).await;
-    app.lost_nothing();
+    app.lost_nothing().await;
     for release in 1..=if is_full { 10 } else { 2 } {
         app.good_release(&format!("1.{release}.0"), &[25, 75]).await;
     }
-    app.lost_nothing();
+    app.lost_nothing().await;
     print!("{}", app.end().await);
 }
 
 async fn bad_releases(scene: &Scene, is_full: bool) {
     let app = App::new(scene, "bad", 100.0, &[20, 40], 2).await;
-    app.lost_nothing();
+    app.lost_nothing().await;
     for round in 1..=if is_full { 3 } else { 1 } {
         app.bad_release(&format!("{round}.1.0-err10"), 20, 0.1, 2).await;
         app.bad_release(&format!("{round}.2.0-err100"), 20, 1.0, 2).await;
@@ -71,7 +72,7 @@ async fn taken_over(scene: &Scene, is_full: bool) {
         create_through(scene.client.clone(), object).await;
         app.is_initialized().await;
         app.in_force(&Shares::from([(format!("{name}-primary"), 100)]), began).await;
-        app.lost_nothing();
+        app.lost_nothing().await;
         if in_release {
             version += 1;
             app.set_version(&format!("1.{version}.0")).await;
@@ -83,7 +84,7 @@ async fn taken_over(scene: &Scene, is_full: bool) {
         eventually("the canary is gone", async || app.phase().await.is_none()).await;
         app.in_force(&Shares::from([(name.to_owned(), 100)]), began).await;
         app.are_pods_of(name, Some(&format!("{name}:1.{version}.0"))).await;
-        app.lost_nothing();
+        app.lost_nothing().await;
         let present: Option<Value> = get(&app.virtual_services(), name).await;
         assert_eq!(present.unwrap()["spec"], spec, "its owner's routes are back");
     }

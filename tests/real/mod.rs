@@ -18,14 +18,21 @@ mod permissions;
 mod release;
 mod scripts;
 mod versions_of_canaries;
+mod way;
 
+use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-pub use self::bench::{Aviary, Inside, in_bench, is_full_set};
+pub use self::bench::{Aviary, Inside, in_bench, is_full_set, turn};
 pub use self::scripts::{say_aloud, tools};
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
+
+/// By the clock of which the logs of other processes tell, too.
+pub fn now() -> Timestamp {
+    aviary_actors::Clock::system().now()
+}
 
 /// The object as JSON; `None` when there is none.
 async fn get(api: &Api<DynamicObject>, name: &str) -> Option<Value> {

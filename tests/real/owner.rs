@@ -14,8 +14,8 @@ const OWNED: &str = "AVIARY_BENCH_OWNED";
 /// etcd, the four of Kubernetes, kwok, istiod, Envoy, Prometheus, and the shell that is their init.
 const LEAST_PROCESSES: usize = 10;
 
-#[tokio::test]
-async fn a_killed_owner_leaves_no_process() {
+#[test]
+fn a_killed_owner_leaves_no_process() {
     if let Some(directory) = std::env::var_os(OWNED) {
         let _bench = Bench::up(Path::new(&directory));
         loop {
@@ -25,6 +25,12 @@ async fn a_killed_owner_leaves_no_process() {
     if !are_tools_there() {
         return;
     }
+    let _turn = bench::turn();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(owners_are_killed());
+}
+
+async fn owners_are_killed() {
     // While it comes up, and when it is up.
     for (file, least_processes) in [("run/kube-apiserver.pid", 2), ("run/up", LEAST_PROCESSES)] {
         let directory = EndedInAnyCase(tempfile::tempdir().unwrap());

@@ -1,5 +1,6 @@
 //! A release by the binary: Aviary → VirtualService → istiod → Envoy.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
         eventually("Envoy sends all to the primary", async || shares("app.example.com").await == primary_alone).await;
         eventually("the gateway's answers are those of pods", async || answers("app.example.com").await).await;
 
-        let options = users::Options::new(GATEWAY.parse().unwrap(), 100.0).unwrap().host("app.example.com");
+        let options = users::Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().host("app.example.com");
         let users = Users::start(options).unwrap();
         let pods = api(client.clone(), "", "v1", "Pod", Some("test"));
         let canary_is_gone = async || {
@@ -47,17 +48,27 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
         set_image(&client, "podinfo", "podinfo:6.0.1").await;
         let halves = BTreeMap::from([("podinfo-canary".to_owned(), 50), ("podinfo-primary".to_owned(), 50)]);
         eventually("Envoy sends half to the canary", async || shares("app.example.com").await == halves).await;
-        let (from, to) = (users.elapsed(), users.elapsed() + Duration::from_secs(5));
+        // As long as they are so; a busy machine may look late.
+        let (from, to) = (users.elapsed(), Cell::new(users.elapsed()));
+        eventually("half of some seconds is seen", async || {
+            let at = users.elapsed();
+            let is_so = shares("app.example.com").await == halves;
+            to.set(if is_so { at } else { to.get() });
+            !is_so || at >= from + Duration::from_secs(5)
+        })
+        .await;
+        let to = to.get();
         ends("Succeeded").await;
         canary_is_gone().await;
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
         let primary = get(&deployments, "podinfo-primary").await.unwrap();
         assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.1");
-        let report = users.snapshot();
+        let report = users.all_until_now().await;
         assert_eq!(report.failures(), 0, "{:#?}", report.first_failures());
-        // Of 500 requests: four standard deviations.
+        // Four standard deviations.
         let share = report.share("6.0.1", from..to).unwrap();
-        assert!((share - 0.5).abs() < 0.09, "{share} of the requests went to the new version");
+        let limit = 4.0 * (0.25 / (RATE * (to - from).as_secs_f64())).sqrt();
+        assert!((share - 0.5).abs() <= limit, "{share} of the requests within {:?} went to the new version", to - from);
 
         set_image(&client, "podinfo", "podinfo:6.0.2-err50").await;
         // The last phase is still that of the release before.
@@ -85,11 +96,14 @@ pub fn canary_behind_the_gateway() -> Value {
     object["spec"]["analysis"]["stepWeight"] = json!(50);
     object["spec"]["analysis"]["metrics"] = json!([
         {"name": "request-success-rate", "interval": "10s", "thresholdRange": {"min": 99}},
-        {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 500}},
+        // How quick answers are, depends on what else the machine does.
+        {"name": "request-duration", "interval": "10s", "thresholdRange": {"max": 60_000}},
     ]);
     object
 }
 
+/// Requests a second.
+const RATE: f64 = 100.0;
 /// Port 80 of `istio-system/public-gateway`.
 pub const GATEWAY: &str = "http://10.99.0.1:18080/";
 

@@ -113,6 +113,7 @@ async fn describe(scene: &Scene<'_>) -> String {
     section("services", named(scene, SERVICE, |object| object["spec"]["selector"].to_string()).await);
     section("destination rules", named(scene, DESTINATION_RULE, |object| object["spec"]["host"].to_string()).await);
     section("routes", routes(scene).await);
+    scene.host().requests_have_ended(&scene.namespace).await;
     if let Some(has_lost) = scene.has_lost_requests() {
         text += &users(has_lost);
     }

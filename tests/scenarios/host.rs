@@ -40,6 +40,11 @@ pub trait Host {
     /// dropped. Where users come by themselves to every host, those without headers need not be sent.
     fn admit_users(&self, namespace: &str, host: &str, headers: &Headers) -> LocalBoxFuture<'_, ()>;
 
+    /// Waits until the requests of users of this namespace that are under way have ended, where that takes real time.
+    fn requests_have_ended(&self, _namespace: &str) -> LocalBoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Whether a request that users sent to `podinfo` failed; `None` where nobody counts them.
     fn has_lost_requests(&self, namespace: &str) -> Option<bool>;
 

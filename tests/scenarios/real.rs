@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
 use aviary_loadtest::users::{Options, Users};
@@ -15,7 +16,7 @@ use serde_json::json;
 
 use super::host::{Headers, Host};
 use super::scene::VIRTUAL_SERVICE;
-use super::{run_all, run_all_with_kills};
+use super::{all, run_all, run_all_with_kills};
 use crate::real::{Aviary, Inside, in_bench, is_full_set};
 use crate::support::api;
 use crate::support::process::eventually;
@@ -55,6 +56,14 @@ fn on_real_components() {
     });
 }
 
+#[test]
+fn every_name_of_the_sample_is_that_of_a_scenario() {
+    let names: BTreeSet<String> = all().into_iter().map(|scenario| scenario.name).collect();
+    let unknown: Vec<_> = SAMPLE.iter().filter(|name| !names.contains(**name)).collect();
+    // With AVIARY_SCENARIOS there are only some of them.
+    assert!(unknown.is_empty() || std::env::var_os("AVIARY_SCENARIOS").is_some(), "{unknown:?}");
+}
+
 /// Three minutes, so a part of the full set only.
 #[test]
 fn on_real_components_with_kills() {
@@ -73,7 +82,7 @@ pub struct Real<'a> {
     arguments: Vec<&'static str>,
     operator: RefCell<Aviary>,
     /// By the host that they ask; they do until they are dropped.
-    users: RefCell<Vec<(String, Users)>>,
+    users: RefCell<Vec<(String, Rc<Users>)>>,
 }
 
 impl Real<'_> {
@@ -186,7 +195,24 @@ impl Host for Real<'_> {
         let (host, headers) = (host_name(namespace, host), header_map(headers));
         async move {
             let users = start_users(host.clone(), cluster, headers).await;
-            self.users.borrow_mut().push((host, users));
+            self.users.borrow_mut().push((host, Rc::new(users)));
+        }
+        .boxed_local()
+    }
+
+    fn requests_have_ended(&self, namespace: &str) -> LocalBoxFuture<'_, ()> {
+        let host = host_name(namespace, "podinfo");
+        async move {
+            let of_host: Vec<_> = self
+                .users
+                .borrow()
+                .iter()
+                .filter(|(asked, _)| *asked == host)
+                .map(|(_, users)| Rc::clone(users))
+                .collect();
+            for users in of_host {
+                users.all_until_now().await;
+            }
         }
         .boxed_local()
     }

@@ -22,6 +22,20 @@ pub async fn bad(scene: &Scene<'_>, tag: &str) {
     scene.wait_for_phase("Failed").await;
 }
 
+/// A version that is slower than this many milliseconds is rolled back.
+pub async fn slow(scene: &Scene<'_>, tag: &str, limit: u64) {
+    let is_duration = |metric: &&mut Value| metric["name"] == "request-duration";
+    scene
+        .begin(|canary| {
+            let metrics = canary["spec"]["analysis"]["metrics"].as_array_mut().unwrap();
+            metrics.iter_mut().find(is_duration).unwrap()["thresholdRange"]["max"] = json!(limit);
+        })
+        .await;
+    scene.admit_users().await;
+    scene.set_image(&format!("podinfo:6.0.1-{tag}")).await;
+    scene.wait_for_phase("Failed").await;
+}
+
 pub async fn replaced_during_analysis(scene: &Scene<'_>) {
     scene.begin(|_| {}).await;
     scene.admit_users().await;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::embedded::USERS;
 use super::host::{Headers, Host};
 use super::{run_all, run_all_with_kills};
+use crate::real::{say_aloud, turn};
 use crate::sandbox::Sandbox;
 use crate::support::process::{Operator, PATIENCE};
 
@@ -25,14 +26,23 @@ const WATCHED_USERS: f64 = 20_000.0;
 /// Nobody reads what the operator says before it ends, and a pipe holds little.
 const ARGUMENTS: &[&str] = &["-log-level=error", "-kubeconfig-qps=0"];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_the_embedded_cluster_over_http() {
-    run_all(&OverHttp::start().await).await;
+#[test]
+fn on_the_embedded_cluster_over_http() {
+    alone("on_the_embedded_cluster_over_http", async { run_all(&OverHttp::start().await).await });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_the_embedded_cluster_over_http_with_kills() {
-    run_all_with_kills(&OverHttp::start().await).await;
+#[test]
+fn on_the_embedded_cluster_over_http_with_kills() {
+    alone("on_the_embedded_cluster_over_http_with_kills", async { run_all_with_kills(&OverHttp::start().await).await });
+}
+
+/// All scenarios at once keep a small machine busy, and are told in real time: not beside a bench of real components.
+fn alone(test: &str, story: impl Future<Output = ()>) {
+    let _turn = turn();
+    let began = Instant::now();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.unwrap().block_on(story);
+    say_aloud(&format!("TIME http scenarios::sandbox::{test} {:.0} s", began.elapsed().as_secs_f64()));
 }
 
 struct OverHttp {

@@ -29,6 +29,8 @@ pub(super) struct Rules {
     pub(super) dialect: Dialect,
     /// `--control-loop-interval`.
     pub(super) control_loop: Duration,
+    /// See [`ValidationOptions::shortest_interval`](super::ValidationOptions::shortest_interval).
+    pub(super) shortest_interval: Duration,
     /// Whether it is not run, so that it needs no steps.
     pub(super) skip_analysis: bool,
 }
@@ -80,7 +82,12 @@ pub(super) fn parse(
 /// What a canary without an analysis is run with.
 pub(super) fn skipped() -> ValidatedAnalysis {
     let access = NamespaceGuard { own: "", blocked: false };
-    let rules = Rules { dialect: Dialect::V1Beta1, control_loop: Duration::ZERO, skip_analysis: true };
+    let rules = Rules {
+        dialect: Dialect::V1Beta1,
+        control_loop: Duration::ZERO,
+        shortest_interval: Duration::ZERO,
+        skip_analysis: true,
+    };
     parse(&CanaryAnalysis::default(), rules, &access, &mut Problems::default())
 }
 
@@ -91,7 +98,7 @@ fn percentage(path: &str, value: Option<i64>, problems: &mut Problems) -> u32 {
 
 /// Shorter intervals than the least count as that, as in Flagger.
 fn parse_interval(analysis: &CanaryAnalysis, rules: Rules, problems: &mut Problems) -> Duration {
-    let (default, least) = rules.dialect.intervals(rules.control_loop);
+    let (default, least) = rules.dialect.intervals(rules.control_loop, rules.shortest_interval);
     let text = analysis.interval.as_deref().unwrap_or_default();
     duration_or(&format!("{}.interval", rules.dialect.analysis_path()), text, default, problems).max(least)
 }

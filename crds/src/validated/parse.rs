@@ -60,7 +60,12 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
         service: parse_service(spec, &target, problems),
         analysis: match declared_analysis {
             Some(declared) => {
-                let rules = analysis::Rules { dialect, control_loop: options.control_loop_interval, skip_analysis };
+                let rules = analysis::Rules {
+                    dialect,
+                    control_loop: options.control_loop_interval,
+                    shortest_interval: options.shortest_interval,
+                    skip_analysis,
+                };
                 analysis::parse(declared, rules, &access, problems)
             }
             None => analysis::skipped(),

@@ -70,6 +70,12 @@ fn intervals() {
         assert_eq!(canary.analysis.interval.as_secs(), seconds, "{text:?}");
     }
     assert_eq!(accepted(json!({"analysis": {"interval": null}})).analysis.interval.as_secs(), 60);
+    let options = ValidationOptions { shortest_interval: Duration::from_secs(2), ..ValidationOptions::default() };
+    for (text, seconds) in [("1s", 2), ("5s", 5), ("", 60)] {
+        let found =
+            ValidatedCanary::parse(&canary(json!({"analysis": {"interval": text}})), &options).expect("accepted");
+        assert_eq!(found.analysis.interval.as_secs(), seconds, "{text:?}");
+    }
     assert_eq!(
         refused(json!({"analysis": {"interval": "10sfoo"}})),
         "spec.analysis.interval: expected a unit of ns, us, ms, s, m or h, found sfoo (got \"10sfoo\"); \

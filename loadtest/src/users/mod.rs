@@ -185,6 +185,17 @@ impl Users {
         Report::new(self.shared.record.lock().clone())
     }
 
+    /// What became of the requests, once all that were due until now have ended: each ends at its time-out.
+    pub async fn all_until_now(&self) -> Report {
+        let (now, rate) = (self.elapsed(), self.shared.options.rate);
+        let count = (now.as_secs_f64() * rate).floor();
+        // When the next one is due, by the same arithmetic as in `send`.
+        let end = Duration::from_secs_f64(count / rate);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of requests")]
+        let count = count as u64;
+        self.until(|report| report.requests_in(Duration::ZERO..end) >= count).await
+    }
+
     /// Waits until what became of the requests is as wanted. Looks no more often than every 20 ms, since a look costs time
     /// proportional to the requests so far.
     pub async fn until(&self, mut is_as_wanted: impl FnMut(&Report) -> bool) -> Report {

@@ -97,6 +97,12 @@ impl Report {
         self.record.samples.len() as u64
     }
 
+    /// Requests that were due in this time and have ended.
+    #[must_use]
+    pub fn requests_in(&self, time: Range<Duration>) -> u64 {
+        self.samples_in(&time).count() as u64
+    }
+
     /// Requests that failed.
     #[must_use]
     pub fn failures(&self) -> u64 {

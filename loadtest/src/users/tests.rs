@@ -129,6 +129,19 @@ async fn a_stall_shows_in_the_latency_of_every_request_that_was_due_meanwhile() 
 }
 
 #[tokio::test]
+async fn all_until_now_are_those_that_are_under_way_too() {
+    let listener = TcpListener::bind((free_address(), 8080)).await.unwrap();
+    let users = start(options(listener.local_addr().unwrap()).timeout(Duration::from_millis(300)));
+    let mut unanswered = Vec::new();
+    for _ in 0..20 {
+        unanswered.push(within("a request", accept(&listener)).await);
+    }
+    let report = within("the end of all", users.all_until_now()).await;
+    assert!(report.requests() >= 19, "{report}");
+    assert_eq!(report.failures(), report.requests(), "{report}");
+}
+
+#[tokio::test]
 async fn requests_fail_that_get_no_answer_or_no_connection_in_time() {
     let listener = TcpListener::bind((free_address(), 8080)).await.unwrap();
     let timeout = Duration::from_millis(100);

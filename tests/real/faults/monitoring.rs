@@ -7,7 +7,7 @@ const OUTAGE: &str = "metrics are unavailable";
 
 /// The canary holds and says why, is not rolled back, and goes on by itself.
 pub async fn is_waited_for(stage: &Stage) {
-    let subject = Subject::create(&stage.client, "monitoring", 100.0).await;
+    let subject = Subject::create(&stage.client, "monitoring", 50.0).await;
     subject.set_image(IMAGES[0]).await;
     subject.reaches(STEPS[0]).await;
     stage.bench.component("stop", &["-KILL", "prometheus"]).await;

@@ -5,61 +5,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::ServiceAccount;
-use kube::Client;
-use kube::api::{Api, PostParams};
 use parking_lot::Mutex;
 
 use super::{Inside, eventually};
+use crate::real::bench::settle_times;
 
-const NAMESPACE: &str = "aviary-system";
-/// How the users of controllers begin.
-pub const USERS: &str = "system:serviceaccount:aviary-system:";
-/// For how long their tokens are good: longer than the full set takes.
-const TOKEN_SECONDS: i64 = 4 * 3600;
-
-/// A service account and the way to use it.
-pub struct Rights {
-    kubeconfig: PathBuf,
-    text: String,
-}
-
-impl Rights {
-    pub async fn grant(bench: &Inside, client: &Client, account: &str) -> Rights {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aviary"));
-        command.args(["rbac", "--enable-leader-election", "--service-account", account]);
-        let objects = command.output().unwrap();
-        assert!(objects.status.success());
-        let namespace = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n").into_bytes();
-        apply(bench, &[namespace, objects.stdout].concat());
-
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), NAMESPACE);
-        let request = TokenRequest {
-            spec: Some(TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() }),
-            ..TokenRequest::default()
-        };
-        let answer = accounts.create_token_request(account, &PostParams::default(), &request).await.unwrap();
-        let token = answer.status.unwrap().token.unwrap();
-        let of_admin = std::fs::read_to_string(bench.kubeconfig("admin")).unwrap();
-        let own_token = of_admin.split("token: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-        let text = of_admin.replace(own_token, &token);
-        let kubeconfig = bench.kubeconfig(account);
-        std::fs::write(&kubeconfig, &text).unwrap();
-        Rights { kubeconfig, text }
-    }
-
-    pub fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
-    }
-
-    /// Calls go to this address; the API server is known by the certificate that it has for its own.
-    pub fn kubeconfig_through(&self, address: SocketAddr) -> PathBuf {
-        let server = format!("\"https://{address}\", tls-server-name: \"10.99.0.1\"");
-        let path = self.kubeconfig.with_extension("proxied.kubeconfig");
-        std::fs::write(&path, self.text.replace("\"https://10.99.0.1:6443\"", &server)).unwrap();
-        path
-    }
+/// The account's kubeconfig, with which its calls go to this address; the API server is known by the certificate that it has for
+/// its own.
+pub fn kubeconfig_through(bench: &Inside, account: &str, address: SocketAddr) -> PathBuf {
+    let server = format!("\"https://{address}\", tls-server-name: \"10.99.0.1\"");
+    let text = std::fs::read_to_string(bench.kubeconfig(account)).unwrap();
+    let path = bench.kubeconfig(&format!("{account}.proxied"));
+    std::fs::write(&path, text.replace("\"https://10.99.0.1:6443\"", &server)).unwrap();
+    path
 }
 
 /// `kubectl apply` of these YAML documents.
@@ -88,7 +46,7 @@ impl Operator {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aviary"));
         command.arg("run").arg("--kubeconfig").arg(kubeconfig);
         // A port that the system chooses: nobody asks there.
-        command.args(["--mesh-provider", "istio", "--port", "0"]).args(arguments);
+        command.args(["--mesh-provider", "istio", "--port", "0"]).args(arguments).args(settle_times());
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let operator = Operator { process: Mutex::new(command.spawn().unwrap()), log: path, log_start };
         eventually(&format!("{name} works"), async || operator.has_said("Started operator workers")).await;

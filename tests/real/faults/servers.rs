@@ -1,13 +1,16 @@
 //! The API server and etcd die, history is compacted, connections break, and calls are refused.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::SignedDuration;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::audit::{Call, calls};
-use super::operator::{USERS, apply};
+use super::operator::apply;
 use super::subject::{IMAGES, STEPS, Subject};
-use super::{Stage, api, eventually};
+use super::{ACCOUNT, Stage, api, eventually};
+use crate::real::audit::{Call, NAMESPACE};
+use crate::real::now;
 
 /// What happens in the middle of a release.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +26,12 @@ enum Fault {
 }
 
 /// For how long the API server is away, and for how long it refuses all calls.
-const AWAY: std::time::Duration = std::time::Duration::from_secs(3);
+const AWAY: Duration = Duration::from_secs(3);
+/// What an API server that has no seat for a call asks for at least, in its `Retry-After`; less by what it takes to write the log.
+const RETRY_AFTER: SignedDuration = SignedDuration::from_millis(990);
 
 pub async fn come_back(stage: &Stage) {
-    let subject = Subject::create(&stage.client, "servers", 100.0).await;
+    let subject = Subject::create(&stage.client, "servers", 50.0).await;
     let mut images = IMAGES.iter().cycle();
     for _ in 0..stage.size.server_rounds {
         for faults in [[Fault::ApiServer, Fault::Etcd], [Fault::Cuts, Fault::TooManyRequests]] {
@@ -45,12 +50,12 @@ pub async fn come_back(stage: &Stage) {
 }
 
 async fn happens(stage: &Stage, fault: Fault) -> String {
-    let since = Timestamp::from_second(now().as_second()).unwrap();
-    let calls_since = || calls(&stage.bench).into_iter().filter(move |call| call.time >= since);
-    let count = |what: fn(&Call) -> bool| calls_since().filter(what).count();
+    let since = now();
+    let count = |what: fn(&Call) -> bool| stage.audit.number(|call| call.received >= since && what(call));
     match fault {
         Fault::ApiServer => {
             stage.bench.component("stop", &["-KILL", "kube-apiserver"]).await;
+            assert!(!answers(stage, "/readyz").await, "the API server is away");
             compact().await;
             tokio::time::sleep(AWAY).await;
             stage.bench.component("start", &["kube-apiserver"]).await;
@@ -61,19 +66,25 @@ async fn happens(stage: &Stage, fault: Fault) -> String {
             format!("{} kinds listed anew", count(|call| call.verb == "list"))
         }
         Fault::Etcd => {
-            stage.bench.component("restart", &["-KILL", "etcd"]).await;
+            stage.bench.component("stop", &["-KILL", "etcd"]).await;
+            eventually("the API server misses etcd", async || !answers(stage, "/readyz/etcd").await).await;
+            stage.bench.component("start", &["etcd"]).await;
+            eventually("the API server has etcd again", async || answers(stage, "/readyz/etcd").await).await;
             api_server_answers(stage).await;
             format!("{} calls failed", count(|call| call.code >= 500))
         }
         Fault::Cuts => {
-            // The audit log tells of a watch when it has ended.
-            let ended_watches = || count(|call| call.verb == "watch");
+            let before_all = stage.audit.ended_watches();
+            let ended_watches = || stage.audit.ended_watches() - before_all;
+            let begun_watches = || count(|call| call.verb == "watch" && call.succeeded());
             let mut connections = 0;
             for _ in 0..3 {
-                let before = ended_watches();
+                let (before, begun_before) = (ended_watches(), begun_watches());
                 eventually("there are connections", async || stage.proxy.connections() > 0).await;
                 connections += stage.proxy.cut();
                 eventually("watches have ended", async || ended_watches() > before).await;
+                // The next cut is to meet some, and not a connection that is just being opened.
+                eventually("watches have begun again", async || begun_watches() > begun_before).await;
             }
             format!(
                 "{connections} connections and {} watches ended; {} kinds listed anew",
@@ -89,7 +100,9 @@ async fn happens(stage: &Stage, fault: Fault) -> String {
                 let api = api(stage.client.clone(), "flowcontrol.apiserver.k8s.io", "v1", kind, None);
                 api.delete("aviary-is-refused", &DeleteParams::default()).await.unwrap();
             }
-            format!("{} calls refused", count(|call| call.code == 429))
+            let calls = || stage.audit.calls().into_iter().filter(|call| call.received >= since).collect::<Vec<_>>();
+            eventually("what was refused is asked again", async || assert_waits_are_kept(&calls()) > 0).await;
+            format!("{} calls refused, none of them made again before its time", count(|call| call.code == 429))
         }
     }
 }
@@ -99,8 +112,27 @@ async fn api_server_answers(stage: &Stage) {
     eventually("the API server answers", async || namespaces.get("servers").await.is_ok()).await;
 }
 
-fn now() -> Timestamp {
-    aviary_actors::Clock::system().now()
+/// What the API server says of its own health.
+async fn answers(stage: &Stage, path: &str) -> bool {
+    let request = http::Request::get(path).body(Vec::new()).unwrap();
+    let answer = tokio::time::timeout(AWAY, stage.client.request_text(request)).await;
+    answer.is_ok_and(|answer| answer.is_ok())
+}
+
+/// Who was refused waits for as long as the API server asked it to. Returns how many calls were made again.
+fn assert_waits_are_kept(calls: &[Call]) -> usize {
+    // Events have no names before they are made.
+    let of_account = || calls.iter().filter(|call| call.account == ACCOUNT && call.resource != "events");
+    let mut made_again = 0;
+    for refused in of_account().filter(|call| call.code == 429) {
+        let asks = |call: &Call| [&call.verb, &call.resource, &call.namespace, &call.name].map(String::clone);
+        let is_again = |call: &&Call| asks(call) == asks(refused) && call.received >= refused.answered;
+        let Some(again) = of_account().filter(is_again).min_by_key(|call| call.received) else { continue };
+        let waited = again.received.duration_since(refused.answered);
+        assert!(waited >= RETRY_AFTER, "after {waited:#}\n{refused}\n{again}");
+        made_again += 1;
+    }
+    made_again
 }
 
 /// etcd forgets all of its history.
@@ -118,7 +150,6 @@ async fn compact() {
 /// No seat for the controllers' service accounts, and no queue to wait for one.
 fn refusal() -> String {
     let metadata = json!({"name": "aviary-is-refused"});
-    let account = USERS.trim_end_matches(':').rsplit(':').next();
     let level = json!({
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": metadata,
         "spec": {
@@ -136,7 +167,7 @@ fn refusal() -> String {
             "matchingPrecedence": 2,
             "priorityLevelConfiguration": {"name": "aviary-is-refused"},
             "rules": [{
-                "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"namespace": account, "name": "*"}}],
+                "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"namespace": NAMESPACE, "name": "*"}}],
                 "resourceRules": [{
                     "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true,
                 }],
