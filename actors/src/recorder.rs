@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
-use aviary_crds::names::{API_VERSION, EVENT_REASON, EVENT_SOURCE};
+use aviary_crds::names::EVENT_REASON;
 use aviary_crds::validated::AlertSeverity;
 use aviary_rollout::Outcome;
 use futures::FutureExt;
@@ -18,6 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::dialects;
 use crate::lifetime::Lifetime;
 use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded, WriteOut};
 use crate::metrics::Metrics;
@@ -271,6 +272,7 @@ fn whole(at: Timestamp) -> Timestamp {
 
 fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, at: Timestamp) -> Event {
     let time = Time(whole(at));
+    let source = dialects::event_source(about.canary.kind);
     Event {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -278,8 +280,8 @@ fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, 
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: Some(API_VERSION.to_owned()),
-            kind: Some("Canary".to_owned()),
+            api_version: Some(about.canary.kind.api_version()),
+            kind: Some(about.canary.kind.kind.to_owned()),
             namespace: Some(about.canary.namespace.clone()),
             name: Some(about.canary.name.clone()),
             uid: Some(about.uid.clone()),
@@ -292,8 +294,8 @@ fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, 
         }),
         reason: Some(EVENT_REASON.to_owned()),
         message: Some(text.to_owned()),
-        source: Some(EventSource { component: Some(EVENT_SOURCE.to_owned()), ..EventSource::default() }),
-        reporting_component: Some(EVENT_SOURCE.to_owned()),
+        source: Some(EventSource { component: Some(source.to_owned()), ..EventSource::default() }),
+        reporting_component: Some(source.to_owned()),
         first_timestamp: Some(time.clone()),
         last_timestamp: Some(time),
         count: Some(1),
