@@ -8,6 +8,7 @@
 mod claim;
 mod flagger;
 mod flagger_v1alpha1;
+mod steerer;
 
 use std::collections::BTreeSet;
 
@@ -47,7 +48,7 @@ pub(crate) trait Dialect: Sync {
     fn stored(&self, status: CanaryStatus) -> Value;
 }
 
-static DIALECTS: [&dyn Dialect; 2] = [&flagger_v1alpha1::FlaggerV1Alpha1, &flagger::Flagger];
+static DIALECTS: [&dyn Dialect; 3] = [&flagger_v1alpha1::FlaggerV1Alpha1, &flagger::Flagger, &steerer::Steerer];
 
 /// The system that an object of a kind is written for.
 pub(crate) fn of(kind: &ObjectKind, object: &DynamicObject) -> &'static dyn Dialect {

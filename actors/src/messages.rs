@@ -323,6 +323,8 @@ pub struct Observed {
     pub canary: CanaryId,
     /// Name of its target, which is what the metrics carry.
     pub target: String,
+    /// Name of its primary, for the weights.
+    pub primary: String,
     /// 0 progressing, 1 fine, 2 failed, as in Flagger.
     pub status: i64,
     /// Weights of canary and primary, where known.

@@ -66,6 +66,7 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 struct Series {
     target: String,
+    primary: String,
     metrics: BTreeSet<String>,
 }
 
@@ -324,11 +325,10 @@ impl Handler<Observed> for Recorder {
     type Result = ();
 
     fn handle(&mut self, seen: Observed, _: &mut Context<Self>) {
-        let Observed { canary, target, status, weights } = seen;
+        let Observed { canary, target, primary, status, weights } = seen;
         let namespace = canary.namespace.as_str();
         self.metrics.canary_status.with_label_values(&[target.as_str(), namespace]).set(status);
         if let Some((canary_weight, primary_weight)) = weights {
-            let primary = format!("{target}-primary");
             self.metrics.canary_weight.with_label_values(&[target.as_str(), namespace]).set(canary_weight.into());
             self.metrics.canary_weight.with_label_values(&[primary.as_str(), namespace]).set(primary_weight.into());
         }
@@ -338,10 +338,10 @@ impl Handler<Observed> for Recorder {
             self.metrics.canary_total.with_label_values(&[namespace]).set(total);
         }
         let series = self.series.entry(canary.clone()).or_default();
-        if series.target != target {
-            let former = std::mem::replace(series, Series { target, ..Series::default() });
+        if series.target != target || series.primary != primary {
+            let former = std::mem::replace(series, Series { target, primary, ..Series::default() });
             let metrics: Vec<String> = former.metrics.into_iter().collect();
-            self.metrics.forget(namespace, &former.target, &metrics);
+            self.metrics.forget(namespace, &former.target, &former.primary, &metrics);
         }
     }
 }
@@ -387,7 +387,7 @@ impl Handler<CanaryGone> for Recorder {
     fn handle(&mut self, CanaryGone(canary): CanaryGone, _: &mut Context<Self>) {
         if let Some(series) = self.series.remove(&canary) {
             let metrics: Vec<String> = series.metrics.into_iter().collect();
-            self.metrics.forget(&canary.namespace, &series.target, &metrics);
+            self.metrics.forget(&canary.namespace, &series.target, &series.primary, &metrics);
         }
         let Some(known) = self.totals.get_mut(&canary.namespace) else { return };
         known.remove(&canary);

@@ -239,6 +239,7 @@ impl CanaryActor {
                 deps.recorder.do_send(Observed {
                     canary: self.id.clone(),
                     target: understood.canary.target.name.clone(),
+                    primary: understood.canary.target.primary_name(),
                     status: status_gauge(state.phase),
                     weights: weights.map(|split| (split.canary, split.primary)),
                 });
