@@ -14,7 +14,7 @@ const ROLLOUT: GroupKind = GroupKind::known("apps.weave.works", "Rollout");
 const NEW_IMAGE: &str = "podinfo:1.2.0";
 
 /// The objects of the guide; those that `change` returns `false` for are left out.
-fn guide(mut wanted: impl FnMut(&mut Value) -> bool) -> Vec<Value> {
+pub fn guide(mut wanted: impl FnMut(&mut Value) -> bool) -> Vec<Value> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/systems/steerer.yaml");
     let text = std::fs::read_to_string(file).unwrap();
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
@@ -35,11 +35,11 @@ impl World {
         self.get(&ROLLOUT, "podinfo").expect("exists")
     }
 
-    async fn wait_for_state(&self, state: &str) {
+    async fn wait_for_rollout_state(&self, state: &str) {
         self.wait_until(state, || self.rollout()["status"]["state"] == state).await;
     }
 
-    async fn wait_for_weight(&self, weight: u64) {
+    async fn wait_for_rollout_weight(&self, weight: u64) {
         self.wait_until(&format!("weight {weight}"), || self.rollout()["status"]["canary_weight"] == weight).await;
     }
 
@@ -57,18 +57,18 @@ impl World {
         self.rollout_events().iter().map(text).collect()
     }
 
-    fn weights(&self) -> (u64, u64) {
+    fn routed_weights(&self) -> (u64, u64) {
         let route = self.get(&kinds::VIRTUAL_SERVICE, "podinfo").expect("exists")["spec"]["http"][0]["route"].clone();
         let weight = |index: usize| route[index]["weight"].as_u64().unwrap_or(0);
         (weight(0), weight(1))
     }
 
-    fn image_of(&self, name: &str) -> String {
+    fn rollout_image(&self, name: &str) -> String {
         let deployment = self.get(&kinds::DEPLOYMENT, name).expect("exists");
         deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
     }
 
-    fn replicas_of(&self, name: &str) -> Option<u64> {
+    fn rollout_replicas(&self, name: &str) -> Option<u64> {
         self.get(&kinds::DEPLOYMENT, name).expect("exists")["spec"]["replicas"].as_u64()
     }
 }
@@ -87,7 +87,7 @@ fn a_good_version_is_promoted_with_the_events_of_the_guide() {
         world.begin_steerer(guide(|_| true)).await;
         let services = || world.cluster.store().list(&kinds::SERVICE, Some("test")).len();
         let (deployments, count) = (|| world.cluster.store().list(&kinds::DEPLOYMENT, Some("test")).len(), services());
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
         world.pass(Duration::from_secs(30)).await;
 
         let mut expected = vec!["Starting rollout for podinfo.test".to_owned()];
@@ -107,9 +107,9 @@ fn a_good_version_is_promoted_with_the_events_of_the_guide() {
             assert_eq!(event["involvedObject"]["apiVersion"], "apps.weave.works/v1beta1");
         }
 
-        assert_eq!((world.weights(), world.replicas_of("podinfo-canary")), ((100, 0), Some(0)));
+        assert_eq!((world.routed_weights(), world.rollout_replicas("podinfo-canary")), ((100, 0), Some(0)));
         assert_eq!(
-            (world.image_of("podinfo"), world.replicas_of("podinfo")),
+            (world.rollout_image("podinfo"), world.rollout_replicas("podinfo")),
             ("quay.io/stefanprodan/podinfo:1.2.0".into(), Some(2))
         );
         let status = &world.rollout()["status"];
@@ -125,7 +125,7 @@ fn a_bad_version_halts_for_ever_and_goes_on_when_it_recovers() {
     in_virtual_time(async {
         let mut world = World::new(1);
         world.begin_steerer(guide(|_| true)).await;
-        world.wait_for_weight(60).await;
+        world.wait_for_rollout_weight(60).await;
         world.traffic.set_behaviour(NEW_IMAGE, Behaviour::failing(0.2));
         world.pass(Duration::from_secs(3600)).await;
         let halts = world
@@ -136,17 +136,17 @@ fn a_bad_version_halts_for_ever_and_goes_on_when_it_recovers() {
         assert!(halts > 0, "{}", world.story());
         let status = world.rollout()["status"].clone();
         assert_eq!((&status["state"], &status["failedChecks"]), (&json!("running"), &json!(0)));
-        let held = world.weights();
+        let held = world.routed_weights();
         assert!(held.1 >= 60 && held.1 < 100, "{held:?}");
-        assert_eq!(world.image_of("podinfo"), "quay.io/stefanprodan/podinfo:1.1.1");
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.1.1");
         let warnings = world.rollout_events();
         let halt = warnings.iter().find(|event| event["message"].as_str().unwrap().starts_with("Halt")).unwrap();
         assert_eq!(halt["type"], "Warning");
         assert!(halt["message"].as_str().unwrap().ends_with("% < 99%"), "{halt}");
 
         world.traffic.set_behaviour(NEW_IMAGE, Behaviour::failing(0.0));
-        world.wait_for_state("finished").await;
-        assert_eq!(world.image_of("podinfo"), "quay.io/stefanprodan/podinfo:1.2.0");
+        world.wait_for_rollout_state("finished").await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.2.0");
     });
 }
 
@@ -156,7 +156,7 @@ fn a_finished_rollout_rests_until_the_canary_is_updated() {
     in_virtual_time(async {
         let mut world = World::new(1);
         world.begin_steerer(guide(|_| true)).await;
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
         world.pass(Duration::from_secs(60)).await;
         let calls = world.cluster.calls().snapshot();
         world.pass(Duration::from_secs(600)).await;
@@ -164,10 +164,10 @@ fn a_finished_rollout_rests_until_the_canary_is_updated() {
         assert_eq!(calls.reads() + calls.writes() + calls.event_writes(), 0, "{calls}");
 
         world.set_image("podinfo-canary", "quay.io/stefanprodan/podinfo:1.3.0");
-        world.wait_for_state("running").await;
-        assert_eq!(world.replicas_of("podinfo-canary"), Some(2), "as many as the primary");
-        world.wait_for_state("finished").await;
-        assert_eq!(world.image_of("podinfo"), "quay.io/stefanprodan/podinfo:1.3.0");
+        world.wait_for_rollout_state("running").await;
+        assert_eq!(world.rollout_replicas("podinfo-canary"), Some(2), "as many as the primary");
+        world.wait_for_rollout_state("finished").await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.3.0");
         let starts = world.rollout_events();
         let starts = starts.iter().filter(|event| event["message"] == "Starting rollout for podinfo.test");
         let count: u64 = starts.map(|event| event["count"].as_u64().unwrap_or(1)).sum();
@@ -193,7 +193,7 @@ fn nothing_of_the_users_routes_changes_but_two_weights() {
         world.begin_steerer(objects).await;
         let spec = |world: &World| world.get(&kinds::VIRTUAL_SERVICE, "podinfo").unwrap()["spec"].clone();
         let mut expected = spec(&world);
-        world.wait_for_weight(30).await;
+        world.wait_for_rollout_weight(30).await;
         expected["http"][0]["route"][0]["weight"] = json!(70);
         expected["http"][0]["route"][1]["weight"] = json!(30);
         assert_eq!(spec(&world), expected);
@@ -213,7 +213,7 @@ fn a_step_that_does_not_divide_100_ends_at_100() {
             true
         });
         world.begin_steerer(objects).await;
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
         let texts = world.rollout_texts();
         let advanced: Vec<&String> = texts.iter().filter(|text| text.starts_with("Advance")).collect();
         assert_eq!(advanced, advance([30, 60, 90, 100]).iter().collect::<Vec<_>>());
@@ -227,12 +227,12 @@ fn after_the_promotion_only_readiness_counts() {
         let mut world = World::new(1);
         let slow = PodBehaviour { start_delay: Some(Duration::from_secs(120)), outcome: PodOutcome::Ready };
         world.begin_steerer(guide(|_| true)).await;
-        world.wait_for_weight(100).await;
+        world.wait_for_rollout_weight(100).await;
         world.pods.set(NEW_IMAGE, slow);
-        world.wait_until("the copy", || world.image_of("podinfo").ends_with("1.2.0")).await;
+        world.wait_until("the copy", || world.rollout_image("podinfo").ends_with("1.2.0")).await;
         world.traffic.set_behaviour(NEW_IMAGE, Behaviour::failing(0.5));
-        world.wait_for_state("finished").await;
-        assert_eq!(world.weights(), (100, 0));
+        world.wait_for_rollout_state("finished").await;
+        assert_eq!(world.routed_weights(), (100, 0));
         assert!(!world.rollout_texts().iter().any(|text| text.starts_with("Halt")), "{}", world.story());
     });
 }
@@ -249,9 +249,9 @@ fn an_answer_without_values_halts() {
             true
         });
         world.begin_steerer(objects).await;
-        world.wait_for_weight(10).await;
+        world.wait_for_rollout_weight(10).await;
         world.pass(Duration::from_secs(300)).await;
-        assert_eq!(world.weights(), (90, 10));
+        assert_eq!(world.routed_weights(), (90, 10));
         let texts = world.rollout_texts();
         let halt = texts.iter().find(|text| text.starts_with("Halt rollout podinfo.test "));
         assert!(halt.is_some_and(|halt| halt.contains("nobody_counts_here")), "{texts:?}");
@@ -263,14 +263,14 @@ fn a_canary_that_somebody_scales_to_zero_stops_and_goes_on_with_its_pods() {
     in_virtual_time(async {
         let mut world = World::new(1);
         world.begin_steerer(guide(|object| object["kind"] != "HorizontalPodAutoscaler")).await;
-        world.wait_for_weight(30).await;
+        world.wait_for_rollout_weight(30).await;
         world.change(&kinds::DEPLOYMENT, "podinfo-canary", |canary| canary["spec"]["replicas"] = json!(0));
-        world.wait_until("users are led away", || world.weights() == (100, 0)).await;
+        world.wait_until("users are led away", || world.routed_weights() == (100, 0)).await;
         world.pass(Duration::from_secs(600)).await;
-        assert_eq!((world.replicas_of("podinfo-canary"), world.weights()), (Some(0), (100, 0)));
+        assert_eq!((world.rollout_replicas("podinfo-canary"), world.routed_weights()), (Some(0), (100, 0)));
         world.change(&kinds::DEPLOYMENT, "podinfo-canary", |canary| canary["spec"]["replicas"] = json!(2));
-        world.wait_for_state("finished").await;
-        assert_eq!(world.image_of("podinfo"), "quay.io/stefanprodan/podinfo:1.2.0");
+        world.wait_for_rollout_state("finished").await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.2.0");
     });
 }
 
@@ -287,9 +287,9 @@ fn a_canary_without_pods_is_not_released_before_it_has_some() {
         world.begin_steerer(objects).await;
         world.pass(Duration::from_secs(300)).await;
         assert_eq!(world.rollout_texts(), [""; 0]);
-        assert_eq!((world.replicas_of("podinfo-canary"), world.weights()), (Some(0), (100, 0)));
+        assert_eq!((world.rollout_replicas("podinfo-canary"), world.routed_weights()), (Some(0), (100, 0)));
         world.change(&kinds::DEPLOYMENT, "podinfo-canary", |canary| canary["spec"]["replicas"] = json!(2));
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
     });
 }
 
@@ -301,11 +301,11 @@ fn an_unready_workload_is_waited_for_and_nothing_is_rolled_back() {
         world.begin_steerer(guide(|_| true)).await;
         // Longer than any deadline.
         world.pass(Duration::from_secs(1800)).await;
-        assert_eq!((world.weights(), &world.rollout()["status"]["state"]), ((100, 0), &json!("running")));
+        assert_eq!((world.routed_weights(), &world.rollout()["status"]["state"]), ((100, 0), &json!("running")));
         let texts = world.rollout_texts();
         assert!(texts[0].starts_with("Waiting for podinfo-canary.test rollout to finish: "), "{texts:?}");
         world.pods.set(NEW_IMAGE, PodBehaviour::new(PodOutcome::Ready));
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
     });
 }
 
@@ -325,7 +325,7 @@ fn a_rollout_goes_on_from_the_weight_that_its_routes_have() {
             true
         });
         world.begin_steerer(objects).await;
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
         let texts = world.rollout_texts();
         let told: Vec<&String> = texts.iter().filter(|text| !text.starts_with("Waiting")).collect();
         assert_eq!(told[0], "Advance rollout podinfo.test weight 50", "{}", world.story());
@@ -352,7 +352,7 @@ fn what_is_wrong_is_told_on_the_object() {
         let rollouts = api(world.cluster.client("kubectl"), "apps.weave.works", "v1beta1", "Rollout", Some("test"));
         let mend = json!({"spec": {"virtualService": {"weight": 10}}});
         rollouts.patch("podinfo", &kube::api::PatchParams::default(), &kube::api::Patch::Merge(mend)).await.unwrap();
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
     });
 }
 
@@ -361,7 +361,7 @@ fn a_canary_and_a_rollout_of_one_target_are_told_so_on_both() {
     in_virtual_time(async {
         let mut world = World::new(1);
         world.begin_steerer(guide(|_| true)).await;
-        world.wait_for_weight(20).await;
+        world.wait_for_rollout_weight(20).await;
         world.pass(Duration::from_secs(2)).await;
         world.create(canary("test", "podinfo")).await;
         world.wait_until("the canary yields", || world.condition("podinfo", "Accepted").is_some()).await;
@@ -372,7 +372,7 @@ fn a_canary_and_a_rollout_of_one_target_are_told_so_on_both() {
         let told = "Found more than one object with the same target Deployment/podinfo: Canary podinfo does nothing, delete it or \
                     give it another target";
         assert!(world.rollout_texts().contains(&told.to_owned()), "{}", world.story());
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
         assert!(world.get(&kinds::DEPLOYMENT, "podinfo-primary").is_none());
     });
 }
@@ -385,7 +385,60 @@ fn canaries_and_rollouts_of_one_cluster_do_not_disturb_each_other() {
         world.deploy("other").await;
         // Of the same name as the rollout's, in another namespace of names: kinds tell them apart.
         world.wait_for_phase("other", "Initialized").await;
-        world.wait_for_state("finished").await;
+        world.wait_for_rollout_state("finished").await;
         assert_eq!(world.phase("other"), "Initialized");
+    });
+}
+
+/// Few clusters have this kind. One that is installed later is taken up by itself.
+#[test]
+fn a_cluster_without_rollouts_is_hardly_asked_for_them_until_they_come() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let definitions = || {
+            let client = world.cluster.client("kubectl");
+            api(client, "apiextensions.k8s.io", "v1", "CustomResourceDefinition", None)
+        };
+        let name = "rollouts.apps.weave.works";
+        let mut definition = serde_json::to_value(definitions().get(name).await.unwrap()).unwrap();
+        definitions().delete(name, &kube::api::DeleteParams::default()).await.unwrap();
+        let is_gone = || {
+            world
+                .cluster
+                .store()
+                .get(&GroupKind::known("apiextensions.k8s.io", "CustomResourceDefinition"), "", name)
+                .is_none()
+        };
+        world.wait_until("no rollouts", is_gone).await;
+        world.load_heavily();
+        world.deploy("podinfo").await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        world.pass(Duration::from_secs(900)).await;
+        let calls = world.cluster.calls().snapshot();
+        world.pass(Duration::from_secs(3600)).await;
+        let calls = world.cluster.calls().since(&calls).of_client(AGENT);
+        // Every five minutes.
+        assert!((1..=13).contains(&calls.reads()), "{calls}");
+        assert_eq!(calls.writes() + calls.event_writes(), 0, "{calls}");
+
+        definition["metadata"] = json!({"name": name});
+        definition.as_object_mut().unwrap().remove("status");
+        world.create(definition).await;
+        let objects = guide(|object| {
+            // The canary's own routes and services have these names.
+            let text = object
+                .to_string()
+                .replace("podinfo", "steered")
+                .replace("stefanprodan/steered", "stefanprodan/podinfo");
+            *object = serde_json::from_str(&text).unwrap();
+            true
+        });
+        world.traffic.set_load("test", "steered", 2000.0);
+        for object in objects {
+            world.create(object).await;
+        }
+        let state = || world.get(&ROLLOUT, "steered").map(|rollout| rollout["status"]["state"].clone());
+        world.wait_until("finished", || state() == Some(json!("finished"))).await;
     });
 }

@@ -15,6 +15,7 @@ mod loop_releases;
 mod owner;
 mod permissions;
 mod release;
+mod rollouts;
 mod scripts;
 mod versions_of_canaries;
 
