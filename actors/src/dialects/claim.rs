@@ -2,7 +2,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use aviary_providers::ObjectKind;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
