@@ -93,12 +93,21 @@ async fn canaries(State(operator): State<Shared>) -> Response {
 }
 
 async fn canary(State(operator): State<Shared>, Path((namespace, name)): Path<(String, String)>) -> Response {
-    let id = CanaryId { namespace, name };
+    let id = CanaryId::canary(namespace, name);
     let unknown = format!("canary {id} is not known");
-    match operator.describe(id).await {
+    let known = match operator.describe(id.clone()).await {
+        Some(canary) => Some(canary),
+        // One of another system's kinds.
+        None => operator.describe_all().await.into_iter().find(|view| is_named(&view.canary, &id)),
+    };
+    match known {
         Some(canary) => json(&canary),
         None => (StatusCode::NOT_FOUND, unknown).into_response(),
     }
+}
+
+fn is_named(canary: &CanaryId, wanted: &CanaryId) -> bool {
+    (&canary.namespace, &canary.name) == (&wanted.namespace, &wanted.name)
 }
 
 fn json(value: &impl serde::Serialize) -> Response {
@@ -216,7 +225,7 @@ mod tests {
 
     fn view(name: &str) -> CanaryView {
         CanaryView {
-            canary: CanaryId { namespace: "test".into(), name: name.into() },
+            canary: CanaryId::canary("test", name),
             phase: "Progressing".into(),
             canary_weight: 10,
             failed_checks: 0,

@@ -182,7 +182,8 @@ impl<'a> Demo<'a> {
         let verdict = self.rollout.verdict();
         let (cluster_time, real_time) = (self.cluster.clock().now().duration_since(started), real_started.elapsed());
         self.follow_for(SETTLING).await?;
-        let traffic = Requests::between(&traffic, &self.cluster.traffic().report(NAMESPACE, NAME), NAME);
+        let primary = format!("{NAME}{}", aviary_crds::names::PRIMARY_SUFFIX);
+        let traffic = Requests::between(&traffic, &self.cluster.traffic().report(NAMESPACE, NAME), NAME, &primary);
         let calls = self.cluster.calls().since(&calls).of_client(OPERATOR);
         Ok(Release {
             version: version.to_owned(),

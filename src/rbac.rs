@@ -67,6 +67,11 @@ pub static PERMISSIONS: &[Permission] = &[
             "owner references that block deletion, where the admission plugin OwnerReferencesPermissionEnforcement is on",
         )
     },
+    core(&kinds::ROLLOUT, &["get", "list", "watch"], "the same of Steerer, where the cluster has them"),
+    Permission {
+        resource: "rollouts/status",
+        ..core(&kinds::ROLLOUT, &["update"], "phase, weights and conditions of a rollout")
+    },
     core(&kinds::METRIC_TEMPLATE, READ, "queries that canaries refer to"),
     core(&kinds::ALERT_PROVIDER, READ, "channels that canaries refer to"),
     core(&kinds::DEPLOYMENT, WRITE, "targets are scaled, primaries are created and updated"),

@@ -1,6 +1,5 @@
 //! Requests of users during a release.
 
-use aviary_crds::names::PRIMARY_SUFFIX;
 use aviary_sim::traffic::{TrafficReport, WorkloadTotals};
 
 /// Requests of users to one service, by the workload that answered.
@@ -18,7 +17,7 @@ pub struct Requests {
 
 impl Requests {
     /// What came between two reports about the service of a target.
-    pub(crate) fn between(before: &TrafficReport, after: &TrafficReport, target: &str) -> Requests {
+    pub(crate) fn between(before: &TrafficReport, after: &TrafficReport, target: &str, primary: &str) -> Requests {
         let minus = |after: WorkloadTotals, before: WorkloadTotals| WorkloadTotals {
             requests: after.requests - before.requests,
             failures: after.failures - before.failures,
@@ -27,7 +26,7 @@ impl Requests {
         let all = |report: &TrafficReport| WorkloadTotals { requests: report.requests(), failures: report.failures() };
         Requests {
             canary: of(target),
-            primary: of(&format!("{target}{PRIMARY_SUFFIX}")),
+            primary: of(primary),
             unanswered: of("unknown"),
             all: minus(all(after), all(before)),
         }

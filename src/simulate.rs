@@ -8,6 +8,7 @@ pub(crate) mod load_tester;
 pub(crate) mod manifests;
 mod network;
 mod objects;
+mod pairs;
 mod queries;
 mod references;
 mod releases;
@@ -152,7 +153,7 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused
     let (texts, mut problems) = files::read(&args.filenames, args.recursive);
     let (mut manifests, unreadable) = manifests::read(&texts, &args.namespace);
     problems.extend(unreadable);
-    let (subjects, refusals) = subject::subjects(&manifests, &config, args.mesh_provider.is_some());
+    let (mut subjects, refusals) = subject::subjects(&manifests, &config, args.mesh_provider.is_some());
     problems.extend(refusals);
     if subjects.is_empty() && problems.is_empty() {
         problems.push("there is no Canary in the input".to_owned());
@@ -164,6 +165,9 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused
             return (manifests, Err(problems));
         }
     };
+    if let Err(problems) = pairs::rewind(&mut manifests, &mut subjects) {
+        return (manifests, Err(problems));
+    }
     manifests.notes.extend(subject::rivals(&subjects));
     complete::complete(&mut manifests, &subjects, &scenario);
     let setup = plan(args, config, &mut manifests, subjects, scenario);

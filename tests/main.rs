@@ -28,6 +28,7 @@ mod scenarios;
 mod settings;
 mod simulate;
 mod simulate_input;
+mod steerer;
 mod supervision;
 mod support;
 mod takeover;

@@ -18,15 +18,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::Recipient;
-use aviary_providers::{ObjectKey, ObjectKind, Objects, kinds};
+use aviary_providers::{ObjectKey, ObjectKind, Objects};
 use dashmap::{DashMap, DashSet};
 use kube::core::DynamicObject;
 use tokio::sync::Notify;
 
+use crate::dialects;
 use crate::messages::{CanaryId, Nudge};
 use store::Store;
-use targets::{Targets, hashes_of_names};
-pub(crate) use targets::{service_of, target_of};
+use targets::{Targets, hashes_of_claims};
 
 /// Whether a kind has been listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl Cache {
     /// Namespaces and names of all objects of a kind, in order.
     pub fn names(&self, kind: &'static ObjectKind) -> Vec<CanaryId> {
         let keys = self.objects.keys(kind).into_iter();
-        let mut names: Vec<_> = keys.map(|ObjectKey { namespace, name, .. }| CanaryId { namespace, name }).collect();
+        let mut names: Vec<_> = keys.map(CanaryId::from).collect();
         // A map that is read in no order would make no two runs alike.
         names.sort_unstable();
         names
@@ -250,20 +250,19 @@ impl Cache {
         }
     }
 
-    /// The other canaries that name the same target as this one, or the same service.
-    pub fn rivals(&self, canary: &CanaryId) -> Vec<Arc<DynamicObject>> {
+    /// The others that may claim what this one claims.
+    pub(crate) fn rivals(&self, canary: &CanaryId) -> Vec<(CanaryId, Arc<DynamicObject>)> {
         let others = self.targets.others(canary).into_iter();
-        let key = |CanaryId { namespace, name }| ObjectKey { kind: &kinds::CANARY, namespace, name };
-        others.filter_map(|other| self.get(&key(other))).collect()
+        others.filter_map(|other| self.get(&other.key()).map(|object| (other, object))).collect()
     }
 
-    /// Keeps track of what a canary names, and wakes those that it had, or has now, in common with others.
+    /// Keeps track of what a canary claims, and wakes those that it had, or has now, anything in common with.
     fn note_target(&self, key: &ObjectKey) {
-        if *key.kind != kinds::CANARY {
+        if !dialects::is_run(key.kind) {
             return;
         }
-        let canary = CanaryId { namespace: key.namespace.clone(), name: key.name.clone() };
-        let look = || self.get(key).map_or_else(BTreeSet::new, |object| hashes_of_names(&object));
+        let canary = CanaryId::from(key.clone());
+        let look = || self.get(key).map(|object| hashes_of_claims(key.kind, &object)).unwrap_or_default();
         self.targets.set(&canary, look).iter().for_each(|other| self.wake_canary(other));
     }
 
@@ -332,6 +331,7 @@ pub(crate) fn version(object: &DynamicObject) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use aviary_providers::kinds;
 
     fn object(name: &str, version: &str) -> DynamicObject {
         serde_json::from_value(serde_json::json!({
@@ -426,7 +426,7 @@ mod tests {
     fn a_change_between_look_and_registration_is_not_missed() {
         let cache = Cache::default();
         cache.apply(&kinds::CONFIG_MAP, object("x", "1"));
-        let canary = CanaryId { namespace: "a".into(), name: "c".into() };
+        let canary = CanaryId::canary("a", "c");
         let look = || {
             let lookups = Lookups::new(&cache);
             lookups.get(&kinds::CONFIG_MAP, "a", "x");

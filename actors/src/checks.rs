@@ -12,6 +12,9 @@ use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Subject, kinds};
 use aviary_rollout::{Check, CheckKind, Plan, Sample, SampleError};
 
+/// Istio's counter of requests, in whose place a check may name another one.
+const ISTIO_COUNTER: &str = "istio_requests_total";
+
 /// A check, ready to be made.
 #[derive(Clone, Debug)]
 pub struct PreparedCheck {
@@ -106,6 +109,13 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
     };
     match &metric.source {
         MetricSource::SuccessRate => builtin(BuiltinMetric::RequestSuccessRate),
+        // On its own: the grouped query is that of Istio's own counter.
+        MetricSource::SuccessRateOf(counter) => {
+            let template = traffic.builtin_query(canary, BuiltinMetric::RequestSuccessRate);
+            let text = render(&template.replace(ISTIO_COUNTER, counter), &values);
+            let text = text.map_err(|error| format!("Metric {} query render error: {error}", check.name))?;
+            Ok(on_metrics_server(text, None))
+        }
         MetricSource::Duration => builtin(BuiltinMetric::RequestDuration),
         // On its own: the grouped query is that of today's Istio.
         MetricSource::DurationInSeconds => {

@@ -15,6 +15,7 @@ use crate::canary::understand;
 use crate::clock::Clock;
 use crate::courier::Courier;
 use crate::deps::{CanarySettings, Deps, FaultHook};
+use crate::dialects;
 use crate::hooks::{GlobalNotifier, WebhookSuccess};
 use crate::lifetime::{KillSwitch, Lifetime};
 use crate::messages::{CanaryId, CanaryView, Describe, DescribeCanaries, Lead, Shutdown, WriteOut};
@@ -113,7 +114,7 @@ impl ControllerConfig {
     /// # Errors
     /// Why it would not run it, as [`refusal`](Self::refusal) has it.
     pub fn validated(&self, object: &DynamicObject) -> Result<ValidatedCanary, String> {
-        understand(object, &self.canary_settings()).map(|understood| understood.canary)
+        understand(dialects::of_manifest(object), object, &self.canary_settings()).map(|understood| understood.canary)
     }
 }
 

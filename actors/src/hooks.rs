@@ -125,7 +125,7 @@ fn about_event(news: &EventNews) -> BTreeMap<String, String> {
 }
 
 fn prepare_one(canary: &ValidatedCanary, hook: &ValidatedWebhook, phase: &str, checksum: &str) -> PreparedHook {
-    let id = CanaryId { namespace: canary.key.namespace.clone(), name: canary.key.name.clone() };
+    let id = CanaryId::canary(canary.key.namespace.as_str(), canary.key.name.as_str());
     prepared(hook, &payload(&id, phase, checksum, hook.metadata.as_ref()))
 }
 

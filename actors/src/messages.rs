@@ -5,7 +5,7 @@ use std::fmt;
 
 use actix::{Message, Recipient};
 use aviary_crds::validated::{AlertSeverity, WebhookType};
-use aviary_providers::{Change, ObjectKey};
+use aviary_providers::{Change, ObjectKey, ObjectKind, kinds};
 use aviary_rollout::{HookAnswer, Message as Note, Outcome, RoundAnswer};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
@@ -14,13 +14,38 @@ use serde::Serialize;
 use crate::checks::PreparedCheck;
 use crate::hooks::{PreparedAlert, PreparedHook};
 
-/// Namespace and name of a canary.
+/// Which object is run: a Canary, or one of another system's kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct CanaryId {
     /// Namespace.
     pub namespace: String,
     /// Name.
     pub name: String,
+    /// Kind.
+    #[serde(serialize_with = "name_of_kind")]
+    pub kind: &'static ObjectKind,
+}
+
+impl CanaryId {
+    /// A Canary.
+    pub fn canary(namespace: impl Into<String>, name: impl Into<String>) -> CanaryId {
+        CanaryId { namespace: namespace.into(), name: name.into(), kind: &kinds::CANARY }
+    }
+
+    /// Key of the object.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { kind: self.kind, namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+impl From<ObjectKey> for CanaryId {
+    fn from(ObjectKey { kind, namespace, name }: ObjectKey) -> CanaryId {
+        CanaryId { namespace, name, kind }
+    }
+}
+
+fn name_of_kind<S: serde::Serializer>(kind: &&'static ObjectKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.kind)
 }
 
 /// `name.namespace`, as Flagger writes it.
@@ -298,6 +323,8 @@ pub struct Observed {
     pub canary: CanaryId,
     /// Name of its target, which is what the metrics carry.
     pub target: String,
+    /// Name of its primary, for the weights.
+    pub primary: String,
     /// 0 progressing, 1 fine, 2 failed, as in Flagger.
     pub status: i64,
     /// Weights of canary and primary, where known.

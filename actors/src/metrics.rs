@@ -245,12 +245,12 @@ impl Metrics {
     }
 
     /// Removes the series of a target.
-    pub(crate) fn forget(&self, namespace: &str, target: &str, metrics: &[String]) {
+    pub(crate) fn forget(&self, namespace: &str, target: &str, primary: &str, metrics: &[String]) {
         // Series that were never made are no loss.
         let _ = self.canary_status.remove_label_values(&[target, namespace]);
         let _ = self.canary_duration.remove_label_values(&[target, namespace]);
-        for workload in [target.to_owned(), format!("{target}-primary")] {
-            let _ = self.canary_weight.remove_label_values(&[&workload, namespace]);
+        for workload in [target, primary] {
+            let _ = self.canary_weight.remove_label_values(&[workload, namespace]);
         }
         for metric in metrics {
             let _ = self.metric_analysis.remove_label_values(&[target, namespace, metric]);

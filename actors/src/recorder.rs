@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, ResponseFuture, Supervised};
-use aviary_crds::names::{API_VERSION, EVENT_REASON, EVENT_SOURCE};
+use aviary_crds::names::EVENT_REASON;
 use aviary_crds::validated::AlertSeverity;
 use aviary_rollout::Outcome;
 use futures::FutureExt;
@@ -18,6 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::dialects;
 use crate::lifetime::Lifetime;
 use crate::messages::{CanaryGone, CanaryId, EventSubject, Measured, Observed, Record, RoundTook, RunEnded, WriteOut};
 use crate::metrics::Metrics;
@@ -65,6 +66,7 @@ pub(crate) struct Recorder {
 #[derive(Default)]
 struct Series {
     target: String,
+    primary: String,
     metrics: BTreeSet<String>,
 }
 
@@ -271,6 +273,7 @@ fn whole(at: Timestamp) -> Timestamp {
 
 fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, at: Timestamp) -> Event {
     let time = Time(whole(at));
+    let source = dialects::event_source(about.canary.kind);
     Event {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -278,8 +281,8 @@ fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, 
             ..ObjectMeta::default()
         },
         involved_object: ObjectReference {
-            api_version: Some(API_VERSION.to_owned()),
-            kind: Some("Canary".to_owned()),
+            api_version: Some(about.canary.kind.api_version()),
+            kind: Some(about.canary.kind.kind.to_owned()),
             namespace: Some(about.canary.namespace.clone()),
             name: Some(about.canary.name.clone()),
             uid: Some(about.uid.clone()),
@@ -292,8 +295,8 @@ fn event(name: &str, about: &EventSubject, text: &str, severity: AlertSeverity, 
         }),
         reason: Some(EVENT_REASON.to_owned()),
         message: Some(text.to_owned()),
-        source: Some(EventSource { component: Some(EVENT_SOURCE.to_owned()), ..EventSource::default() }),
-        reporting_component: Some(EVENT_SOURCE.to_owned()),
+        source: Some(EventSource { component: Some(source.to_owned()), ..EventSource::default() }),
+        reporting_component: Some(source.to_owned()),
         first_timestamp: Some(time.clone()),
         last_timestamp: Some(time),
         count: Some(1),
@@ -322,11 +325,10 @@ impl Handler<Observed> for Recorder {
     type Result = ();
 
     fn handle(&mut self, seen: Observed, _: &mut Context<Self>) {
-        let Observed { canary, target, status, weights } = seen;
+        let Observed { canary, target, primary, status, weights } = seen;
         let namespace = canary.namespace.as_str();
         self.metrics.canary_status.with_label_values(&[target.as_str(), namespace]).set(status);
         if let Some((canary_weight, primary_weight)) = weights {
-            let primary = format!("{target}-primary");
             self.metrics.canary_weight.with_label_values(&[target.as_str(), namespace]).set(canary_weight.into());
             self.metrics.canary_weight.with_label_values(&[primary.as_str(), namespace]).set(primary_weight.into());
         }
@@ -336,10 +338,10 @@ impl Handler<Observed> for Recorder {
             self.metrics.canary_total.with_label_values(&[namespace]).set(total);
         }
         let series = self.series.entry(canary.clone()).or_default();
-        if series.target != target {
-            let former = std::mem::replace(series, Series { target, ..Series::default() });
+        if series.target != target || series.primary != primary {
+            let former = std::mem::replace(series, Series { target, primary, ..Series::default() });
             let metrics: Vec<String> = former.metrics.into_iter().collect();
-            self.metrics.forget(namespace, &former.target, &metrics);
+            self.metrics.forget(namespace, &former.target, &former.primary, &metrics);
         }
     }
 }
@@ -385,7 +387,7 @@ impl Handler<CanaryGone> for Recorder {
     fn handle(&mut self, CanaryGone(canary): CanaryGone, _: &mut Context<Self>) {
         if let Some(series) = self.series.remove(&canary) {
             let metrics: Vec<String> = series.metrics.into_iter().collect();
-            self.metrics.forget(&canary.namespace, &series.target, &metrics);
+            self.metrics.forget(&canary.namespace, &series.target, &series.primary, &metrics);
         }
         let Some(known) = self.totals.get_mut(&canary.namespace) else { return };
         known.remove(&canary);

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, ResponseFuture, Supervised};
-use aviary_providers::{ObjectKey, kinds};
 use aviary_rollout::{DEGRADED, Message as Note};
 use tokio::sync::oneshot;
 
 use crate::canary::{CanaryActor, Parent, with_complaint};
 use crate::deps::Deps;
+use crate::dialects;
 use crate::messages::{
     CanariesChanged, CanaryGone, CanaryId, ChildDied, ChildRecovered, ChildRestarted, ChildRetired, Describe,
     DescribeCanaries, EffectDone, Epoch, EventSubject, Lane, Lead, Record, Reply, Retire, Shutdown, Write, WriteOrder,
@@ -49,7 +49,7 @@ impl Supervisor {
     }
 
     fn exists(&self, canary: &CanaryId) -> bool {
-        self.deps.cache.contains(&canary_key(canary))
+        self.deps.cache.contains(&canary.key())
     }
 
     /// Brings all children in line, once the caches are complete and this process leads.
@@ -59,9 +59,9 @@ impl Supervisor {
             return;
         }
         self.started = true;
-        let present = self.deps.cache.names(&kinds::CANARY);
+        let present = dialects::watched().into_iter().flat_map(|kind| self.deps.cache.names(kind));
         let known: Vec<CanaryId> = self.children.keys().cloned().collect();
-        for canary in present.into_iter().chain(known) {
+        for canary in present.chain(known).collect::<BTreeSet<_>>() {
             self.align(&canary, context);
         }
     }
@@ -95,7 +95,7 @@ impl Supervisor {
     }
 
     fn generation_of(&self, canary: &CanaryId) -> Option<i64> {
-        self.deps.cache.get(&canary_key(canary)).and_then(|object| object.metadata.generation)
+        self.deps.cache.get(&canary.key()).and_then(|object| object.metadata.generation)
     }
 
     fn spawn(&mut self, canary: CanaryId, context: &mut Context<Self>) {
@@ -136,7 +136,7 @@ impl Supervisor {
 
     /// Tells that a canary's actor keeps dying.
     fn tell_quarantine(&self, died: &ChildDied) {
-        let Some(object) = self.deps.cache.get(&canary_key(&died.canary)) else { return };
+        let Some(object) = self.deps.cache.get(&died.canary.key()) else { return };
         let text =
             format!("Quarantined after {} failures in a row, next try in 5 minutes: {}", died.deaths, died.reason);
         self.deps.recorder.do_send(Record {
@@ -152,7 +152,7 @@ impl Supervisor {
 
     /// Says on the object that its actor keeps dying, unless it says so already.
     fn mark_degraded(&self, died: &ChildDied, context: &mut Context<Self>) {
-        let Some(object) = self.deps.cache.get(&canary_key(&died.canary)) else { return };
+        let Some(object) = self.deps.cache.get(&died.canary.key()) else { return };
         let text = format!("the controller fails on this canary and tries again every 5 minutes: {}", died.reason);
         let now = self.deps.clock.now();
         let Some(status) = with_complaint(&object, DEGRADED, "True", "ActorCrashLooping", &text, now) else { return };
@@ -174,10 +174,6 @@ impl Supervisor {
             let _ = done.send(());
         }
     }
-}
-
-fn canary_key(canary: &CanaryId) -> ObjectKey {
-    ObjectKey { kind: &kinds::CANARY, namespace: canary.namespace.clone(), name: canary.name.clone() }
 }
 
 impl Actor for Supervisor {

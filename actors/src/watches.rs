@@ -12,6 +12,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, core::DynamicObject};
 
 use crate::cache::{Cache, KindState};
+use crate::dialects;
 use crate::lifetime::Lifetime;
 use crate::messages::CanariesChanged;
 use feed::Feed;
@@ -28,7 +29,6 @@ pub enum Scope {
 
 /// The kinds that canaries depend on, whatever their provider.
 const COMMON: &[&ObjectKind] = &[
-    &kinds::CANARY,
     &kinds::METRIC_TEMPLATE,
     &kinds::ALERT_PROVIDER,
     &kinds::DEPLOYMENT,
@@ -50,7 +50,8 @@ pub(crate) fn start(
     supervisor: &Recipient<CanariesChanged>,
     lifetime: &Lifetime,
 ) {
-    let all: BTreeSet<&'static ObjectKind> = COMMON.iter().chain(provider_kinds).copied().collect();
+    let all: BTreeSet<&'static ObjectKind> =
+        COMMON.iter().chain(provider_kinds).copied().chain(dialects::watched()).collect();
     for kind in all {
         let namespaces = match scope {
             Scope::Cluster => vec![None],
@@ -72,9 +73,19 @@ pub(crate) fn start(
 /// Objects in one answer: as many as the watches ask for, and client-go.
 const PAGE: u32 = 500;
 
-/// Lists all Canaries into the cache, as they are now: the API server asks its storage.
+/// Lists all objects that are run into the cache, as they are now: the API server asks its storage.
 pub(crate) async fn list_canaries(client: &Client, cache: &Cache, scope: &Scope) -> kube::Result<()> {
-    let kind = &kinds::CANARY;
+    for kind in dialects::watched() {
+        match list(client, cache, scope, kind).await {
+            // Few clusters have the kinds of other systems.
+            Err(kube::Error::Api(status)) if dialects::is_optional(kind) && matches!(status.code, 403 | 404) => {}
+            listed => listed?,
+        }
+    }
+    Ok(())
+}
+
+async fn list(client: &Client, cache: &Cache, scope: &Scope, kind: &'static ObjectKind) -> kube::Result<()> {
     let namespaces = match scope {
         Scope::Cluster => vec![None],
         Scope::Namespaces(names) => names.iter().map(|name| Some(name.as_str())).collect(),

@@ -22,6 +22,7 @@ pub mod schema;
 mod serde_helpers;
 pub mod service;
 pub mod status;
+pub mod steerer;
 pub mod v1alpha1;
 pub mod validated;
 
@@ -30,4 +31,5 @@ pub use canary::Canary;
 pub use decode::{DecodeError, decode, decode_object};
 pub use metric_template::MetricTemplate;
 pub use status::{CanaryStatus, Phase};
+pub use steerer::Rollout;
 pub use validated::{ValidatedCanary, ValidationOptions};

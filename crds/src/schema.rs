@@ -9,6 +9,7 @@ mod builder;
 mod canary;
 mod providers;
 mod service;
+mod steerer;
 mod traffic_policy;
 
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ use builder::Schema;
 #[error("write the CustomResourceDefinition as YAML")]
 pub struct WriteError(#[from] serde_saphyr::ser_error::Error);
 
-/// All CustomResourceDefinitions: Canary, MetricTemplate, AlertProvider.
+/// All CustomResourceDefinitions: Canary, MetricTemplate, AlertProvider, and those of the other systems.
 pub fn all_crds() -> Vec<Value> {
     vec![
         with_v1alpha1(definition(
@@ -51,7 +52,25 @@ pub fn all_crds() -> Vec<Value> {
             &json!([{"name": "Type", "type": "string", "jsonPath": ".spec.type"}]),
             resource("An alert provider is a channel that alerts go to.", providers::alert_provider_spec(), None),
         ),
+        rollout(),
     ]
+}
+
+/// The definition of Steerer's Rollout, of another group than ours.
+fn rollout() -> Value {
+    let mut definition = definition(
+        crate::steerer::KIND,
+        "rollout",
+        "rollouts",
+        &steerer::printer_columns(),
+        resource("A rollout releases one Deployment's pods to another.", steerer::spec(), Some(steerer::status())),
+    );
+    let group = crate::steerer::GROUP;
+    definition["metadata"]["name"] = json!(format!("rollouts.{group}"));
+    definition["spec"]["group"] = json!(group);
+    definition["spec"]["names"]["shortNames"] = json!(["roll"]);
+    definition["spec"]["versions"][0]["name"] = json!(crate::steerer::VERSION);
+    definition
 }
 
 /// One definition as YAML, with keys in alphabetical order.

@@ -34,6 +34,8 @@ pub enum Dialect {
     V1Beta1,
     /// `flagger.app/v1alpha1` of Flagger 0.1.
     V1Alpha1,
+    /// `apps.weave.works/v1beta1` of Steerer, a kind of its own.
+    Steerer,
 }
 
 impl Dialect {
@@ -46,6 +48,7 @@ impl Dialect {
     pub fn analysis_path(self) -> &'static str {
         match self {
             Dialect::V1Beta1 => "spec.analysis",
+            Dialect::Steerer => "spec",
             Dialect::V1Alpha1 => "spec.canaryAnalysis",
         }
     }
@@ -58,8 +61,8 @@ impl Dialect {
         const LEAST_CONTROL_LOOP: Duration = Duration::from_secs(1);
         match self {
             Dialect::V1Beta1 => (DEFAULT, shortest.max(LEAST_CONTROL_LOOP)),
-            // 0.1 looked at all canaries in its one interval, whatever that was.
-            Dialect::V1Alpha1 => {
+            // Both looked at all of them in their one interval, whatever that was.
+            Dialect::V1Alpha1 | Dialect::Steerer => {
                 (control_loop.max(LEAST_CONTROL_LOOP), shortest.min(control_loop.max(LEAST_CONTROL_LOOP)))
             }
         }
@@ -81,6 +84,7 @@ impl Dialect {
     pub(crate) fn built_in_fix(self) -> &'static str {
         match self {
             Dialect::V1Beta1 => "use request-success-rate or request-duration, or add a templateRef or a query",
+            Dialect::Steerer => "use istio_requests_total",
             Dialect::V1Alpha1 => "use istio_requests_total or istio_request_duration_seconds_bucket",
         }
     }

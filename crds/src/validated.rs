@@ -21,8 +21,10 @@ use crate::canary::{CrossNamespaceObjectReference, LocalObjectReference};
 use crate::names::{KNATIVE_API_VERSION, PRIMARY_SUFFIX};
 use crate::service::HttpMatchRequest;
 use crate::v1alpha1::Dialect;
+pub(crate) use analysis::skipped as skipped_analysis;
 pub use problems::{Problem, Problems};
 pub use service::ValidatedService;
+pub(crate) use service::undemanding as validated_service;
 
 /// Rules that depend on how the controller is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,10 @@ pub struct ValidatedCanary {
     pub skip_analysis: bool,
     /// `spec.revertOnDeletion`.
     pub revert_on_deletion: bool,
+    /// Whether a canary whose checks fail stays where it is until they pass, instead of being rolled back.
+    pub holds_on_failure: bool,
+    /// Routes that the user has made and of which only two weights are to be changed. `None`: routes are generated.
+    pub user_route: Option<UserRoute>,
     /// How long a workload may take to become ready. Default 600 s.
     pub progress_deadline: Duration,
     /// Mesh or ingress; `None` means the controller's default.
@@ -160,12 +166,14 @@ pub struct Target {
     pub kind: TargetKind,
     /// Name.
     pub name: String,
+    /// Name of the primary workload, where the user has made that as well.
+    pub primary: Option<String>,
 }
 
 impl Target {
-    /// Name of the generated primary workload.
+    /// Name of the primary workload; that of a generated one, if the user has made none.
     pub fn primary_name(&self) -> String {
-        format!("{}{PRIMARY_SUFFIX}", self.name)
+        self.primary.clone().unwrap_or_else(|| format!("{}{PRIMARY_SUFFIX}", self.name))
     }
 
     /// Whether it is a Knative Service (and not a core one).
@@ -174,11 +182,33 @@ impl Target {
     }
 }
 
+/// Routes that the user has made, to both sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRoute {
+    /// Name of the Istio VirtualService.
+    pub virtual_service: String,
+    /// Where the primary's requests go.
+    pub primary: Destination,
+    /// Where the canary's requests go.
+    pub canary: Destination,
+}
+
+/// What tells a destination from others in a VirtualService.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The service.
+    Host(String),
+    /// The subset, of whatever service.
+    Subset(String),
+}
+
 /// Kind of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetKind {
     /// `apps/v1` Deployment.
     Deployment,
+    /// The same, with a primary that the user has made as well.
+    DeploymentPair,
     /// `apps/v1` DaemonSet.
     DaemonSet,
     /// Core Service whose backends others manage, or a Knative Service, see [`Target::is_knative`].
@@ -189,7 +219,7 @@ impl TargetKind {
     /// The kind as manifests and messages spell it.
     pub fn as_str(self) -> &'static str {
         match self {
-            TargetKind::Deployment => "Deployment",
+            TargetKind::Deployment | TargetKind::DeploymentPair => "Deployment",
             TargetKind::DaemonSet => "DaemonSet",
             TargetKind::Service => "Service",
         }
@@ -331,6 +361,8 @@ pub enum MetricLimit {
 pub enum MetricSource {
     /// Built-in `request-success-rate`, percent.
     SuccessRate,
+    /// The same by another request counter, which has Istio's labels.
+    SuccessRateOf(String),
     /// Built-in `request-duration`.
     Duration,
     /// The same of Flagger 0.1, by histograms in seconds where Istio has them; judged in milliseconds, too.

@@ -62,7 +62,8 @@ fn generate(schema: &Value, fill: Fill) -> Value {
 
 #[test]
 fn every_property_of_the_schemas_survives() {
-    for crd in all_crds() {
+    // Objects of other systems are only read.
+    for crd in all_crds().into_iter().filter(|crd| crd["spec"]["group"] == "flagger.app") {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
         for fill in [Fill::Telling, Fill::Zero] {
             let mut object = generate(schema, fill);

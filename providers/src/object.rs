@@ -66,6 +66,8 @@ pub mod kinds {
         DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
         /// apps DaemonSet.
         DAEMON_SET = "apps" "v1" "DaemonSet" "daemonsets";
+        /// Steerer's Rollout.
+        ROLLOUT = "apps.weave.works" "v1beta1" "Rollout" "rollouts";
         /// core Service.
         SERVICE = "" "v1" "Service" "services";
         /// core ConfigMap.

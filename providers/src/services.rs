@@ -49,7 +49,7 @@ pub fn reconcile_apex(subject: &Subject) -> Result<Vec<Change>, TargetError> {
 /// else the target's label. One that goes with the canary is left alone. As in Flagger, nothing but the selector is put
 /// back, apart from what keeps Flux away.
 pub fn revert_apex(subject: &Subject) -> Vec<Change> {
-    if subject.canary.target.kind == TargetKind::Service {
+    if !is_generated(subject) {
         return Vec::new();
     }
     let apex = subject.canary.service.apex();
@@ -86,6 +86,11 @@ fn without_primary_suffix(selector: &Value) -> Value {
     selector
 }
 
+/// Whether services are made from pods here: a Service target brings its own, and so does whoever makes both workloads.
+fn is_generated(subject: &Subject) -> bool {
+    !matches!(subject.canary.target.kind, TargetKind::Service | TargetKind::DeploymentPair)
+}
+
 /// What services need to know about the workload.
 struct ServiceTarget {
     selector: Selector,
@@ -94,7 +99,7 @@ struct ServiceTarget {
 
 impl ServiceTarget {
     fn read(subject: &Subject) -> Result<Option<ServiceTarget>, TargetError> {
-        if subject.canary.target.kind == TargetKind::Service {
+        if !is_generated(subject) {
             return Ok(None);
         }
         let target = targets::for_subject(subject)?;

@@ -21,6 +21,10 @@ use crate::{Subject, scalers, targets};
 /// have one to a canary of this name.
 pub fn take_over(subject: &Subject, traffic_kinds: &[&'static ObjectKind]) -> Vec<Change> {
     let target = &subject.canary.target;
+    // Nothing was made by the former one.
+    if target.primary.is_some() {
+        return Vec::new();
+    }
     let service = &subject.canary.service;
     let primary_kind = targets::for_kind(target.kind).object_kind();
     let primary = subject.get(primary_kind, &target.primary_name());

@@ -20,6 +20,22 @@ use crate::{Settings, Subject};
 
 pub(crate) const NAMESPACE: &str = "test";
 
+/// The Rollout of Steerer's README.
+pub(crate) fn rollout() -> ValidatedCanary {
+    let object = json!({
+        "apiVersion": "apps.weave.works/v1beta1", "kind": "Rollout",
+        "metadata": {"name": "podinfo", "namespace": NAMESPACE},
+        "spec": {
+            "primary": {"name": "podinfo", "host": "podinfo"},
+            "canary": {"name": "podinfo-canary", "host": "podinfo-canary"},
+            "virtualService": {"name": "podinfo", "weight": 10},
+            "metric": {"name": "istio_requests_total", "interval": "1m", "threshold": 99},
+        },
+    });
+    let rollout: aviary_crds::Rollout = decode(&object).unwrap();
+    rollout.validated(&ValidationOptions::default()).unwrap()
+}
+
 /// Objects, a canary and settings.
 pub(crate) struct World {
     pub(crate) canary: ValidatedCanary,

@@ -12,12 +12,13 @@ use aviary_crds::status::Phase;
 use crate::effect::{Component, Decision, Effect, HoldKind, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
+use crate::pair;
 use crate::snapshot::{PrimaryView, Readiness, Split};
 use crate::step::Context;
 
-/// How long a target may be missing before it is told. Each kind has a watch of its own, and nothing orders them: a target
+/// How long a target, or the user's routes, may be missing before it is told. Each kind has a watch of its own, and nothing orders them: a target
 /// that was created just before its canary may be seen just after it, some milliseconds as a rule, more on a busy machine.
-const TARGET_UNSEEN: Duration = Duration::from_secs(1);
+pub(crate) const UNSEEN: Duration = Duration::from_secs(1);
 
 /// Says whether the metric providers answered (asked once, while bootstrapping).
 pub fn providers_message(answer: &Result<(), String>) -> Message {
@@ -37,9 +38,12 @@ pub(crate) fn decide(context: Context) -> Decision {
         Ok(target) => target,
         Err(text) => {
             let message = Message::Obstacle(text.clone());
-            return context.hold(HoldKind::Target, message, TARGET_UNSEEN, None);
+            return context.hold(HoldKind::Target, message, UNSEEN, None);
         }
     };
+    if plan.is_made_by_user {
+        return pair::bootstrap(context);
+    }
     if !plan.skip_analysis && seen.answers.providers.is_none() {
         return context.ask(Question::Providers);
     }

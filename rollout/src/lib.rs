@@ -26,6 +26,7 @@ mod effect;
 pub mod invariants;
 mod message;
 mod notice;
+mod pair;
 mod phase;
 mod plan;
 mod progress;
@@ -40,6 +41,7 @@ mod steady;
 mod step;
 mod strategy;
 mod takeover;
+mod words;
 
 pub use analysis::{Check, CheckKind, Limit, Sample, SampleError};
 pub use bootstrap::providers_message;
@@ -48,7 +50,7 @@ pub use effect::{Component, Decision, Effect, Hold, HoldKind, Outcome, Question,
 pub use message::{Breach, Message};
 pub use notice::{Notice, Occasion};
 pub use phase::is_legal;
-pub use plan::{AlertFacts, Capabilities, Hook, OutagePolicy, Plan, Settings, Unsupported};
+pub use plan::{AlertFacts, Capabilities, Hook, OnFailure, OutagePolicy, Plan, Settings, Unsupported};
 pub use session::{Cookie, Cookies, Sessions};
 pub use snapshot::{
     Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, ServingSince,

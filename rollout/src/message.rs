@@ -160,6 +160,8 @@ pub enum Message {
     Terminated { canary: String },
     /// The target cannot take its users back yet.
     NotReadyForDeletion { canary: String, reason: String },
+    /// In the words of another system; the text is complete.
+    Worded { text: String, severity: AlertSeverity },
     /// The promotion failed and the canary cannot take over.
     NowhereToGo { target: String, error: String },
 }
@@ -232,6 +234,7 @@ impl Message {
             HookPassed { kind: WebhookType::Rollback, .. } | CheckFailed { error: false, .. } => AlertSeverity::Warn,
             HookPassed { .. } => AlertSeverity::Info,
             CheckFailed { error: true, .. } => AlertSeverity::Error,
+            Worded { severity, .. } => *severity,
         }
     }
 }
@@ -245,7 +248,7 @@ impl fmt::Display for Message {
                 write!(f, "{canary} leads nobody to its new pods until the mesh has heard of them")
             }
             Suspended => write!(f, "skipping canary run as object is suspended"),
-            Obstacle(text) | CheckFailed { text, .. } => write!(f, "{text}"),
+            Obstacle(text) | CheckFailed { text, .. } | Worded { text, .. } => write!(f, "{text}"),
             ProvidersAvailable => write!(f, "all the metrics providers are available!"),
             ProvidersUnavailable(error) => write!(f, "Error checking metric providers: {error}"),
             Initialized { canary } => write!(f, "Initialization done! {canary}"),

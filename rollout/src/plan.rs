@@ -51,6 +51,17 @@ pub struct Settings {
     pub endpoints_settle_time: Duration,
 }
 
+/// What a failed check leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It is counted, and too many of them bring everybody back to the primary.
+    #[default]
+    RollBack,
+    /// The canary stays where it is until its checks pass, for ever if need be. The same goes for a workload that does not
+    /// become ready.
+    Hold,
+}
+
 /// What a traffic provider can do for one canary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
@@ -103,6 +114,10 @@ pub struct Plan {
     pub target_kind: String,
     /// Name of the target.
     pub target: String,
+    /// Name of the primary workload.
+    pub primary: String,
+    /// Whether the user has made the primary and all routes, too: nothing is generated.
+    pub is_made_by_user: bool,
     /// Uid of the canary object.
     pub canary_uid: String,
     /// `spec.suspend`.
@@ -119,6 +134,8 @@ pub struct Plan {
     pub interval: Duration,
     /// Failed checks that end the run, at least 1.
     pub threshold: u32,
+    /// What a failed check leads to.
+    pub on_failure: OnFailure,
     /// Step of the way back to the primary; 0 moves all at once.
     pub step_weight_promotion: u32,
     /// Metric checks in the order they are judged.
@@ -148,6 +165,8 @@ impl Plan {
             dialect: canary.dialect,
             target_kind: canary.target.kind.to_string(),
             target: canary.target.name.clone(),
+            primary: canary.target.primary_name(),
+            is_made_by_user: canary.target.primary.is_some(),
             canary_uid: canary.key.uid.clone(),
             suspended: canary.suspended,
             skip_analysis: canary.skip_analysis,
@@ -156,6 +175,7 @@ impl Plan {
             sessions: sessions(canary, settings)?,
             interval: analysis.interval,
             threshold: analysis.threshold,
+            on_failure: if canary.holds_on_failure { OnFailure::Hold } else { OnFailure::RollBack },
             step_weight_promotion: analysis.step_weight_promotion,
             checks: checks(analysis),
             hooks: analysis
@@ -185,15 +205,20 @@ impl Plan {
         format!("{}.{}", self.target, self.namespace)
     }
 
-    /// `<target>-primary.<namespace>`.
+    /// `<primary>.<namespace>`.
     pub fn primary_id(&self) -> String {
-        format!("{}-primary.{}", self.target, self.namespace)
+        format!("{}.{}", self.primary, self.namespace)
+    }
+
+    /// Whether what fails holds the canary where it is.
+    pub(crate) fn holds_on_failure(&self) -> bool {
+        self.on_failure == OnFailure::Hold
     }
 
     /// What is told when the analysis starts. Everything else is told alike.
     pub(crate) fn starting(&self) -> Message {
         match self.dialect {
-            Dialect::V1Beta1 => Message::Starting { target: self.target_id() },
+            Dialect::V1Beta1 | Dialect::Steerer => Message::Starting { target: self.target_id() },
             Dialect::V1Alpha1 => Message::StartingDeployment { canary: self.canary_id() },
         }
     }
@@ -270,7 +295,7 @@ fn checks(analysis: &ValidatedAnalysis) -> Vec<Check> {
         name: metric.name.clone(),
         index,
         kind: match metric.source {
-            MetricSource::SuccessRate => CheckKind::SuccessRate,
+            MetricSource::SuccessRate | MetricSource::SuccessRateOf(_) => CheckKind::SuccessRate,
             MetricSource::Duration | MetricSource::DurationInSeconds => CheckKind::Duration,
             MetricSource::Query(_) => CheckKind::Query,
             MetricSource::Template(_) => CheckKind::Template,

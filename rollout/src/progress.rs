@@ -10,6 +10,7 @@ use crate::analysis::{Verdict, judge};
 use crate::effect::{Decision, Effect, HoldKind, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
+use crate::pair;
 use crate::plan::{OutagePolicy, Plan};
 use crate::promotion;
 use crate::repair::{repair, without_target};
@@ -40,6 +41,7 @@ pub(crate) fn decide(context: Context) -> Decision {
     // Before anything is repaired: a canary that will not become ready gets no traffic back.
     if let Readiness::Failed { reason } = &target.readiness
         && !target.scaled_to_zero
+        && !plan.holds_on_failure()
     {
         return context.look_again().unwrap_or_else(|| roll_back(context, &Cause::Deadline(reason.clone())));
     }
@@ -50,11 +52,21 @@ pub(crate) fn decide(context: Context) -> Decision {
         return decision;
     }
     if target.scaled_to_zero {
-        return context.step().wake_target(target).done();
+        return match plan.is_made_by_user {
+            true => pair::hold_without_pods(context),
+            false => context.step().wake_target(target).done(),
+        };
     }
-    if let Readiness::Waiting { reason, deadline } = &target.readiness {
-        let message = Message::Obstacle(reason.clone());
-        return context.hold(HoldKind::CanaryNotReady, message, plan.interval, *deadline);
+    match &target.readiness {
+        Readiness::Ready => {}
+        Readiness::Waiting { reason, deadline } => {
+            let message = Message::Obstacle(reason.clone());
+            return context.hold(HoldKind::CanaryNotReady, message, plan.interval, *deadline);
+        }
+        // Rolled back above, unless it is waited for whatever happens.
+        Readiness::Failed { reason } => {
+            return context.hold(HoldKind::CanaryNotReady, Message::Obstacle(reason.clone()), plan.interval, None);
+        }
     }
     if plan.skip_analysis {
         return promotion::skip(context, target);
@@ -293,8 +305,9 @@ fn advance(context: Context, step: Step, next: Advance) -> Decision {
 
 fn count_failure(step: Step, message: Message, now: Timestamp) -> Decision {
     let phase = step.phase();
+    let counts = !step.plan().holds_on_failure();
     step.emit(message).write(phase, |next| {
-        next.failed_checks = next.failed_checks.saturating_add(1);
+        next.failed_checks = next.failed_checks.saturating_add(u32::from(counts));
         next.last_step = Some(now);
         next.metrics_unavailable_since = None;
     })

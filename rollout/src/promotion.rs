@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aviary_crds::status::Phase;
+use jiff::Timestamp;
 
 use crate::effect::{Decision, Effect, HoldKind, Outcome};
 use crate::message::Message;
@@ -75,13 +76,8 @@ pub(crate) fn promoting(context: Context) -> Decision {
     };
     match &primary.readiness {
         Readiness::Ready => {}
-        Readiness::Waiting { reason, deadline } => {
-            if let Some(decision) = repair(context) {
-                return decision;
-            }
-            let message = Message::Obstacle(reason.clone());
-            return context.hold(HoldKind::PrimaryNotReady, message, plan.interval, *deadline);
-        }
+        Readiness::Waiting { reason, deadline } => return await_primary(context, reason, *deadline),
+        Readiness::Failed { reason } if plan.holds_on_failure() => return await_primary(context, reason, None),
         Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, reason)),
     }
     if let Some(decision) = repair_objects(context) {
@@ -139,16 +135,18 @@ pub(crate) fn finalising(context: Context) -> Decision {
     match &primary.readiness {
         Readiness::Ready => {}
         // The canary is the only side known to be good; it is kept until the primary is, too.
-        Readiness::Waiting { reason, deadline } => {
-            if let Some(decision) = repair(context) {
-                return decision;
-            }
-            let message = Message::Obstacle(reason.clone());
-            return context.hold(HoldKind::PrimaryNotReady, message, context.plan.interval, *deadline);
-        }
+        Readiness::Waiting { reason, deadline } => return await_primary(context, reason, *deadline),
+        Readiness::Failed { reason } if context.plan.holds_on_failure() => return await_primary(context, reason, None),
         Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, reason)),
     }
     context.leave_canary().unwrap_or_else(|| finish(context, context.step(), target, Outcome::Completed))
+}
+
+fn await_primary(context: Context, reason: &str, deadline: Option<Timestamp>) -> Decision {
+    repair(context).unwrap_or_else(|| {
+        let message = Message::Obstacle(reason.to_owned());
+        context.hold(HoldKind::PrimaryNotReady, message, context.plan.interval, deadline)
+    })
 }
 
 fn both_sides<'a>(context: Context<'a>) -> Result<(&'a TargetView, &'a PrimaryView), Box<Decision>> {

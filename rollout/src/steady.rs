@@ -8,6 +8,7 @@ use aviary_crds::validated::WebhookType;
 use crate::effect::{Decision, HoldKind, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
+use crate::pair;
 use crate::repair::{repair, without_target};
 use crate::rollback::{ask_with_rollback, on_signal};
 use crate::snapshot::{Readiness, Split, TargetView};
@@ -93,6 +94,9 @@ fn scale_down(context: Context, target: &TargetView) -> Option<Decision> {
 /// A new revision (or new configs) was seen: start a run as soon as it is safe and allowed.
 fn detect(context: Context, target: &TargetView) -> Decision {
     let Context { plan, state, seen } = context;
+    if let Some(decision) = pair::await_first_pods(context, target) {
+        return decision;
+    }
     // After a failed promotion the canary serves everybody; waiting for the broken primary would keep the fix out (Q1).
     if !plan.skip_analysis
         && !context.canary_serves_all()
@@ -117,9 +121,12 @@ fn detect(context: Context, target: &TargetView) -> Decision {
         }
         Gate::Closed { hook, at, .. } => return await_approval(context, &hook, context.interval_after(at)),
     };
-    context
-        .step()
-        .passed(WebhookType::ConfirmRollout, passed)
+    let mut step = context.step();
+    if plan.is_made_by_user {
+        // From then on, a canary without pods is one that somebody has stopped.
+        step = step.wake_target(target);
+    }
+    step.passed(WebhookType::ConfirmRollout, passed)
         .emit(Message::NewRevision { target: plan.target_id() })
         .alert(Notice::info_with_facts(Occasion::NewRevision, "New revision detected, progressing canary analysis."))
         .write(Phase::Progressing, |next| {

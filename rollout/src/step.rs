@@ -12,6 +12,7 @@ use crate::plan::Plan;
 use crate::session;
 use crate::snapshot::{Answer, HookAnswer, Snapshot, Split, TargetView, are_other_configs};
 use crate::state::{PromotedCondition, State};
+use crate::words;
 use aviary_crds::validated::WebhookType;
 
 /// What every part of the core looks at.
@@ -72,6 +73,10 @@ impl<'a> Context<'a> {
         announce_after: Duration,
         until: Option<Timestamp>,
     ) -> Decision {
+        let (message, announce_after) = match words::of_system(self.plan, message.clone()) {
+            Some(worded) => (worded, announce_after),
+            None => (message, Duration::MAX),
+        };
         let hold = Hold { kind, message, announce_after, alert: None };
         let until = until.map(|at| at.max(self.soon()));
         Decision { wake: Wake::OnChange.or_at(until), hold: Some(hold), ..self.idle() }
@@ -322,8 +327,15 @@ impl Step<'_> {
         }
     }
 
+    /// Tells it, in the words of the canary's system.
     pub(crate) fn emit(self, message: Message) -> Self {
-        self.effect(Effect::Emit(message))
+        let message = words::of_system(self.context.plan, message);
+        self.effect_if(message.map(Effect::Emit))
+    }
+
+    /// The plan that the step follows.
+    pub(crate) fn plan(&self) -> &Plan {
+        self.context.plan
     }
 
     pub(crate) fn alert(self, notice: Notice) -> Self {

@@ -55,7 +55,7 @@ pub(crate) async fn create(client: &Client, manifests: &mut Manifests) -> Result
     let order = |manifest: &&Manifest| match manifest.kind() {
         "CustomResourceDefinition" => 0,
         "Namespace" => 1,
-        "Canary" => 3,
+        "Canary" | aviary_crds::steerer::KIND => 3,
         _ => 2,
     };
     let mut objects: Vec<&Manifest> = manifests.objects.iter().collect();

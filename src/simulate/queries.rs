@@ -63,8 +63,11 @@ pub(crate) fn unanswerable(
                     template.map(|template| refused(template, "spec.query", &why, &key.name))
                 }
                 _ => {
-                    let canary = manifests.find(names::GROUP, "Canary", subject.namespace(), subject.name());
-                    let path = format!("spec.analysis.metrics[{index}].query");
+                    let canary = manifests.find(subject.group(), subject.kind(), subject.namespace(), subject.name());
+                    let path = match source {
+                        Some(MetricSource::SuccessRateOf(_)) => "spec.metric.name".to_owned(),
+                        _ => format!("spec.analysis.metrics[{index}].query"),
+                    };
                     canary.map(|canary| refused(canary, &path, &why, &check.name))
                 }
             };

@@ -127,8 +127,15 @@ impl Releases {
 
     fn add_made_up(&mut self, at: Duration, index: usize, subject: &Subject, present: &mut [Vec<(String, String)>]) {
         let Some(container) = present.get_mut(index).and_then(|containers| containers.first_mut()) else { return };
-        let image = next_image(&container.1);
-        self.notes.push(format!("the release of {} is made up: image {} becomes {image}", subject.id(), container.1));
+        let given = subject.release.clone().filter(|image| *image != container.1);
+        let image = given.clone().unwrap_or_else(|| next_image(&container.1));
+        if given.is_none() {
+            self.notes.push(format!(
+                "the release of {} is made up: image {} becomes {image}",
+                subject.id(),
+                container.1
+            ));
+        }
         container.1.clone_from(&image);
         self.planned.push(Planned { at, subject: index, image: Some((container.0.clone(), image)), config: None });
     }

@@ -102,6 +102,8 @@ pub(crate) struct Api {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CanaryReport {
+    #[serde(skip)]
+    pub(crate) kind: &'static str,
     pub(crate) namespace: String,
     pub(crate) name: String,
     /// `Deployment/podinfo`.
@@ -292,6 +294,7 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
         timeline.insert(position, row);
     }
     Some(CanaryReport {
+        kind: subject.kind(),
         namespace: subject.namespace().to_owned(),
         name: subject.name().to_owned(),
         target: format!("{}/{}", subject.canary.target.kind, subject.target()),
@@ -300,7 +303,7 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
         phase: tracked.phase,
         reasons: reasons(verdict, tracked, outcome, releases.planned.is_empty()),
         releases: tracked.runs.iter().map(|run| release(run, outcome)).collect(),
-        requests: Requests::between(before, after, subject.target()).into(),
+        requests: Requests::between(before, after, subject.target(), &subject.canary.target.primary_name()).into(),
         webhooks: outcome
             .observed
             .webhooks

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use aviary_actors::ControllerConfig;
+use aviary_crds::steerer;
+use aviary_crds::v1alpha1::Dialect;
 use aviary_crds::validated::{
     MetricCheck, MetricLimit, MetricSource, ObjectKey, TargetKind, ValidatedCanary, WebhookType,
 };
@@ -16,6 +18,8 @@ pub(crate) struct Subject {
     pub(crate) canary: ValidatedCanary,
     /// `spec.provider`, or else `--mesh-provider`.
     pub(crate) provider: String,
+    /// The image that its release brings, where the input says it.
+    pub(crate) release: Option<String>,
 }
 
 impl Subject {
@@ -25,6 +29,22 @@ impl Subject {
 
     pub(crate) fn name(&self) -> &str {
         &self.canary.key.name
+    }
+
+    /// Kind of the object: Canary or Rollout.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.canary.dialect {
+            Dialect::V1Beta1 | Dialect::V1Alpha1 => "Canary",
+            Dialect::Steerer => steerer::KIND,
+        }
+    }
+
+    /// Group of the object.
+    pub(crate) fn group(&self) -> &'static str {
+        match self.canary.dialect {
+            Dialect::V1Beta1 | Dialect::V1Alpha1 => aviary_crds::names::GROUP,
+            Dialect::Steerer => steerer::GROUP,
+        }
     }
 
     /// `podinfo.test`, as events name it.
@@ -92,6 +112,12 @@ pub(crate) fn subjects(
             }
         }
     }
+    for manifest in manifests.of(steerer::GROUP, steerer::KIND) {
+        match understand(manifest, config) {
+            Ok(subject) => subjects.push(subject),
+            Err(refusal) => problems.extend(manifest.messages(&refusal)),
+        }
+    }
     (subjects, problems)
 }
 
@@ -151,14 +177,16 @@ fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject,
     }
     let provider = canary.provider.clone().filter(|provider| !provider.is_empty());
     let provider = provider.unwrap_or_else(|| config.providers.mesh_provider.clone());
-    Ok(Subject { canary, provider })
+    Ok(Subject { canary, provider, release: None })
 }
 
 /// A limit in words: `min 99`, `max 500`.
 pub(crate) fn limits(check: &MetricCheck) -> (Option<f64>, Option<f64>) {
     match (check.limit, &check.source) {
         (MetricLimit::Range(range), _) => (range.min, range.max),
-        (MetricLimit::Threshold(least), MetricSource::SuccessRate) => (Some(least), None),
+        (MetricLimit::Threshold(least), MetricSource::SuccessRate | MetricSource::SuccessRateOf(_)) => {
+            (Some(least), None)
+        }
         (MetricLimit::Threshold(most), _) => (None, Some(most)),
     }
 }
@@ -175,7 +203,10 @@ pub(crate) fn names(subjects: &[Subject]) -> BTreeMap<&'static str, Vec<&str>> {
             match &check.source {
                 MetricSource::Template(key) => names.entry("metric").or_default().push(&key.name),
                 MetricSource::Query(_) => names.entry("metric").or_default().push(&check.name),
-                MetricSource::SuccessRate | MetricSource::Duration | MetricSource::DurationInSeconds => {}
+                MetricSource::SuccessRate
+                | MetricSource::SuccessRateOf(_)
+                | MetricSource::Duration
+                | MetricSource::DurationInSeconds => {}
             }
         }
     }

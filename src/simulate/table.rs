@@ -41,7 +41,7 @@ pub(crate) fn print(report: &Report, color: bool, out: &mut dyn Write) -> io::Re
 }
 
 fn timeline(canary: &CanaryReport, painter: &Painter, out: &mut dyn Write) -> io::Result<()> {
-    let title = format!("Canary {}.{}", canary.name, canary.namespace);
+    let title = format!("{} {}.{}", canary.kind, canary.name, canary.namespace);
     writeln!(out, "{}  {}, provider {}\n", painter.paint(BOLD, &title), canary.target, canary.provider)?;
     let phase_width = canary.timeline.iter().map(|row| row.phase.to_string().len()).max().unwrap_or(0).max(5);
     let header = format!("{:>9}  {:phase_width$}  {:>6}  WHAT", "TIME", "PHASE", "WEIGHT");

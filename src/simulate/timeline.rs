@@ -149,7 +149,10 @@ impl Tracked {
         if text("/metadata/namespace") != subject.namespace() {
             return;
         }
-        if change.kind == kinds::CANARY && text("/metadata/name") == subject.name() {
+        if change.kind.kind == subject.kind()
+            && change.kind.group == subject.group()
+            && text("/metadata/name") == subject.name()
+        {
             self.is_deleted = change.change == ChangeType::Deleted;
             self.take_status(&object["status"], around.now);
         } else if [kinds::DEPLOYMENT, kinds::DAEMON_SET].contains(&change.kind)
@@ -158,7 +161,7 @@ impl Tracked {
             text("/spec/template/spec/containers/0/image").clone_into(&mut self.image);
         } else if change.kind == kinds::EVENT
             && change.change != ChangeType::Deleted
-            && text("/involvedObject/kind") == "Canary"
+            && text("/involvedObject/kind") == subject.kind()
             && text("/involvedObject/name") == subject.name()
         {
             let kind = if text("/type") == "Warning" { RowKind::Warning } else { RowKind::Normal };

@@ -16,6 +16,7 @@ mod messages;
 mod owner;
 mod permissions;
 mod release;
+mod rollouts;
 mod scripts;
 mod versions_of_canaries;
 mod way;

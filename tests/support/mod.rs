@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 /// The controller's user agent.
 pub const AGENT: &str = "aviary";
 /// Kinds that are watched with `--mesh-provider=istio`.
-pub const WATCHED_KINDS: [&str; 12] = [
+pub const WATCHED_KINDS: [&str; 13] = [
     "alertproviders",
     "canaries",
     "configmaps",
@@ -28,6 +28,7 @@ pub const WATCHED_KINDS: [&str; 12] = [
     "destinationrules",
     "horizontalpodautoscalers",
     "metrictemplates",
+    "rollouts",
     "scaledobjects",
     "secrets",
     "services",

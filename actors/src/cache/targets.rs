@@ -1,12 +1,12 @@
-//! Which canaries name which target and which service: two of them would fight over its primary, or over its routes.
+//! Which canaries claim which target and which service: two of them would fight over its primary, or over its routes.
 
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
+use aviary_providers::ObjectKind;
 use kube::core::DynamicObject;
-use serde_json::Value;
 
+use crate::dialects;
 use crate::messages::CanaryId;
 
 /// Canaries by what they name. Targets and services are known by their hashes, which is enough to find candidates.
@@ -57,32 +57,10 @@ impl Targets {
     }
 }
 
-/// Group, kind and name of a canary's target, as far as it names one.
-pub(crate) fn target_of(canary: &DynamicObject) -> Option<(&str, &str, &str)> {
-    let target = canary.data.pointer("/spec/targetRef")?;
-    let text = |key: &str| target.get(key).and_then(Value::as_str);
-    let group = text("apiVersion").and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
-    Some((group, text("kind")?, text("name")?))
-}
-
-/// Name of the service that a canary routes, as far as it names one: its own, or that of the target's name.
-pub(crate) fn service_of(canary: &DynamicObject) -> Option<&str> {
-    let declared = canary.data.pointer("/spec/service/name").and_then(Value::as_str).filter(|name| !name.is_empty());
-    declared.or_else(|| target_of(canary).map(|(_, _, name)| name))
-}
-
-/// The hashes of a canary's target and service, its namespace included.
-pub(super) fn hashes_of_names(canary: &DynamicObject) -> BTreeSet<u64> {
-    let namespace = canary.metadata.namespace.as_deref();
-    let target = target_of(canary).map(|target| hash_of((namespace, "target", target)));
-    let service = service_of(canary).map(|service| hash_of((namespace, "service", service)));
-    target.into_iter().chain(service).collect()
-}
-
-fn hash_of(name: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish()
+/// The hashes of what an object claims.
+pub(super) fn hashes_of_claims(kind: &ObjectKind, object: &DynamicObject) -> BTreeSet<u64> {
+    let namespace = object.metadata.namespace.as_deref();
+    dialects::of(kind, object).claims(object).iter().map(|claim| claim.hash_in(namespace)).collect()
 }
 
 #[cfg(test)]
@@ -90,7 +68,7 @@ mod tests {
     use super::*;
 
     fn canary(name: &str) -> CanaryId {
-        CanaryId { namespace: "test".to_owned(), name: name.to_owned() }
+        CanaryId::canary("test", name)
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! What the actor knows of its canary object: the plan, and the state as last stored.
 
-use aviary_crds::CanaryStatus;
-use aviary_providers::{Subject, targets, traffic};
+use aviary_providers::{ObjectKind, Subject, targets, traffic};
 use aviary_rollout::{Capabilities, Plan, Settings, State};
 use kube::core::DynamicObject;
 use serde_json::Value;
 
 use crate::cache::version;
 use crate::deps::CanarySettings;
-use crate::dialects;
+use crate::dialects::{self, Dialect};
 use crate::metrics::Metrics;
 use crate::snapshot::Understood;
 
@@ -50,9 +49,15 @@ impl Knowledge {
     }
 
     /// Takes in the object as it is.
-    pub(super) fn learn(&mut self, object: &DynamicObject, settings: &CanarySettings, metrics: &Metrics) -> News {
+    pub(super) fn learn(
+        &mut self,
+        kind: &'static ObjectKind,
+        object: &DynamicObject,
+        settings: &CanarySettings,
+        metrics: &Metrics,
+    ) -> News {
         let service = if self.is_about_another(object) { None } else { self.service() };
-        let answers_are_void = self.take_in(object, settings, metrics);
+        let answers_are_void = self.take_in(kind, object, settings, metrics);
         let renamed = service.zip(self.service()).filter(|(before, now)| before != now);
         News { answers_are_void, renamed }
     }
@@ -65,7 +70,13 @@ impl Knowledge {
 
     /// Takes in the object as it is. Returns whether answers to earlier questions are
     /// void: the plan is another one, or somebody else changed the status.
-    fn take_in(&mut self, object: &DynamicObject, settings: &CanarySettings, metrics: &Metrics) -> bool {
+    fn take_in(
+        &mut self,
+        kind: &'static ObjectKind,
+        object: &DynamicObject,
+        settings: &CanarySettings,
+        metrics: &Metrics,
+    ) -> bool {
         let spec =
             Spec { uid: object.metadata.uid.clone().unwrap_or_default(), generation: object.metadata.generation };
         if self.is_about_another(object) {
@@ -75,7 +86,7 @@ impl Knowledge {
         let respecified = self.spec.as_ref() != Some(&spec) || spec.generation.is_none();
         if respecified {
             self.forget_refusal(metrics);
-            let understood = understand(object, settings);
+            let understood = understand(dialects::of(kind, object), object, settings);
             if understood.is_err() {
                 metrics.refused.inc();
             }
@@ -91,7 +102,11 @@ impl Knowledge {
                 respecified
             }
             _ => {
-                self.held = Some(Held { raw: raw.clone(), version, state: State::from_status(&status_of(object)) });
+                self.held = Some(Held {
+                    raw: raw.clone(),
+                    version,
+                    state: State::from_status(&dialects::of(kind, object).status(object)),
+                });
                 true
             }
         }
@@ -119,9 +134,9 @@ impl Knowledge {
 
     /// The status was written; `object` is what the cache holds now. The state keeps the precision (and the fields that
     /// an older CRD prunes) that the stored form lost, unless somebody else has written since.
-    pub(super) fn wrote(&mut self, object: &DynamicObject, written: &Value, state: State) {
+    pub(super) fn wrote(&mut self, kind: &'static ObjectKind, object: &DynamicObject, written: &Value, state: State) {
         let raw = object.data.get("status").cloned().unwrap_or(Value::Null);
-        let stored = State::from_status(&status_of(object));
+        let stored = State::from_status(&dialects::of(kind, object).status(object));
         let state = if is_stored_form(&raw, written) { state } else { stored };
         self.held = Some(Held { raw, version: version(object), state });
     }
@@ -149,14 +164,13 @@ fn is_stored_form(stored: &Value, written: &Value) -> bool {
     }
 }
 
-/// The status of an object, whichever system wrote it; one that cannot be decoded counts as none.
-pub(super) fn status_of(object: &DynamicObject) -> CanaryStatus {
-    dialects::of(object).status(object)
-}
-
 /// Decodes, validates and plans. The error is what a person needs to mend the object.
-pub(crate) fn understand(object: &DynamicObject, settings: &CanarySettings) -> Result<Understood, String> {
-    let canary = dialects::of(object).validate(object, &settings.validation)?;
+pub(crate) fn understand(
+    dialect: &dyn Dialect,
+    object: &DynamicObject,
+    settings: &CanarySettings,
+) -> Result<Understood, String> {
+    let canary = dialect.validate(object, &settings.validation)?;
     let subject = Subject { canary: &canary, settings: &settings.providers, objects: &NoObjects, cookies: None };
     let traffic = traffic::for_subject(&subject).map_err(|error| format!("spec.provider: {error}"));
     let target = targets::for_subject(&subject).map_err(|error| format!("spec.targetRef.kind: {error}"));

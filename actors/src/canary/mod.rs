@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
 use aviary_crds::Phase;
-use aviary_providers::{ObjectKey, Subject, finalizer, kinds};
+use aviary_providers::{ObjectKey, Subject, finalizer};
 use aviary_rollout::{
     Answers, Decision, Effect, Hold, HoldKind, Message as Note, ServingSince, Wake, decide, invariants,
 };
@@ -150,7 +150,7 @@ impl CanaryActor {
     }
 
     fn key(&self) -> ObjectKey {
-        ObjectKey { kind: &kinds::CANARY, namespace: self.id.namespace.clone(), name: self.id.name.clone() }
+        self.id.key()
     }
 
     /// One look and what follows from it. Does nothing while effects are in flight; their end looks again.
@@ -189,7 +189,7 @@ impl CanaryActor {
             self.void_answers();
             self.hold = None;
         }
-        let news = self.knowledge.learn(object, &deps.settings, &deps.metrics);
+        let news = self.knowledge.learn(self.id.kind, object, &deps.settings, &deps.metrics);
         if news.answers_are_void {
             self.void_answers();
             self.told.clear();
@@ -199,7 +199,7 @@ impl CanaryActor {
         }
         self.compare_with_rivals(object, now);
         let phase = self.knowledge.state().map_or("", |state| state.phase.as_str());
-        let CanaryId { namespace, name } = &self.id;
+        let CanaryId { namespace, name, .. } = &self.id;
         let _step = tracing::info_span!("canary.step", namespace, name, phase, epoch = self.epoch.0).entered();
         let lookups = Lookups::new(&deps.cache);
         let decision = match self.knowledge.understood() {
@@ -239,6 +239,7 @@ impl CanaryActor {
                 deps.recorder.do_send(Observed {
                     canary: self.id.clone(),
                     target: understood.canary.target.name.clone(),
+                    primary: understood.canary.target.primary_name(),
                     status: status_gauge(state.phase),
                     weights: weights.map(|split| (split.canary, split.primary)),
                 });

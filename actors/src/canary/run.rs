@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-use super::knowledge::status_of;
 use super::{CanaryActor, LOST};
 use crate::cache::Lookups;
 use crate::dialects;
@@ -245,7 +244,7 @@ impl CanaryActor {
                 self.last_failure = None;
                 self.outpaced = 0;
                 if is_status {
-                    self.knowledge.wrote(object, &run.written, run.next.clone());
+                    self.knowledge.wrote(self.id.kind, object, &run.written, run.next.clone());
                     self.void_answers();
                 } else if matches!(task, Some(Task::Do(Effect::SetTraffic(_)))) {
                     run.start_soak(self.knowledge.state(), now);
@@ -338,8 +337,8 @@ impl CanaryActor {
     fn next_status(&self, object: &DynamicObject) -> Value {
         let (Some(run), Ok((known, _))) = (&self.run, self.knowledge.understood()) else { return Value::Null };
         let generation = object.metadata.generation;
-        let status = run.next.to_status(&status_of(object), &known.plan.target_kind, generation);
-        dialects::of(object).stored(status)
+        let dialect = dialects::of(self.id.kind, object);
+        dialect.stored(run.next.to_status(&dialect.status(object), &known.plan.target_kind, generation))
     }
 
     fn write_status(&mut self, object: &DynamicObject, status: Value, context: &mut Context<Self>) {

@@ -40,7 +40,7 @@ impl Transport for Endpoint {
 
 fn event(canary: &str, address: &str) -> SendEvent {
     let request = HttpRequest::get(address.to_owned());
-    let canary = CanaryId { namespace: "test".to_owned(), name: canary.to_owned() };
+    let canary = CanaryId::canary("test", canary);
     SendEvent { canary, hooks: vec![PreparedHook { name: "events".to_owned(), request, retries: 0 }] }
 }
 
@@ -95,7 +95,7 @@ fn a_panic_does_not_silence_the_events_that_follow() {
 }
 
 fn alert(namespace: &str, canary: usize) -> SendAlert {
-    let canary = CanaryId { namespace: namespace.to_owned(), name: format!("canary-{canary}") };
+    let canary = CanaryId::canary(namespace, format!("canary-{canary}"));
     let request = HttpRequest::get(format!("http://chat/{namespace}"));
     let alerts = vec![PreparedAlert { provider: "chat".to_owned(), request: Ok(request) }];
     SendAlert { canary, severity: AlertSeverity::Error, id: "id".to_owned(), alerts, reply: None }
@@ -179,7 +179,7 @@ fn an_alert_that_was_taken_is_not_sent_again() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(endpoint.served.lock().unwrap().len(), 2);
         // Another canary of the same name is another matter.
-        courier.do_send(CanaryGone(CanaryId { namespace: "test".to_owned(), name: "canary-1".to_owned() }));
+        courier.do_send(CanaryGone(CanaryId::canary("test", "canary-1")));
         courier.do_send(alert("test", 1));
         tokio::time::sleep(Duration::from_secs(10)).await;
         assert_eq!(endpoint.served.lock().unwrap().len(), 3);

@@ -1,18 +1,48 @@
 //! Canaries of Flagger 1.x (`flagger.app/v1beta1`).
 
+use aviary_crds::names::EVENT_SOURCE;
 use aviary_crds::v1alpha1::{self, Dialect as Version};
 use aviary_crds::{Canary, CanaryStatus, ValidatedCanary, ValidationOptions, decode_object};
+use aviary_providers::{ObjectKind, kinds};
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-use super::Dialect;
+use super::{Claim, Dialect, Role};
 
 /// Flagger 1.x.
 pub(super) struct Flagger;
 
 impl Dialect for Flagger {
-    fn recognises(&self, _: &DynamicObject) -> bool {
-        true
+    fn kind(&self) -> &'static ObjectKind {
+        &kinds::CANARY
+    }
+
+    fn event_source(&self) -> &'static str {
+        EVENT_SOURCE
+    }
+
+    /// The target, and the service that its users call.
+    fn claims(&self, object: &DynamicObject) -> Vec<Claim> {
+        let text = |path: &str| object.data.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let (Some(kind), Some(name)) = (text("/spec/targetRef/kind"), text("/spec/targetRef/name")) else {
+            return Vec::new();
+        };
+        let version = text("/spec/targetRef/apiVersion").and_then(|version| version.split_once('/'));
+        let target = Claim {
+            role: Role::Target,
+            field: "spec.targetRef",
+            group: version.map_or("", |(group, _)| group).to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        };
+        let service = Claim {
+            role: Role::Service,
+            field: "spec.service.name",
+            group: kinds::VIRTUAL_SERVICE.group.to_owned(),
+            kind: kinds::VIRTUAL_SERVICE.kind.to_owned(),
+            name: text("/spec/service/name").unwrap_or(name).to_owned(),
+        };
+        vec![target, service]
     }
 
     fn validate(&self, object: &DynamicObject, options: &ValidationOptions) -> Result<ValidatedCanary, String> {

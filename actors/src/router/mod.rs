@@ -7,13 +7,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
-use aviary_providers::{ObjectKey, kinds};
+use aviary_providers::ObjectKey;
 use futures::FutureExt;
 use kube::Client;
 
 use crate::cache::Cache;
 use crate::lifetime::Lifetime;
-use crate::messages::{CanaryId, EffectOutcome, Lane, Reply, Write, WriteError, WriteOrder};
+use crate::messages::{EffectOutcome, Lane, Reply, Write, WriteError, WriteOrder};
 use crate::metrics::Metrics;
 use queue::{Queue, Waiting};
 use write::Doubts;
@@ -83,8 +83,8 @@ impl Handler<Write> for Router {
 
     fn handle(&mut self, order: Write, context: &mut Context<Self>) {
         let Write { canary, lane, write, reply } = order;
-        let CanaryId { namespace, name } = canary;
-        let canary = ObjectKey { kind: &kinds::CANARY, namespace: namespace.clone(), name };
+        let canary = canary.key();
+        let namespace = canary.namespace.clone();
         let objects = match &write {
             WriteOrder::Changes(changes) => changes.iter().map(|change| change.key.clone()).collect(),
             WriteOrder::Status(_) => vec![canary.clone()],

@@ -10,7 +10,7 @@ use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::cache::{Cache, key_of};
+use crate::cache::Cache;
 use crate::messages::{WriteError, WriteOrder};
 
 /// A write that takes longer is given up. Each carries the version it was decided on, so a late effect overwrites nobody's
@@ -31,7 +31,7 @@ pub(super) async fn execute(
     order: WriteOrder,
 ) -> Result<(), WriteError> {
     if doubts.contains(&canary) {
-        let what = format!("reading canary {}.{}", canary.name, canary.namespace);
+        let what = format!("reading {} {}.{}", kind_of(&canary), canary.name, canary.namespace);
         limited(&what, clear_up(&client, &cache, &doubts, &canary, &what)).await?;
     }
     match order {
@@ -43,11 +43,8 @@ pub(super) async fn execute(
             Ok(())
         }
         WriteOrder::Status(object) => {
-            let Some(key) = key_of(&kinds::CANARY, &object) else {
-                return Err(WriteError::Failed("the canary has no name".to_owned()));
-            };
-            let what = format!("updating canary {}.{} status", key.name, key.namespace);
-            limited(&what, write_status(&client, &cache, &doubts, &key, &object, &what)).await
+            let what = format!("updating {} {}.{} status", kind_of(&canary), canary.name, canary.namespace);
+            limited(&what, write_status(&client, &cache, &doubts, &canary, &object, &what)).await
         }
         WriteOrder::Refresh(keys) => {
             for key in keys {
@@ -59,6 +56,11 @@ pub(super) async fn execute(
             Ok(())
         }
     }
+}
+
+/// As in messages: `canary`.
+fn kind_of(canary: &ObjectKey) -> String {
+    canary.kind.kind.to_lowercase()
 }
 
 async fn limited(what: &str, write: impl Future<Output = Result<(), WriteError>>) -> Result<(), WriteError> {

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::forbidden;
 use crate::cache::{Cache, KindState, Listing};
+use crate::dialects;
 use crate::messages::{CanariesChanged, CanaryId};
 use crate::retry::Retry;
 use crate::supervision::panic_text;
@@ -21,6 +22,14 @@ use crate::supervision::panic_text;
 /// API server that was started anew refuses what it will serve in a second. The longest is for CRDs that are installed and
 /// rights that are granted by a person, who can wait a minute.
 const REFUSED_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The same for the kinds of other systems, which most clusters do not serve: as often as an API server ends a watch, so that
+/// a kind that is missing costs no more than one that is there.
+const OPTIONAL_RETRY: Duration = Duration::from_secs(300);
+
+fn longest_refusal(kind: &ObjectKind) -> Duration {
+    if dialects::is_optional(kind) { OPTIONAL_RETRY } else { REFUSED_RETRY.1 }
+}
 
 /// A kind that was listed before is refused for this long before it is believed. An API server that was started anew knows
 /// nobody's roles yet and forbids everything to everybody: for about a second, as seen with 1.36 on a busy machine.
@@ -64,7 +73,7 @@ impl Feed {
     pub(super) async fn run<S: Stream<Item = Event>>(self, open: impl Fn() -> S) {
         let mut history = History {
             retry: Retry::new(WATCH_RETRY.0, WATCH_RETRY.1, self.kind),
-            refused_retry: Retry::new(REFUSED_RETRY.0, REFUSED_RETRY.1, self.kind),
+            refused_retry: Retry::new(REFUSED_RETRY.0, longest_refusal(self.kind), self.kind),
             listed_anew: None,
             told: None,
             was_listed: false,
@@ -118,7 +127,7 @@ impl Feed {
                         self.note_refusal(state, &error, history);
                         tokio::time::sleep(history.refused_retry.next_delay()).await;
                         // No canary uses it: an idle cluster without that mesh or autoscaler is not asked for it.
-                        if state == KindState::Unserved && self.kind.group != kinds::CANARY.group {
+                        if state == KindState::Unserved && !self.is_awaited() {
                             self.cache.missed(self.kind).await;
                         }
                         // Only a new list tells that the refusal is over: a watch may have nothing to tell.
@@ -140,11 +149,21 @@ impl Feed {
         }
     }
 
+    /// Whether nobody need look for an object of this kind before it is worth asking for: its objects are what is run, or
+    /// belong to Canaries themselves.
+    fn is_awaited(&self) -> bool {
+        self.kind.group == kinds::CANARY.group || dialects::is_run(self.kind)
+    }
+
     fn note_refusal(&self, state: KindState, error: &watcher::Error, history: &mut History) {
         if history.told != Some(state) {
             history.told = Some(state);
             let namespace = self.namespace.as_deref();
             match state {
+                // Whoever has no such objects has no reason to grant it.
+                KindState::Forbidden if dialects::is_optional(self.kind) => {
+                    tracing::info!(namespace, %error, "{}", forbidden(self.kind));
+                }
                 KindState::Forbidden => tracing::error!(namespace, %error, "{}", forbidden(self.kind)),
                 // Few clusters have every mesh and autoscaler. Canaries that need the kind tell it themselves.
                 KindState::Unserved | KindState::Syncing | KindState::Synced => {
@@ -178,7 +197,7 @@ impl Feed {
             }
             watcher::Event::Apply(object) => self.apply(object),
             watcher::Event::Delete(object) => {
-                let id = id_of(&object);
+                let id = self.id_of(&object);
                 self.cache.remove(self.kind, &object);
                 self.tell(id);
             }
@@ -186,22 +205,23 @@ impl Feed {
     }
 
     fn apply(&self, object: DynamicObject) {
-        let id = id_of(&object);
+        let id = self.id_of(&object);
         self.cache.apply(self.kind, object);
         self.tell(id);
     }
 
-    fn tell(&self, id: CanaryId) {
-        if *self.kind == kinds::CANARY {
-            self.supervisor.do_send(CanariesChanged::One(id));
+    fn id_of(&self, object: &DynamicObject) -> CanaryId {
+        CanaryId {
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+            kind: self.kind,
         }
     }
-}
 
-fn id_of(object: &DynamicObject) -> CanaryId {
-    CanaryId {
-        namespace: object.metadata.namespace.clone().unwrap_or_default(),
-        name: object.metadata.name.clone().unwrap_or_default(),
+    fn tell(&self, id: CanaryId) {
+        if dialects::is_run(self.kind) {
+            self.supervisor.do_send(CanariesChanged::One(id));
+        }
     }
 }
 

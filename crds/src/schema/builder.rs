@@ -66,6 +66,14 @@ impl Schema {
         Schema::plain_object().described(description).with("properties", properties)
     }
 
+    /// An object with one more field.
+    pub(super) fn and(mut self, name: &str, field: Schema) -> Schema {
+        if let Some(properties) = self.0.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.insert(name.to_owned(), field.into_value());
+        }
+        self
+    }
+
     /// Sets a keyword.
     pub(super) fn with(mut self, keyword: &str, value: impl Into<Value>) -> Schema {
         self.0.insert(keyword.to_owned(), value.into());

@@ -80,7 +80,7 @@ pub(super) fn parse(
 }
 
 /// What a canary without an analysis is run with.
-pub(super) fn skipped() -> ValidatedAnalysis {
+pub(crate) fn skipped() -> ValidatedAnalysis {
     let access = NamespaceGuard { own: "", blocked: false };
     let rules = Rules {
         dialect: Dialect::V1Beta1,

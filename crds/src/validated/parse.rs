@@ -50,6 +50,8 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
         suspended: spec.suspend.unwrap_or(false),
         skip_analysis,
         revert_on_deletion: spec.revert_on_deletion.unwrap_or(false),
+        holds_on_failure: false,
+        user_route: None,
         progress_deadline: parse_progress_deadline(spec, problems),
         provider: parse_provider(spec, dialect),
         metrics_server: non_empty(spec.metrics_server.as_deref()),
@@ -163,7 +165,7 @@ fn parse_target(spec: &CanarySpec, problems: &mut Problems) -> Target {
             TargetKind::Deployment
         }
     };
-    Target { api_version: reference.api_version.clone(), kind, name: reference.name.clone() }
+    Target { api_version: reference.api_version.clone(), kind, name: reference.name.clone(), primary: None }
 }
 
 /// Knative targets and the Knative provider need each other. Texts as in Flagger's `verifyKnativeCanary`.
@@ -224,7 +226,7 @@ fn check_target(spec: &CanarySpec, target: &Target, problems: &mut Problems) {
 fn parse_provider(spec: &CanarySpec, dialect: Dialect) -> Option<String> {
     let declared = non_empty(spec.provider.as_deref());
     match dialect {
-        Dialect::V1Beta1 => declared,
+        Dialect::V1Beta1 | Dialect::Steerer => declared,
         Dialect::V1Alpha1 => declared.or_else(|| Some(v1alpha1::PROVIDER.to_owned())),
     }
 }

@@ -41,7 +41,7 @@ impl Problems {
     }
 
     /// Adds a problem with a value.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         path: impl Into<String>,
         value: impl Into<Value>,
@@ -57,7 +57,7 @@ impl Problems {
     }
 
     /// Adds a problem with something that is not there.
-    pub(super) fn add_missing(&mut self, path: impl Into<String>, message: impl Into<String>, fix: &str) {
+    pub(crate) fn add_missing(&mut self, path: impl Into<String>, message: impl Into<String>, fix: &str) {
         self.0.push(Problem { path: path.into(), value: None, message: message.into(), fix: fix.to_owned() });
     }
 }

@@ -129,10 +129,14 @@ pub(super) fn parse(service: &CanaryService, target: &str, problems: &mut Proble
     }
 }
 
+/// A service of which nothing can be wrong.
+pub(crate) fn undemanding(declared: &CanaryService, target: &str) -> ValidatedService {
+    parse(declared, target, &mut Problems::default())
+}
+
 /// The service of a Knative target that declares none.
 pub(super) fn for_knative(target: &str) -> ValidatedService {
-    let declared = CanaryService { port: KNATIVE_PORT, ..CanaryService::default() };
-    parse(&declared, target, &mut Problems::default())
+    undemanding(&CanaryService { port: KNATIVE_PORT, ..CanaryService::default() }, target)
 }
 
 fn parse_name(service: &CanaryService, target: &str, problems: &mut Problems) -> String {

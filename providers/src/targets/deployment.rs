@@ -145,12 +145,12 @@ impl Target for DeploymentTarget {
 }
 
 /// `spec.replicas`; an API server fills in 1.
-fn replicas(object: &DynamicObject) -> i64 {
+pub(super) fn replicas(object: &DynamicObject) -> i64 {
     object.data.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1)
 }
 
 /// Available pods, but no more than are wanted: the others are on their way out.
-fn available(object: &DynamicObject) -> u32 {
+pub(super) fn available(object: &DynamicObject) -> u32 {
     let available = object.data.pointer("/status/availableReplicas").and_then(Value::as_i64).unwrap_or(0);
     u32::try_from(available.min(replicas(object))).unwrap_or(0)
 }

@@ -2,6 +2,7 @@
 
 mod daemon_set;
 mod deployment;
+mod pair;
 mod pod_template;
 mod readiness;
 pub mod revision;
@@ -20,6 +21,7 @@ use crate::{ObjectKind, Subject};
 
 pub use daemon_set::DaemonSetTarget;
 pub use deployment::DeploymentTarget;
+pub use pair::PairTarget;
 pub use revision::is_own_revision;
 pub use service::ServiceTarget;
 
@@ -188,6 +190,7 @@ pub trait Target: Send + Sync {
 pub fn for_kind(kind: TargetKind) -> &'static dyn Target {
     match kind {
         TargetKind::Deployment => &DeploymentTarget,
+        TargetKind::DeploymentPair => &PairTarget,
         TargetKind::DaemonSet => &DaemonSetTarget,
         TargetKind::Service => &ServiceTarget,
     }

@@ -1,6 +1,7 @@
 //! Meshes and ingresses: who gets which share of the requests.
 
 mod istio;
+mod istio_weights;
 mod kubernetes;
 
 use aviary_crds::validated::ValidatedCanary;
@@ -13,6 +14,7 @@ use crate::metrics::BuiltinMetric;
 use crate::object::ObjectKind;
 
 pub use istio::Istio;
+pub use istio_weights::IstioWeights;
 pub use kubernetes::Kubernetes;
 
 /// Why routes cannot be read or written. The texts go into events as they are.
@@ -172,8 +174,11 @@ pub fn for_name(name: &str) -> Result<&'static dyn TrafficProvider, UnknownProvi
     Err(UnknownProvider::Unknown { name })
 }
 
-/// The provider of the subject: `spec.provider`, or else `--mesh-provider`.
+/// The provider of the subject: that of its own routes, or else `spec.provider`, or else `--mesh-provider`.
 pub fn for_subject(subject: &Subject) -> Result<&'static dyn TrafficProvider, UnknownProvider> {
+    if subject.canary.user_route.is_some() {
+        return Ok(&IstioWeights);
+    }
     for_name(subject.provider_name())
 }
 

@@ -6,8 +6,8 @@ use aviary_crds::status::{CanaryStatus, Phase};
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
     AlertFacts, Answer, Answers, Check, CheckKind, Component, Decision, Effect, Hold, Hook, HookAnswer, Limit, Message,
-    Notice, Occasion, OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake, Weights,
-    decide, invariants, providers_message,
+    Notice, Occasion, OnFailure, OutagePolicy, Plan, Question, RoundAnswer, Snapshot, Split, State, Strategy, Wake,
+    Weights, decide, invariants, providers_message,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -62,6 +62,8 @@ pub(crate) fn plan() -> Plan {
         dialect: aviary_crds::v1alpha1::Dialect::V1Beta1,
         target_kind: "Deployment".into(),
         target: "podinfo".into(),
+        primary: "podinfo-primary".into(),
+        is_made_by_user: false,
         canary_uid: "uid".into(),
         suspended: false,
         skip_analysis: false,
@@ -70,6 +72,7 @@ pub(crate) fn plan() -> Plan {
         strategy: Strategy::weighted(Weights::Linear { step: 10, max: 50 }),
         interval: Duration::from_secs(10),
         threshold: 3,
+        on_failure: OnFailure::RollBack,
         step_weight_promotion: 0,
         checks: vec![Check {
             name: "request-success-rate".into(),

@@ -7,6 +7,7 @@ mod deletion;
 mod driver;
 mod golden;
 mod golden_strategies;
+mod holding;
 mod properties;
 mod quirks;
 mod scalers;
