@@ -99,7 +99,7 @@ impl Topology {
             Change::Pod { name, pod } => self.set_pod(name, pod.as_ref()),
             Change::Service { name, selection } => self.set_service(name, selection.as_ref()),
             Change::VirtualService { name, parsed } => self.set_virtual_service(name, parsed.clone()),
-            Change::DestinationRule { name, parsed } => self.set_destination_rule(name, parsed.clone()),
+            Change::DestinationRule { name, parsed } => self.set_destination_rule(name, parsed.as_ref()),
             Change::Canary { name, host } => self.set_canary(name, host.as_ref()),
         }
     }
@@ -272,13 +272,13 @@ impl Topology {
         touched
     }
 
-    fn set_destination_rule(&mut self, key: &ServiceKey, parsed: Option<DestinationRule>) -> Touched {
-        let after = parsed.as_ref().and_then(|rule| rule.host.clone());
-        let before = match parsed.clone() {
-            Some(rule) => self.destination_rules.insert(key.clone(), rule),
+    fn set_destination_rule(&mut self, key: &ServiceKey, parsed: Option<&DestinationRule>) -> Touched {
+        let after = parsed.and_then(|rule| rule.host.clone());
+        let before = match parsed {
+            Some(rule) => self.destination_rules.insert(key.clone(), rule.clone()),
             None => self.destination_rules.remove(key),
         };
-        if before == parsed {
+        if before.as_ref() == parsed {
             return Touched::default();
         }
         let before = before.and_then(|rule| rule.host);
