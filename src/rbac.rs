@@ -72,6 +72,15 @@ pub static PERMISSIONS: &[Permission] = &[
         resource: "rollouts/status",
         ..core(&kinds::ROLLOUT, &["update"], "phase, weights and conditions of a rollout")
     },
+    core(
+        &kinds::BIRD_WATCH,
+        &["get", "list", "watch", "delete"],
+        "the BirdWatches themselves; one is deleted where delete_on_success asks for that",
+    ),
+    Permission {
+        resource: "birdwatches/status",
+        ..core(&kinds::BIRD_WATCH, &["update"], "phase, weight and baseline of a BirdWatch")
+    },
     core(&kinds::METRIC_TEMPLATE, READ, "queries that canaries refer to"),
     core(&kinds::ALERT_PROVIDER, READ, "channels that canaries refer to"),
     core(&kinds::DEPLOYMENT, WRITE, "targets are scaled, primaries are created and updated"),

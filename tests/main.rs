@@ -3,6 +3,7 @@
 
 mod alerts;
 mod bad_input;
+mod birdwatch;
 mod calls;
 mod certificates;
 mod charts;

@@ -6,13 +6,14 @@ use aviary::rbac::{Feature, PERMISSIONS};
 use aviary_sim::store::kinds;
 use serde_json::json;
 
+use crate::birdwatch::{BIRD_WATCH, in_steps_of_ten};
 use crate::support::checks::operator_calls;
 use crate::support::{AGENT, World, canary, daemon_set, deployment, in_virtual_time};
 
-/// What no call of the scenario below needs: `get` follows a conflict (`tests/faults`), and the finalizers are asked for by
-/// an admission plugin that only some clusters have.
+/// What no call of the scenario below needs: `get` follows a conflict (`tests/faults`), the finalizers are asked for by
+/// an admission plugin that only some clusters have, and Steerer's Rollouts have scenarios of their own (`tests/steerer`).
 fn is_left_out(verb: &str, resource: &str) -> bool {
-    verb == "get" || resource == "canaries/finalizers"
+    verb == "get" || ["canaries/finalizers", "rollouts/status"].contains(&resource)
 }
 
 /// One canary with everything, over its whole life. (That no call lacks a permission is looked at in every scenario.)
@@ -83,6 +84,12 @@ fn every_permission_is_used() {
         world.wait_for_phase("agent", "Initialized").await;
         world.delete(&kinds::CANARY, "podinfo").await;
         world.wait_until("the canary is gone", || world.get(&kinds::CANARY, "podinfo").is_none()).await;
+        // Of another system.
+        world.with_service("aleph").await;
+        let mut object = in_steps_of_ten();
+        object["spec"]["delete_on_success"] = json!(true);
+        world.create(object).await;
+        world.wait_until("its version is in production", || world.get(&BIRD_WATCH, "aleph").is_none()).await;
 
         let used: BTreeSet<(String, String)> = operator_calls(&world.cluster, &[AGENT]);
         let wanted = PERMISSIONS.iter().filter(|permission| permission.feature != Feature::LeaderElection);

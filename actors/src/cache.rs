@@ -235,8 +235,8 @@ impl Cache {
         let mut has_changed = false;
         for (key, version) in seen.iter().filter(|(key, _)| !before.contains(*key)) {
             self.interests.entry(key.clone()).or_default().push(canary.clone());
-            // Versions that are not numbers are 0 and tell nothing.
-            has_changed |= *version == Some(0) || self.objects.version(key) != *version;
+            // Versions that are not numbers are 0 and tell nothing; nor is there one of all objects of a kind.
+            has_changed |= *version == Some(0) || key.name == ALL || self.objects.version(key) != *version;
         }
         has_changed
     }
@@ -267,7 +267,9 @@ impl Cache {
     }
 
     fn wake(&self, key: &ObjectKey) {
-        let interested = self.interests.get(key).map(|entry| entry.value().clone()).unwrap_or_default();
+        let mut interested = self.interests.get(key).map(|entry| entry.value().clone()).unwrap_or_default();
+        let all = ObjectKey { name: ALL.to_owned(), ..key.clone() };
+        interested.extend(self.interests.get(&all).into_iter().flat_map(|entry| entry.value().clone()));
         interested.iter().for_each(|canary| self.wake_canary(canary));
     }
 
@@ -300,7 +302,17 @@ impl<'a> Lookups<'a> {
     }
 }
 
+/// The name by which an interest in all objects of a kind in a namespace is known. No object has it.
+const ALL: &str = "";
+
 impl Objects for Lookups<'_> {
+    fn list(&self, kind: &'static ObjectKind, namespace: &str) -> Vec<Arc<DynamicObject>> {
+        let key = ObjectKey { kind, namespace: namespace.to_owned(), name: ALL.to_owned() };
+        self.seen.borrow_mut().entry(key).or_insert(None);
+        let names: BTreeSet<ObjectKey> = self.cache.objects.versions(kind, Some(namespace)).into_keys().collect();
+        names.iter().filter_map(|key| self.cache.get(key)).collect()
+    }
+
     fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let key = ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let found = self.cache.get(&key);

@@ -5,6 +5,7 @@
 //! Canaries are what Aviary is there for. A kind of any other system is taken up where the API server serves it, also from some
 //! time after its CRD was installed, and missed by nobody elsewhere.
 
+mod birdwatch;
 mod claim;
 mod flagger;
 mod flagger_v1alpha1;
@@ -48,7 +49,8 @@ pub(crate) trait Dialect: Sync {
     fn stored(&self, status: CanaryStatus) -> Value;
 }
 
-static DIALECTS: [&dyn Dialect; 3] = [&flagger_v1alpha1::FlaggerV1Alpha1, &flagger::Flagger, &steerer::Steerer];
+static DIALECTS: [&dyn Dialect; 4] =
+    [&flagger_v1alpha1::FlaggerV1Alpha1, &flagger::Flagger, &steerer::Steerer, &birdwatch::BirdWatch];
 
 /// The system that an object of a kind is written for.
 pub(crate) fn of(kind: &ObjectKind, object: &DynamicObject) -> &'static dyn Dialect {

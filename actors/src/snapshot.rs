@@ -2,7 +2,7 @@
 
 use aviary_crds::Phase;
 use aviary_crds::validated::ValidatedCanary;
-use aviary_providers::targets::{Target, TargetError};
+use aviary_providers::targets::{Target, TargetError, subset};
 use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Change, ObjectKind, Subject, finalizer, kinds, scalers, services, takeover};
 use aviary_rollout::{
@@ -202,6 +202,11 @@ fn present(
         ));
     }
     let target = understood.target.observe(subject, around.now).map_err(|error| error.to_string())?;
+    if understood.plan.uses_subsets {
+        let split = Split::to_canary(around.state.canary_weight);
+        let routes = is_pending(understood.traffic.reconcile(subject, split))?;
+        return Ok((target, Pending { routes, ..Pending::default() }));
+    }
     let split = Split::to_canary(around.state.canary_weight);
     let pending = Pending {
         services: is_pending(side_services(understood, subject))?,
@@ -219,6 +224,11 @@ fn is_forbidden(cache: &Cache, subject: &Subject, kind: &'static ObjectKind) -> 
 /// What a canary cannot do without. Of an object of such a kind that is not seen, nobody can tell whether it exists.
 fn needed_kinds(understood: &Understood, subject: &Subject) -> Vec<&'static ObjectKind> {
     let mut needed = vec![understood.target.object_kind(), &kinds::SERVICE];
+    if understood.plan.uses_subsets {
+        needed.extend(understood.traffic.watched());
+        needed.push(&kinds::DEPLOYMENT);
+        return needed;
+    }
     if subject.settings.config_tracking {
         needed.extend([&kinds::CONFIG_MAP, &kinds::SECRET]);
     }
@@ -285,6 +295,7 @@ pub(crate) fn changes(
         Effect::Revert(Reverted::Routes) => Ok(understood.traffic.revert(subject)),
         Effect::SetTraffic(split) => understood.traffic.set(subject, *split).map_err(|error| obstacle(&error)),
         Effect::ScaleTarget(scale) => understood.target.scale(subject, *scale).map_err(NoChanges::from),
+        Effect::DeleteObject => Ok(subset::deletion(subject).into_iter().collect()),
         Effect::PauseScaler(paused) => scalers::pause(subject, *paused).map_err(|error| obstacle(&error)),
         Effect::Promote { revision, configs } => {
             understood.target.promote(subject, revision, configs).map_err(NoChanges::from)

@@ -12,6 +12,7 @@
 
 pub mod alert_provider;
 pub mod analysis;
+pub mod birdwatch;
 pub mod canary;
 pub mod decode;
 pub mod duration;
@@ -27,6 +28,7 @@ pub mod v1alpha1;
 pub mod validated;
 
 pub use alert_provider::AlertProvider;
+pub use birdwatch::BirdWatch;
 pub use canary::Canary;
 pub use decode::{DecodeError, decode, decode_object};
 pub use metric_template::MetricTemplate;

@@ -5,6 +5,7 @@
 //! canaries are served as [`v1alpha1`] beside `v1beta1`.
 
 mod analysis;
+mod birdwatch;
 mod builder;
 mod canary;
 mod providers;
@@ -53,6 +54,7 @@ pub fn all_crds() -> Vec<Value> {
             resource("An alert provider is a channel that alerts go to.", providers::alert_provider_spec(), None),
         ),
         rollout(),
+        birdwatch(),
     ]
 }
 
@@ -70,6 +72,23 @@ fn rollout() -> Value {
     definition["spec"]["group"] = json!(group);
     definition["spec"]["names"]["shortNames"] = json!(["roll"]);
     definition["spec"]["versions"][0]["name"] = json!(crate::steerer::VERSION);
+    definition
+}
+
+/// The definition of BirdWatch, of another group and version than ours.
+fn birdwatch() -> Value {
+    let mut definition = definition(
+        crate::birdwatch::KIND,
+        "birdwatch",
+        "birdwatches",
+        &birdwatch::printer_columns(),
+        resource("A BirdWatch releases one version of one service.", birdwatch::spec(), Some(birdwatch::status())),
+    );
+    let group = crate::birdwatch::GROUP;
+    definition["metadata"]["name"] = json!(format!("birdwatches.{group}"));
+    definition["spec"]["group"] = json!(group);
+    definition["spec"]["names"]["shortNames"] = json!(["bw"]);
+    definition["spec"]["versions"][0]["name"] = json!(crate::birdwatch::VERSION);
     definition
 }
 

@@ -56,6 +56,12 @@ pub struct CanaryStatus {
     /// Since when the monitoring does not answer; absent while it does. Aviary's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_unavailable_since: Option<Timestamp>,
+    /// First value of a metric that is compared with itself ([`Rise`](crate::validated::Rise)). Aviary's own.
+    #[serde(default, serialize_with = "crate::serde_helpers::float_as_go", skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<f64>,
+    /// Its last value. Aviary's own.
+    #[serde(default, serialize_with = "crate::serde_helpers::float_as_go", skip_serializing_if = "Option::is_none")]
+    pub last_value: Option<f64>,
     /// Generation of the spec that this status was decided from. Aviary's own.
     #[serde(
         default,

@@ -140,6 +140,9 @@ fn validated(rollout: &Rollout, options: &ValidationOptions, problems: &mut Prob
         skip_analysis: false,
         revert_on_deletion: false,
         holds_on_failure: true,
+        freezes: false,
+        deletes_on_success: false,
+        subset_version: None,
         user_route: Some(UserRoute {
             virtual_service: spec.virtual_service.name.clone(),
             primary: Destination::Host(spec.primary.host.clone()),

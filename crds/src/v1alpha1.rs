@@ -36,6 +36,8 @@ pub enum Dialect {
     V1Alpha1,
     /// `apps.weave.works/v1beta1` of Steerer, a kind of its own.
     Steerer,
+    /// `otomato.link/v1alpha1` of BirdWatch, a kind of its own.
+    BirdWatch,
 }
 
 impl Dialect {
@@ -49,6 +51,7 @@ impl Dialect {
         match self {
             Dialect::V1Beta1 => "spec.analysis",
             Dialect::Steerer => "spec",
+            Dialect::BirdWatch => "spec",
             Dialect::V1Alpha1 => "spec.canaryAnalysis",
         }
     }
@@ -60,7 +63,7 @@ impl Dialect {
         // Faster than Prometheus scrapes there is nothing new to see, and a zero would never let go of the processor.
         const LEAST_CONTROL_LOOP: Duration = Duration::from_secs(1);
         match self {
-            Dialect::V1Beta1 => (DEFAULT, shortest.max(LEAST_CONTROL_LOOP)),
+            Dialect::V1Beta1 | Dialect::BirdWatch => (DEFAULT, shortest.max(LEAST_CONTROL_LOOP)),
             // Both looked at all of them in their one interval, whatever that was.
             Dialect::V1Alpha1 | Dialect::Steerer => {
                 (control_loop.max(LEAST_CONTROL_LOOP), shortest.min(control_loop.max(LEAST_CONTROL_LOOP)))
@@ -83,7 +86,9 @@ impl Dialect {
     /// What to do about a metric that does not exist. Version 0.1 passed over it in silence.
     pub(crate) fn built_in_fix(self) -> &'static str {
         match self {
-            Dialect::V1Beta1 => "use request-success-rate or request-duration, or add a templateRef or a query",
+            Dialect::V1Beta1 | Dialect::BirdWatch => {
+                "use request-success-rate or request-duration, or add a templateRef or a query"
+            }
             Dialect::Steerer => "use istio_requests_total",
             Dialect::V1Alpha1 => "use istio_requests_total or istio_request_duration_seconds_bucket",
         }

@@ -67,6 +67,12 @@ pub struct ValidatedCanary {
     pub holds_on_failure: bool,
     /// Routes that the user has made and of which only two weights are to be changed. `None`: routes are generated.
     pub user_route: Option<UserRoute>,
+    /// Whether a canary that has failed keeps its share of the requests.
+    pub freezes: bool,
+    /// Whether the object is deleted when its revision is promoted.
+    pub deletes_on_success: bool,
+    /// Of a [`TargetKind::Subset`]: value of the label that tells the pods to be tried.
+    pub subset_version: Option<String>,
     /// How long a workload may take to become ready. Default 600 s.
     pub progress_deadline: Duration,
     /// Mesh or ingress; `None` means the controller's default.
@@ -211,6 +217,8 @@ pub enum TargetKind {
     DeploymentPair,
     /// `apps/v1` DaemonSet.
     DaemonSet,
+    /// Subset of an Istio DestinationRule, whose pods are not Aviary's business.
+    Subset,
     /// Core Service whose backends others manage, or a Knative Service, see [`Target::is_knative`].
     Service,
 }
@@ -222,6 +230,7 @@ impl TargetKind {
             TargetKind::Deployment | TargetKind::DeploymentPair => "Deployment",
             TargetKind::DaemonSet => "DaemonSet",
             TargetKind::Service => "Service",
+            TargetKind::Subset => "DestinationRule",
         }
     }
 }
@@ -282,6 +291,8 @@ pub struct ValidatedAnalysis {
     pub interval: Duration,
     /// Failed checks that end the run, at least 1.
     pub threshold: u32,
+    /// Answers in a row that must fail to come before they count as a failed check; `None` leaves it to the controller.
+    pub query_errors: Option<u32>,
     /// How a run proceeds.
     pub steps: Steps,
     /// Weight of the canary (percent) from which on it is promoted, 1–100. Has no effect on [`Steps::Weights`].
@@ -351,9 +362,32 @@ pub struct MetricCheck {
 pub enum MetricLimit {
     /// `thresholdRange`, both ends inclusive. For [`MetricSource::Duration`] in milliseconds.
     Range(ThresholdRange),
+    /// Not too much more than it was before.
+    Rise(Rise),
     /// `threshold`: least for [`MetricSource::SuccessRate`] (percent), most for [`MetricSource::Duration`]
     /// (milliseconds) and for everything else. 0 if the spec gives no limit.
     Threshold(f64),
+}
+
+/// A limit that depends on what the metric was before. One-sided: a fall is no harm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rise {
+    /// By how much a value may be more than the first one, in the metric's own unit. Not negative.
+    pub deviation: f64,
+    /// Whether it must not be that much more than the value of the round before, either.
+    pub compares_previous: bool,
+    /// What an answer without a value means while the canary has traffic.
+    pub no_data: NoData,
+}
+
+/// What an answer without a value means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NoData {
+    /// Nothing was counted: zero.
+    #[default]
+    Zero,
+    /// Nothing is known yet: the canary stays where it is.
+    Wait,
 }
 
 /// Where a value comes from.

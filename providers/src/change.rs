@@ -22,6 +22,13 @@ pub enum Verb {
     /// Merge-patch it. The patch holds only what Aviary owns and carries the observed `metadata.resourceVersion`, so
     /// that a write on top of somebody else's edit is refused and decided again.
     Patch(Value),
+    /// Delete it, provided that it is the observed one.
+    Delete {
+        /// `metadata.uid` as observed.
+        uid: String,
+        /// `metadata.resourceVersion` as observed.
+        version: String,
+    },
     /// Set one field of the spec, provided that the spec is the observed one. For objects whose status their controller
     /// writes all the time: its writes are no reason to decide again.
     SetInSpec {
@@ -51,6 +58,12 @@ impl Change {
     /// Creates an object.
     pub fn create(key: ObjectKey, object: DynamicObject) -> Change {
         Change { key, verb: Verb::Create(Box::new(object)) }
+    }
+
+    /// Deletes an object as it was observed; `None` for one that no API server has.
+    pub fn delete(key: ObjectKey, observed: &DynamicObject) -> Option<Change> {
+        let (uid, version) = (observed.metadata.uid.clone()?, observed.metadata.resource_version.clone()?);
+        Some(Change { key, verb: Verb::Delete { uid, version } })
     }
 
     /// Sets one field of the spec of `observed`, see [`Verb::SetInSpec`]. Without a generation to compare (no API server has

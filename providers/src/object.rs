@@ -62,6 +62,8 @@ pub mod kinds {
         METRIC_TEMPLATE = "flagger.app" "v1beta1" "MetricTemplate" "metrictemplates";
         /// flagger.app AlertProvider.
         ALERT_PROVIDER = "flagger.app" "v1beta1" "AlertProvider" "alertproviders";
+        /// otomato.link BirdWatch.
+        BIRD_WATCH = "otomato.link" "v1alpha1" "BirdWatch" "birdwatches";
         /// apps Deployment.
         DEPLOYMENT = "apps" "v1" "Deployment" "deployments";
         /// apps DaemonSet.
@@ -101,6 +103,9 @@ pub struct ObjectKey {
 /// Implementations may record what was asked for: whatever a snapshot looked up, found or not, is what its canary must
 /// be woken for.
 pub trait Objects {
+    /// All objects of a kind in a namespace, in order. For what is found by its labels: one look goes through all that is observed.
+    fn list(&self, kind: &'static ObjectKind, namespace: &str) -> Vec<Arc<DynamicObject>>;
+
     /// The object, if it exists.
     fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>>;
 }

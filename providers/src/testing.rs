@@ -47,6 +47,11 @@ pub(crate) struct World {
 }
 
 impl Objects for World {
+    fn list(&self, kind: &'static ObjectKind, namespace: &str) -> Vec<Arc<DynamicObject>> {
+        let of_kind = self.objects.iter().filter(|(key, _)| key.kind == kind && key.namespace == namespace);
+        of_kind.map(|(_, object)| object.clone()).collect()
+    }
+
     fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let key = ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() };
         let found = self.objects.get(&key).cloned();
@@ -120,6 +125,11 @@ impl World {
                     assert!(!self.objects.contains_key(&key), "{} exists", key.name);
                     self.put(key.kind, &key.name, serde_json::to_value(&*object).unwrap());
                 }
+                Verb::Delete { uid, version } => {
+                    let metadata = &self.json(key.kind, &key.name)["metadata"];
+                    assert_eq!((&metadata["uid"], &metadata["resourceVersion"]), (&uid.into(), &version.into()));
+                    self.remove(key.kind, &key.name);
+                }
                 Verb::SetInSpec { generation, uid, path, value } => {
                     let mut object = self.json(key.kind, &key.name);
                     assert_eq!(object["metadata"]["generation"], generation, "a conditional patch");
@@ -163,6 +173,16 @@ pub(crate) fn canary(spec: Value) -> ValidatedCanary {
     merge(&mut object["spec"], &spec);
     let canary: Canary = decode(&object).unwrap();
     ValidatedCanary::parse(&canary, &ValidationOptions::default()).unwrap()
+}
+
+/// The BirdWatch `aleph` that tries version v04, merged with `spec`.
+pub(crate) fn birdwatch(spec: Value) -> ValidatedCanary {
+    let mut object = json!({
+        "metadata": {"name": "aleph-v04", "namespace": NAMESPACE, "uid": "birdwatch-uid"},
+        "spec": {"service": "aleph", "canary_version": "v04", "metric": "sum(errors)", "deviation": 0.5},
+    });
+    merge(&mut object["spec"], &spec);
+    decode::<aviary_crds::BirdWatch>(&object).unwrap().validated().unwrap()
 }
 
 /// RFC 7386.

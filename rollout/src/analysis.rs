@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use aviary_crds::validated::{NoData, Rise};
+
 use crate::message::{Breach, Message};
 use crate::plan::{OutagePolicy, Plan};
 use crate::snapshot::{Answer, RoundAnswer};
@@ -19,6 +21,8 @@ pub enum Limit {
         /// Upper bound.
         max: Option<f64>,
     },
+    /// Not too much more than it was before.
+    Rise(Rise),
     /// The deprecated `threshold`: a minimum for the success rate, a maximum for everything else.
     Threshold(f64),
 }
@@ -76,6 +80,8 @@ pub(crate) enum Verdict {
     Missing(Message),
     /// The monitoring does not answer, which says nothing about the canary.
     Unknown(String),
+    /// The monitoring answers, but has nothing to compare yet.
+    NoData,
 }
 
 /// Judges a round in order; the first failure ends it, as in Flagger. A check without an answer does not hide a failure
@@ -96,6 +102,14 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             unknown = unknown.or_else(|| Some(format!("{}: not measured", check.name)));
             break;
         };
+        if let Limit::Rise(rise) = check.limit {
+            match relative(plan, state, check, rise, sample, answer.at) {
+                Verdict::Pass => {}
+                Verdict::Unknown(text) => unknown = unknown.or(Some(text)),
+                verdict @ (Verdict::Fail(_) | Verdict::Missing(_) | Verdict::NoData) => return verdict,
+            }
+            continue;
+        }
         match sample {
             Ok(value) if value.is_nan() && recovers(plan, state, answer.at) => {
                 unknown = unknown.or_else(|| Some(format!("{}: no values yet", check.name)));
@@ -125,6 +139,67 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
         }
     }
     unknown.map_or(Verdict::Pass, Verdict::Unknown)
+}
+
+/// Judges a value by the first one. Whatever keeps the monitoring from giving one, a broken query too, says nothing about the canary
+/// until it has lasted: a query that is mended goes on from where the canary stands.
+fn relative(plan: &Plan, state: &State, check: &Check, rise: Rise, sample: &Sample, at: Timestamp) -> Verdict {
+    let value = match value_of(sample, rise.no_data) {
+        Ok(Some(value)) => value,
+        Ok(None) => return Verdict::NoData,
+        Err(error) => {
+            return match overdue(plan, state, check, error, at) {
+                Some(message) => Verdict::Missing(message),
+                None => Verdict::Unknown(format!("{}: {error}", check.name)),
+            };
+        }
+    };
+    let previous = state.last_value.filter(|_| rise.compares_previous).map(|previous| (previous, true));
+    let references = state.baseline.map(|baseline| (baseline, false)).into_iter().chain(previous);
+    let mut risen = references.filter(|(reference, _)| value - reference > rise.deviation);
+    match risen.next() {
+        None => Verdict::Pass,
+        Some((reference, is_previous)) => {
+            let metric = check.name.clone();
+            let breach = Breach::Rise { metric, value, reference, is_previous, deviation: rise.deviation };
+            Verdict::Fail(Message::Breached { canary: plan.canary_id(), breach })
+        }
+    }
+}
+
+/// What a sample says while the canary has traffic; `None` where nothing is known yet, `Err` where nobody answers.
+fn value_of(sample: &Sample, no_data: NoData) -> Result<Option<f64>, &str> {
+    match sample {
+        Ok(value) if !value.is_nan() => Ok(Some(*value)),
+        Ok(_) | Err(SampleError::NoValues(_)) => Ok(match no_data {
+            NoData::Zero => Some(0.0),
+            NoData::Wait => None,
+        }),
+        Err(SampleError::Broken(error) | SampleError::Unavailable(error)) => Err(error),
+    }
+}
+
+/// The sample of the relative check in a round, before the canary has traffic: without a value, nothing is known.
+pub(crate) fn first_value(position: usize, answer: &RoundAnswer) -> Result<Option<f64>, String> {
+    let sample = answer.samples.get(position).ok_or_else(|| "not measured".to_owned())?;
+    value_of(sample, NoData::Wait).map_err(str::to_owned)
+}
+
+/// The value that a round which has passed leaves behind for the next one.
+pub(crate) fn passed_value(plan: &Plan, answer: &RoundAnswer) -> Option<PassedValue> {
+    let (position, rise) = plan.relative_check()?;
+    let sample = answer.samples.get(position)?;
+    let value = value_of(sample, rise.no_data).ok()??;
+    Some(PassedValue { value, is_empty: !matches!(sample, Ok(value) if !value.is_nan()) })
+}
+
+/// See [`passed_value`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PassedValue {
+    /// The value.
+    pub(crate) value: f64,
+    /// Whether the answer was empty.
+    pub(crate) is_empty: bool,
 }
 
 /// A missing answer is no verdict about the canary, until the monitoring has been away for too long.
@@ -165,6 +240,7 @@ fn breach(check: &Check, value: f64) -> Option<Breach> {
             let (min, max) = match check.limit {
                 Limit::Range { min, max } => (min, max),
                 Limit::Threshold(min) => (Some(min), None),
+                Limit::Rise(_) => return None,
             };
             outside(value, min, max).map(|(limit, above)| Breach::SuccessRate { value, limit, above })
         }
@@ -174,6 +250,7 @@ fn breach(check: &Check, value: f64) -> Option<Breach> {
             let (min, max) = match check.limit {
                 Limit::Range { min, max } => (min.map(f64::trunc), max.map(f64::trunc)),
                 Limit::Threshold(max) => (None, Some(max.trunc())),
+                Limit::Rise(_) => return None,
             };
             outside(value, min, max).map(|(limit, above)| Breach::Duration {
                 value: milliseconds(value),
@@ -185,6 +262,7 @@ fn breach(check: &Check, value: f64) -> Option<Breach> {
             let (min, max) = match check.limit {
                 Limit::Range { min, max } => (min, max),
                 Limit::Threshold(max) => (None, Some(max)),
+                Limit::Rise(_) => return None,
             };
             outside(value, min, max).map(|(limit, above)| Breach::Custom {
                 metric: check.name.clone(),

@@ -15,6 +15,7 @@ use crate::notice::{Notice, Occasion};
 use crate::pair;
 use crate::snapshot::{PrimaryView, Readiness, Split};
 use crate::step::Context;
+use crate::subsets;
 
 /// How long a target, or the user's routes, may be missing before it is told. Each kind has a watch of its own, and nothing orders them: a target
 /// that was created just before its canary may be seen just after it, some milliseconds as a rule, more on a busy machine.
@@ -46,6 +47,9 @@ pub(crate) fn decide(context: Context) -> Decision {
     }
     if !plan.skip_analysis && seen.answers.providers.is_none() {
         return context.ask(Question::Providers);
+    }
+    if plan.uses_subsets {
+        return subsets::bootstrap(context, target);
     }
     if seen.pending.services {
         return apply(context, Component::Services);

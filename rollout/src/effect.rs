@@ -93,6 +93,8 @@ pub enum Effect {
     SetFinalizer(bool),
     /// Gives back what was the user's before.
     Revert(Reverted),
+    /// Deletes the canary object, whose work is done.
+    DeleteObject,
     /// Find something out. Always the only effect of its step. Asked again on every decision until the answer is there;
     /// whoever executes it ignores a question that is already being asked.
     Ask(Question),
@@ -145,6 +147,8 @@ pub enum HoldKind {
     Routes,
     /// The monitoring does not answer.
     MetricsOutage,
+    /// The monitoring has nothing to say yet.
+    NoData,
     /// A confirm gate is closed.
     Gate(WebhookType),
     /// Traffic should go to the primary, but that has no available pod (or is the broken one of a failed promotion).

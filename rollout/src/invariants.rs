@@ -5,7 +5,7 @@ use aviary_crds::status::Phase;
 
 use crate::effect::{Component, Decision, Effect, Scale, Wake};
 use crate::phase::is_legal;
-use crate::plan::Plan;
+use crate::plan::{OnFailure, Plan};
 use crate::snapshot::{Snapshot, Split, are_other_configs};
 use crate::state::State;
 
@@ -82,6 +82,7 @@ pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decisi
             | Effect::PauseScaler(_)
             | Effect::SetFinalizer(_)
             | Effect::Revert(_)
+            | Effect::DeleteObject
             | Effect::Ask(_)
             | Effect::CallHooks(_)
             | Effect::Emit(_)
@@ -107,10 +108,11 @@ pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decisi
     let by_analysis = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
     let after = splits.last().copied().or(seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok().copied()));
     let canary_after = after.map_or(0, |split| split.canary);
-    require(
-        !(ends_failed && by_analysis) || (decision.next.canary_weight == 0 && canary_after == 0),
-        Violation::FailedSideGainsNothing,
-    );
+    let may_keep = match plan.on_failure {
+        OnFailure::RollBack | OnFailure::Hold => decision.next.canary_weight == 0 && canary_after == 0,
+        OnFailure::Freeze => decision.next.canary_weight <= state.canary_weight && splits.is_empty(),
+    };
+    require(!(ends_failed && by_analysis) || may_keep, Violation::FailedSideGainsNothing);
     let past_threshold = by_analysis && !plan.skip_analysis && state.failed_checks >= plan.threshold;
     let canary_before = seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok()).map_or(0, |split| split.canary);
     let is_new_revision = seen.target.as_ref().is_ok_and(|target| {
@@ -156,6 +158,7 @@ fn split_of(effect: &Effect) -> Option<Split> {
         | Effect::SetFinalizer(_)
         | Effect::Revert(_)
         | Effect::Promote { .. }
+        | Effect::DeleteObject
         | Effect::Ask(_)
         | Effect::CallHooks(_)
         | Effect::Emit(_)

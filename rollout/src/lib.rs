@@ -40,6 +40,7 @@ mod state;
 mod steady;
 mod step;
 mod strategy;
+mod subsets;
 mod takeover;
 mod words;
 

@@ -31,6 +31,19 @@ pub enum Breach {
         /// Whether the value is above the limit.
         above: bool,
     },
+    /// A query that is compared with an earlier value of itself.
+    Rise {
+        /// Name of the metric.
+        metric: String,
+        /// Measured.
+        value: f64,
+        /// What it is compared with.
+        reference: f64,
+        /// Whether that is the value of the round before, and not the first one.
+        is_previous: bool,
+        /// By how much it may be more.
+        deviation: f64,
+    },
     /// An inline query or a MetricTemplate.
     Custom {
         /// Name of the metric.
@@ -58,6 +71,10 @@ impl fmt::Display for Breach {
                 sign(above),
                 format_go_duration(*limit)
             ),
+            Breach::Rise { metric, value, reference, is_previous, deviation } => {
+                let reference_name = if *is_previous { "the previous value" } else { "baseline" };
+                write!(f, "{metric} {value:.2} is more than {deviation} above {reference_name} {reference:.2}")
+            }
             Breach::Custom { metric, value, limit, above } => {
                 write!(f, "{metric} {value:.2} {} {limit}", sign(above))
             }
@@ -164,6 +181,22 @@ pub enum Message {
     Worded { text: String, severity: AlertSeverity },
     /// The promotion failed and the canary cannot take over.
     NowhereToGo { target: String, error: String },
+    /// A new version is named for a canary subset.
+    NewVersion { canary: String, version: String },
+    /// The first value of a query, with which those to come are compared. `weight` is the canary's at the time.
+    Baseline { canary: String, value: f64, weight: u32, is_empty: bool },
+    /// The query has no value yet, and the canary waits for one.
+    AwaitingData { canary: String, weight: u32 },
+    /// The production subset gets the analysed version.
+    Relabelling { service: String, version: String },
+    /// All requests go to the production subset.
+    RoutingToProduction,
+    /// The version is in production.
+    Released { canary: String, version: String },
+    /// The canary failed; its pods are the user's.
+    RolledBack { canary: String },
+    /// The canary failed and keeps its share.
+    Frozen { canary: String, weight: u32 },
 }
 
 impl Message {
@@ -208,6 +241,11 @@ impl Message {
             | RoutingToPrimary
             | Terminating { .. }
             | Terminated { .. }
+            | NewVersion { .. }
+            | Baseline { .. }
+            | Relabelling { .. }
+            | RoutingToProduction
+            | Released { .. }
             | Promoted { .. }
             | PromotedWithoutAnalysis { .. } => AlertSeverity::Info,
             Obstacle(_)
@@ -224,6 +262,9 @@ impl Message {
             | RollingBackChecks { .. }
             | RollingBackDeadline { .. }
             | RollingBackHook { .. }
+            | AwaitingData { .. }
+            | RolledBack { .. }
+            | Frozen { .. }
             | CanaryFailed { .. }
             | PromotionFailed { .. }
             | PostRolloutFailed { .. }
@@ -336,6 +377,25 @@ impl fmt::Display for Message {
                     "canary not ready during finalizing: {reason}; {canary} stays until it is, or until revertOnDeletion is \
                      set to false"
                 )
+            }
+            NewVersion { canary, version } => write!(f, "New canary version {version} detected for {canary}"),
+            Baseline { canary, value, weight, is_empty: false } => {
+                write!(f, "Baseline of {canary} is {value:.2}, taken at canary weight {weight}")
+            }
+            Baseline { canary, value, weight, is_empty: true } => {
+                write!(f, "Baseline of {canary} is {value:.2}: the metric has no data at canary weight {weight}")
+            }
+            AwaitingData { canary, weight } => {
+                write!(f, "Hold {canary} at canary weight {weight}, the metric has no data yet")
+            }
+            Relabelling { service, version } => {
+                write!(f, "Releasing version {version} to subset production of {service}")
+            }
+            RoutingToProduction => write!(f, "Routing all traffic to production"),
+            Released { canary, version } => write!(f, "Canary {canary} version {version} released to production"),
+            RolledBack { canary } => write!(f, "Canary {canary} is sick, all traffic is back on production"),
+            Frozen { canary, weight } => {
+                write!(f, "Canary {canary} is sick, frozen at canary weight {weight}")
             }
             NowhereToGo { target, error } => {
                 write!(f, "Promotion of {target} failed and the canary has no available pods to take over: {error}")

@@ -28,6 +28,8 @@ pub enum Occasion {
     RollbackRequested,
     /// Too many failed checks.
     ChecksFailed,
+    /// The same, and the canary keeps its share.
+    Frozen,
     /// The canary did not become ready in time.
     DeadlineExceeded,
     /// The primary did not become ready after the promotion; the canary serves.
@@ -60,6 +62,7 @@ impl Occasion {
             Occasion::WaitingForPromotion => "waiting-for-promotion",
             Occasion::RollbackRequested => "rollback-requested",
             Occasion::ChecksFailed => "checks-failed",
+            Occasion::Frozen => "frozen",
             Occasion::DeadlineExceeded => "deadline-exceeded",
             Occasion::PromotionFailed => "promotion-failed",
             Occasion::NowhereToGo => "nowhere-to-go",

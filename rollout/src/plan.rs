@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use aviary_crds::v1alpha1::Dialect;
-use aviary_crds::validated::{MetricLimit, MetricSource, Steps, ValidatedAnalysis, ValidatedCanary, WebhookType};
+use aviary_crds::validated::{
+    MetricLimit, MetricSource, Steps, TargetKind, ValidatedAnalysis, ValidatedCanary, WebhookType,
+};
 
 use crate::analysis::{Check, CheckKind, Limit};
 use crate::message::Message;
+use crate::notice::{Notice, Occasion};
 use crate::session::{Cookies, Sessions};
 use crate::state::State;
 use crate::strategy::{AbTesting, BlueGreen, Strategy, Weighted, Weights};
+use aviary_crds::validated::Rise;
 use thiserror::Error;
 
 /// One webhook of the plan. The endpoint itself is the courier's business.
@@ -60,6 +64,8 @@ pub enum OnFailure {
     /// The canary stays where it is until its checks pass, for ever if need be. The same goes for a workload that does not
     /// become ready.
     Hold,
+    /// It is counted, and too many of them end the run: the canary keeps the share that it has, for a person to look at it.
+    Freeze,
 }
 
 /// What a traffic provider can do for one canary.
@@ -136,6 +142,11 @@ pub struct Plan {
     pub threshold: u32,
     /// What a failed check leads to.
     pub on_failure: OnFailure,
+    /// Whether the two sides are subsets of routes that a user has made. Their weights are Aviary's during a run and the user's
+    /// between two; nothing is generated, scaled or given back.
+    pub uses_subsets: bool,
+    /// Whether the object is deleted when its revision is promoted. Only where nothing that serves goes with it.
+    pub deletes_on_success: bool,
     /// Step of the way back to the primary; 0 moves all at once.
     pub step_weight_promotion: u32,
     /// Metric checks in the order they are judged.
@@ -175,7 +186,13 @@ impl Plan {
             sessions: sessions(canary, settings)?,
             interval: analysis.interval,
             threshold: analysis.threshold,
-            on_failure: if canary.holds_on_failure { OnFailure::Hold } else { OnFailure::RollBack },
+            on_failure: match (canary.holds_on_failure, canary.freezes) {
+                (true, _) => OnFailure::Hold,
+                (false, true) => OnFailure::Freeze,
+                (false, false) => OnFailure::RollBack,
+            },
+            uses_subsets: canary.target.kind == TargetKind::Subset,
+            deletes_on_success: canary.deletes_on_success && canary.target.kind == TargetKind::Subset,
             step_weight_promotion: analysis.step_weight_promotion,
             checks: checks(analysis),
             hooks: analysis
@@ -183,7 +200,10 @@ impl Plan {
                 .iter()
                 .map(|hook| Hook { name: hook.name.clone(), kind: hook.kind, mute_alert: hook.mute_alert })
                 .collect(),
-            outage: settings.outage,
+            outage: match canary.analysis.query_errors {
+                Some(errors) => outage_of(errors, analysis.interval),
+                None => settings.outage,
+            },
             traffic_settle_time: settings.traffic_settle_time,
             endpoints_settle_time: settings.endpoints_settle_time,
             alert_facts: alert_facts(canary, settings),
@@ -219,8 +239,80 @@ impl Plan {
     pub(crate) fn starting(&self) -> Message {
         match self.dialect {
             Dialect::V1Beta1 | Dialect::Steerer => Message::Starting { target: self.target_id() },
-            Dialect::V1Alpha1 => Message::StartingDeployment { canary: self.canary_id() },
+            Dialect::V1Alpha1 | Dialect::BirdWatch => Message::StartingDeployment { canary: self.canary_id() },
         }
+    }
+
+    /// What is told when a new revision is seen.
+    pub(crate) fn detected(&self, revision: &str) -> Message {
+        match self.uses_subsets {
+            false => Message::NewRevision { target: self.target_id() },
+            true => Message::NewVersion { canary: self.canary_id(), version: revision.to_owned() },
+        }
+    }
+
+    /// The alert about a new revision.
+    pub(crate) fn detected_alert(&self, revision: &str) -> Notice {
+        let text = match self.uses_subsets {
+            false => "New revision detected, progressing canary analysis.".to_owned(),
+            true => self.detected(revision).to_string(),
+        };
+        Notice::info_with_facts(Occasion::NewRevision, text)
+    }
+
+    /// What is told when the analysed revision is brought to the primary.
+    pub(crate) fn copying(&self, revision: &str) -> Message {
+        match self.uses_subsets {
+            false => Message::Copying { target: self.target_id(), primary: self.primary_id() },
+            true => Message::Relabelling { service: self.target_id(), version: revision.to_owned() },
+        }
+    }
+
+    /// What is told when the promotion is complete.
+    pub(crate) fn promoted(&self, revision: &str) -> Message {
+        match self.uses_subsets {
+            false => Message::Promoted { target: self.target_id() },
+            true => Message::Released { canary: self.canary_id(), version: revision.to_owned() },
+        }
+    }
+
+    /// What is told when the canary was rolled back.
+    pub(crate) fn failed(&self) -> Message {
+        match self.uses_subsets {
+            false => Message::CanaryFailed { canary: self.canary_id() },
+            true => Message::RolledBack { canary: self.canary_id() },
+        }
+    }
+
+    /// The alert about a promotion that is complete.
+    pub(crate) fn promoted_alert(&self, revision: &str) -> Notice {
+        let text = match self.uses_subsets {
+            false => "Canary analysis completed successfully, promotion finished.".to_owned(),
+            true => self.promoted(revision).to_string(),
+        };
+        Notice::info(Occasion::Promoted, text)
+    }
+
+    /// The alert about so many failed checks.
+    pub(crate) fn failed_alert(&self, failed: u32) -> Notice {
+        let text = match self.uses_subsets {
+            false => format!("Failed checks threshold reached {failed}"),
+            true => self.failed().to_string(),
+        };
+        Notice::error(Occasion::ChecksFailed, text)
+    }
+
+    /// What is told when everybody is led to the primary.
+    pub(crate) fn to_primary(&self) -> Message {
+        if self.uses_subsets { Message::RoutingToProduction } else { Message::RoutingToPrimary }
+    }
+
+    /// The check that compares with the first value, if there is one, and its position.
+    pub(crate) fn relative_check(&self) -> Option<(usize, Rise)> {
+        self.checks.iter().enumerate().find_map(|(position, check)| match check.limit {
+            Limit::Rise(rise) => Some((position, rise)),
+            Limit::Range { .. } | Limit::Threshold(_) => None,
+        })
     }
 
     /// The hooks of one kind, in list order.
@@ -303,11 +395,20 @@ fn checks(analysis: &ValidatedAnalysis) -> Vec<Check> {
         limit: match metric.limit {
             MetricLimit::Range(range) => Limit::Range { min: range.min, max: range.max },
             MetricLimit::Threshold(threshold) => Limit::Threshold(threshold),
+            MetricLimit::Rise(rise) => Limit::Rise(rise),
         },
     });
     let (templates, mut ordered): (Vec<_>, Vec<_>) = all.partition(|check| check.kind == CheckKind::Template);
     ordered.extend(templates);
     ordered
+}
+
+/// So many errors in a row count as a failed check. One is made each interval, and the first begins the outage.
+fn outage_of(errors: u32, interval: Duration) -> OutagePolicy {
+    match errors {
+        0 | 1 => OutagePolicy::Fail,
+        errors => OutagePolicy::Hold { limit: interval.saturating_mul(errors - 1) },
+    }
 }
 
 fn alert_facts(canary: &ValidatedCanary, settings: &Settings) -> AlertFacts {

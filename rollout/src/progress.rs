@@ -6,16 +6,16 @@ use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use jiff::Timestamp;
 
-use crate::analysis::{Verdict, judge};
-use crate::effect::{Decision, Effect, HoldKind, Question};
+use crate::analysis::{PassedValue, Verdict, first_value, judge, passed_value};
+use crate::effect::{Decision, Effect, HoldKind, Outcome, Question};
 use crate::message::Message;
 use crate::notice::{Notice, Occasion};
 use crate::pair;
-use crate::plan::{OutagePolicy, Plan};
-use crate::promotion;
+use crate::plan::{OnFailure, OutagePolicy, Plan};
+use crate::promotion::{self, call_post_rollout};
 use crate::repair::{repair, without_target};
 use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back, tell_no_signal};
-use crate::snapshot::{Readiness, Split, TargetView};
+use crate::snapshot::{Readiness, RoundAnswer, Split, TargetView};
 use crate::step::{Context, Gate, Step, Validity};
 use crate::strategy::{Advance, News};
 
@@ -29,7 +29,10 @@ pub(crate) fn decide(context: Context) -> Decision {
         return change(context, target);
     }
     if state.failed_checks >= plan.threshold && !plan.skip_analysis {
-        return roll_back(context, &Cause::Checks);
+        return match plan.on_failure {
+            OnFailure::RollBack | OnFailure::Hold => roll_back(context, &Cause::Checks),
+            OnFailure::Freeze => freeze(context),
+        };
     }
     // The promotion's write took effect, the status does not yet say so.
     if plan.skip_analysis && promotion::is_promoted(context) && context.is_going_to_rest(target) {
@@ -52,10 +55,16 @@ pub(crate) fn decide(context: Context) -> Decision {
         return decision;
     }
     if target.scaled_to_zero {
-        return match plan.is_made_by_user {
-            true => pair::hold_without_pods(context),
-            false => context.step().wake_target(target).done(),
-        };
+        if plan.is_made_by_user {
+            return pair::hold_without_pods(context);
+        }
+        // Whoever is behind the subset loses its users first, as far as the mesh knows.
+        if plan.uses_subsets
+            && let Some(wait) = context.wait_until_settled()
+        {
+            return wait;
+        }
+        return context.step().wake_target(target).done();
     }
     match &target.readiness {
         Readiness::Ready => {}
@@ -86,7 +95,10 @@ pub(crate) fn decide(context: Context) -> Decision {
 
 /// The target is no longer what the run was started for.
 fn change(context: Context, target: &TargetView) -> Decision {
-    let Context { state, seen, .. } = context;
+    let Context { plan, state, seen } = context;
+    if plan.uses_subsets && promotion::is_promoted(context) {
+        return withdraw(context, target);
+    }
     if target.revision != state.last_promoted {
         return restart(context, target);
     }
@@ -100,7 +112,7 @@ fn change(context: Context, target: &TargetView) -> Decision {
 
 /// The target is back at the promoted revision: there is nothing to analyse (Flagger goes on and promotes it, Q15).
 fn withdraw(context: Context, target: &TargetView) -> Decision {
-    let Context { plan, state, .. } = context;
+    let Context { plan, .. } = context;
     let to_primary = match route_back(context) {
         Ok(effect) => effect,
         Err(decision) => return *decision,
@@ -110,10 +122,11 @@ fn withdraw(context: Context, target: &TargetView) -> Decision {
         Phase::Succeeded,
         |next| {
             next.canary_weight = 0;
-            next.scale_down_due = !context.is_at_rest(target);
+            next.scale_down_due = !plan.uses_subsets && !context.is_at_rest(target);
             next.failed_checks = 0;
             next.iterations = 0;
-            next.last_applied.clone_from(&state.last_promoted);
+            next.last_applied.clone_from(&target.revision);
+            next.last_promoted.clone_from(&target.revision);
             next.tracked_configs.clone_from(&target.configs);
             next.last_step = None;
             next.metrics_unavailable_since = None;
@@ -131,13 +144,32 @@ fn restart(context: Context, target: &TargetView) -> Decision {
         // Where the primary cannot take over (a failed promotion is being mended), the canary goes on serving.
         Err(_) => (None, state.canary_weight),
     };
-    let step = context.step().effect_if(to_primary).wake_target(target);
+    let mut step = context.step().effect_if(to_primary);
+    if !plan.uses_subsets {
+        step = step.wake_target(target);
+    }
     step.emit(Message::Restarting { target: plan.target_id() }).write(Phase::Progressing, |next| {
         next.canary_weight = weight;
         next.failed_checks = 0;
         next.iterations = 0;
         next.last_applied.clone_from(&target.revision);
         next.tracked_configs.clone_from(&target.configs);
+        next.last_step = None;
+        next.baseline = None;
+        next.last_value = None;
+        next.metrics_unavailable_since = None;
+    })
+}
+
+/// The canary keeps the share that it has, and the run is over.
+fn freeze(context: Context) -> Decision {
+    let Context { plan, state, .. } = context;
+    let message = Message::Frozen { canary: plan.canary_id(), weight: state.canary_weight };
+    let alert = Notice::error(Occasion::Frozen, message.to_string());
+    let step = context.step().emit(message).alert(alert);
+    call_post_rollout(context, step).effect(Effect::Count(Outcome::Failed)).write(Phase::Failed, |next| {
+        next.failed_checks = 0;
+        next.iterations = 0;
         next.last_step = None;
         next.metrics_unavailable_since = None;
     })
@@ -203,6 +235,12 @@ fn begin(context: Context) -> Decision {
             return count_failure(step, message, seen.now);
         }
     }
+    if let Some((position, _)) = plan.relative_check() {
+        match take_baseline(context, step, position) {
+            Ok(with_baseline) => step = with_baseline,
+            Err(decision) => return *decision,
+        }
+    }
     let Some(next) = plan.strategy.next(state.position()) else { return context.idle() };
     if !plan.strategy.asks_before_increase(state.position()) {
         return advance(context, step, next);
@@ -211,6 +249,24 @@ fn begin(context: Context) -> Decision {
         Gate::Open(passed) => advance(context, step.passed(WebhookType::ConfirmTrafficIncrease, passed), next),
         Gate::Ask => ask_with_rollback(context, Question::Hooks(WebhookType::ConfirmTrafficIncrease)),
         Gate::Closed { hook, at, .. } => hold_traffic_increase(context, hook, context.interval_after(at)),
+    }
+}
+
+/// The first value of the query that is compared with itself, from before the canary has traffic, if there is one. Otherwise it is
+/// the first one under traffic: what has no traffic has no data, and zero would make a rise of whatever comes next.
+fn take_baseline<'a>(context: Context<'a>, step: Step<'a>, position: usize) -> Result<Step<'a>, Box<Decision>> {
+    let Context { plan, state, seen } = context;
+    let Some(round) = &seen.answers.round else {
+        return Err(Box::new(ask_with_rollback(context, Question::Round)));
+    };
+    match first_value(position, &round.value) {
+        Ok(None) => Ok(step),
+        Ok(Some(value)) => {
+            let message =
+                Message::Baseline { canary: plan.canary_id(), value, weight: state.canary_weight, is_empty: false };
+            Ok(step.emit(message).remember(value))
+        }
+        Err(error) => Err(Box::new(hold_for_monitoring(context, error, round.at))),
     }
 }
 
@@ -239,7 +295,15 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
             // A gate may stay closed for long; the outage must not look as if it lasted until then.
             settle_outage(context).write(state.phase, |next| next.metrics_unavailable_since = None)
         }
-        Verdict::Pass => proceed(context, settle_outage(context), round.at),
+        // A query that is compared with itself may be empty at first, and that would be a value.
+        Verdict::Pass if state.metrics_unavailable_since.is_some() && plan.relative_check().is_some() => {
+            settle_outage(context).write(state.phase, |next| {
+                next.metrics_unavailable_since = None;
+                next.last_step = Some(seen.now);
+            })
+        }
+        Verdict::Pass => proceed(context, compared(context, settle_outage(context), &round.value), round.at),
+        Verdict::NoData => hold_for_data(context, round.at),
         Verdict::Fail(message) => count_failure(settle_outage(context), message, seen.now),
         Verdict::Missing(message) => {
             let since = state.metrics_unavailable_since;
@@ -249,6 +313,27 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
         }
         Verdict::Unknown(error) => hold_for_monitoring(context, error, round.at),
     }
+}
+
+/// A step that leaves the value of its round behind for those to come.
+fn compared<'a>(context: Context<'a>, step: Step<'a>, round: &RoundAnswer) -> Step<'a> {
+    let Context { plan, state, .. } = context;
+    let Some(PassedValue { value, is_empty }) = passed_value(plan, round) else { return step };
+    let canary = plan.canary_id();
+    let first = Message::Baseline { canary, value, weight: state.canary_weight, is_empty };
+    let step = if state.baseline.is_none() { step.emit(first) } else { step };
+    step.remember(value)
+}
+
+/// The query has nothing to say yet, and the canary waits until it has.
+fn hold_for_data(context: Context, at: Timestamp) -> Decision {
+    let Context { plan, state, seen } = context;
+    let ask_again = context.interval_after(at);
+    if seen.now >= ask_again {
+        return ask_with_rollback(context, Question::Round);
+    }
+    let message = Message::AwaitingData { canary: plan.canary_id(), weight: state.canary_weight };
+    context.hold(HoldKind::NoData, message, plan.interval, Some(ask_again))
 }
 
 fn has_gates(plan: &Plan) -> bool {

@@ -18,7 +18,7 @@ pub(crate) fn promote(context: Context, step: Step) -> Decision {
     let Context { plan, state, .. } = context;
     let step = step
         .effect(Effect::Promote { revision: state.last_applied.clone(), configs: state.tracked_configs.clone() })
-        .emit(Message::Copying { target: plan.target_id(), primary: plan.primary_id() });
+        .emit(plan.copying(&state.last_applied));
     enter(step)
 }
 
@@ -57,7 +57,7 @@ pub(crate) fn skip(context: Context, target: &TargetView) -> Decision {
     if !promoted {
         step = step
             .effect(Effect::Promote { revision: state.last_applied.clone(), configs: state.tracked_configs.clone() })
-            .emit(Message::Copying { target: plan.target_id(), primary: plan.primary_id() });
+            .emit(plan.copying(&state.last_applied));
     }
     finish(context, step, target, Outcome::Skipped)
 }
@@ -111,7 +111,7 @@ pub(crate) fn promoting(context: Context) -> Decision {
         Err(decision) => return *decision,
     };
     let message = match at_once {
-        true => Message::RoutingToPrimary,
+        true => plan.to_primary(),
         false => Message::AdvancePrimary { canary: plan.canary_id(), weight: 100 - weight },
     };
     let phase = if weight == 0 { Phase::Finalising } else { Phase::Promoting };
@@ -165,31 +165,27 @@ fn both_sides<'a>(context: Context<'a>) -> Result<(&'a TargetView, &'a PrimaryVi
 
 fn finish<'a>(context: Context<'a>, step: Step<'a>, target: &TargetView, outcome: Outcome) -> Decision {
     let Context { plan, state, .. } = context;
-    let step = step.put_to_rest(target);
-    let (message, occasion, text) = match outcome {
+    let step = if plan.uses_subsets { step } else { step.put_to_rest(target) };
+    let (message, alert) = match outcome {
         Outcome::Skipped => (
             Message::PromotedWithoutAnalysis { target: plan.target_id() },
-            Occasion::PromotedWithoutAnalysis,
-            "Canary analysis was skipped, promotion finished.",
+            Notice::info(Occasion::PromotedWithoutAnalysis, "Canary analysis was skipped, promotion finished."),
         ),
-        Outcome::Completed | Outcome::Failed => (
-            Message::Promoted { target: plan.target_id() },
-            Occasion::Promoted,
-            "Canary analysis completed successfully, promotion finished.",
-        ),
+        Outcome::Completed | Outcome::Failed => {
+            (plan.promoted(&state.last_applied), plan.promoted_alert(&state.last_applied))
+        }
     };
-    call_post_rollout(context, step)
-        .effect(Effect::Count(outcome))
-        .emit(message)
-        .alert(Notice::info(occasion, text))
-        .write(Phase::Succeeded, |next| {
+    call_post_rollout(context, step).effect(Effect::Count(outcome)).emit(message).alert(alert).write(
+        Phase::Succeeded,
+        |next| {
             next.canary_weight = 0;
             next.iterations = 0;
             next.scale_down_due = false;
             next.last_promoted.clone_from(&state.last_applied);
             next.last_step = None;
             next.metrics_unavailable_since = None;
-        })
+        },
+    )
 }
 
 /// Post-rollout hooks hear of the end when traffic and pods are where they belong.

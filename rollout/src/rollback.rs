@@ -48,10 +48,7 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     let step = match cause {
         Cause::Checks => step
             .emit(Message::RollingBackChecks { canary: canary.clone(), failed: state.failed_checks })
-            .alert(Notice::error(
-                Occasion::ChecksFailed,
-                format!("Failed checks threshold reached {}", state.failed_checks),
-            )),
+            .alert(plan.failed_alert(state.failed_checks)),
         Cause::Deadline(error) => step
             .emit(Message::RollingBackDeadline { canary: canary.clone(), error: error.clone() })
             .alert(Notice::error(Occasion::DeadlineExceeded, format!("Progress deadline exceeded {error}"))),
@@ -60,10 +57,10 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
             .emit(Message::RollingBackHook { canary: canary.clone() })
             .alert(Notice::warning(Occasion::RollbackRequested, "Rolling back manual webhook invoked")),
     };
-    let step = step.emit(Message::CanaryFailed { canary });
+    let step = step.emit(plan.failed());
     call_post_rollout(context, step).effect(Effect::Count(Outcome::Failed)).write(Phase::Failed, |next| {
         next.canary_weight = 0;
-        next.scale_down_due = !context.is_at_rest(target);
+        next.scale_down_due = !plan.uses_subsets && !context.is_at_rest(target);
         next.failed_checks = 0;
         next.iterations = 0;
         // Already so, except for a revision that was refused while it waited for approval.

@@ -45,6 +45,10 @@ pub struct State {
     pub last_step: Option<Timestamp>,
     /// Since when the monitoring does not answer.
     pub metrics_unavailable_since: Option<Timestamp>,
+    /// First value of the query that is compared with itself, in the present run or the last one.
+    pub baseline: Option<f64>,
+    /// Its last value.
+    pub last_value: Option<f64>,
     /// Session cookie (`name=value`) of clients of the canary, while it has weight.
     pub session_cookie: Option<String>,
     /// The same for the primary.
@@ -92,6 +96,8 @@ impl State {
             last_transition: status.last_transition_time,
             last_step: last_step(status),
             metrics_unavailable_since: status.metrics_unavailable_since.or_else(|| outage_condition(status)),
+            baseline: status.baseline,
+            last_value: status.last_value,
             session_cookie: non_empty(status.session_affinity_cookie.as_ref()),
             primary_session_cookie: non_empty(status.primary_session_affinity_cookie.as_ref()),
             previous_session_cookie: non_empty(status.previous_session_affinity_cookie.as_ref()),
@@ -157,6 +163,8 @@ impl State {
             last_transition_time: self.last_transition.map(whole_seconds),
             last_step_time: self.last_step,
             metrics_unavailable_since: self.metrics_unavailable_since,
+            baseline: self.baseline,
+            last_value: self.last_value,
             session_affinity_cookie: self.session_cookie.clone(),
             primary_session_affinity_cookie: self.primary_session_cookie.clone(),
             previous_session_affinity_cookie: self.previous_session_cookie.clone(),
@@ -197,8 +205,14 @@ fn promoted_from(condition: &CanaryCondition) -> Option<PromotedCondition> {
     })
 }
 
+/// What subsets are subsets of.
+const SUBSETS: &str = "DestinationRule";
+
 /// Message of the `Promoted` condition, as Flagger writes it.
 fn promoted_message(phase: Phase, target_kind: &str) -> String {
+    if target_kind == SUBSETS {
+        return promoted_message_of_subsets(phase).to_owned();
+    }
     match phase {
         Phase::Initialized => format!("{target_kind} initialization completed."),
         Phase::Waiting | Phase::WaitingPromotion => "Waiting for approval.".to_owned(),
@@ -209,6 +223,21 @@ fn promoted_message(phase: Phase, target_kind: &str) -> String {
         Phase::Failed => format!("Canary analysis failed, {target_kind} scaled to zero."),
         Phase::Uninitialized | Phase::Initializing | Phase::Terminating | Phase::Terminated => {
             format!("New {target_kind} detected, starting initialization.")
+        }
+    }
+}
+
+fn promoted_message_of_subsets(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Initialized => "Subsets and routes are found.",
+        Phase::Waiting | Phase::WaitingPromotion => "Waiting for approval.",
+        Phase::Progressing => "New version detected, its traffic grows.",
+        Phase::Promoting => "The version is healthy, it becomes the production version.",
+        Phase::Finalising => "The version is in production, which gets all traffic.",
+        Phase::Succeeded => "The version is in production.",
+        Phase::Failed => "The version is sick.",
+        Phase::Uninitialized | Phase::Initializing | Phase::Terminating | Phase::Terminated => {
+            "Looking for subsets and routes."
         }
     }
 }
@@ -238,6 +267,8 @@ mod tests {
             last_transition: Some(at(1000)),
             last_step: Some(Timestamp::from_millisecond(1_000_123).unwrap()),
             metrics_unavailable_since: Some(at(900)),
+            baseline: Some(0.25),
+            last_value: Some(1.5),
             scale_down_due: true,
             promoted: Some(PromotedCondition {
                 phase: Phase::Progressing,

@@ -13,6 +13,7 @@ use crate::repair::{repair, without_target};
 use crate::rollback::{ask_with_rollback, on_signal};
 use crate::snapshot::{Readiness, Split, TargetView};
 use crate::step::{Context, Gate, Validity};
+use crate::subsets;
 
 /// Phases `Initialized`, `Succeeded` and `Failed`.
 pub(crate) fn decide(context: Context) -> Decision {
@@ -21,6 +22,9 @@ pub(crate) fn decide(context: Context) -> Decision {
         Ok(target) => target,
         Err(text) => return without_target(context, text),
     };
+    if context.plan.uses_subsets {
+        return subsets::between_runs(context, target);
+    }
     if let Some(decision) = repair(context) {
         return decision;
     }
@@ -92,7 +96,7 @@ fn scale_down(context: Context, target: &TargetView) -> Option<Decision> {
 }
 
 /// A new revision (or new configs) was seen: start a run as soon as it is safe and allowed.
-fn detect(context: Context, target: &TargetView) -> Decision {
+pub(crate) fn detect(context: Context, target: &TargetView) -> Decision {
     let Context { plan, state, seen } = context;
     if let Some(decision) = pair::await_first_pods(context, target) {
         return decision;
@@ -127,8 +131,8 @@ fn detect(context: Context, target: &TargetView) -> Decision {
         step = step.wake_target(target);
     }
     step.passed(WebhookType::ConfirmRollout, passed)
-        .emit(Message::NewRevision { target: plan.target_id() })
-        .alert(Notice::info_with_facts(Occasion::NewRevision, "New revision detected, progressing canary analysis."))
+        .emit(plan.detected(&target.revision))
+        .alert(plan.detected_alert(&target.revision))
         .write(Phase::Progressing, |next| {
             next.scale_down_due = false;
             next.failed_checks = 0;
@@ -136,6 +140,8 @@ fn detect(context: Context, target: &TargetView) -> Decision {
             next.last_applied.clone_from(&target.revision);
             next.tracked_configs.clone_from(&target.configs);
             next.last_step = None;
+            next.baseline = None;
+            next.last_value = None;
             next.metrics_unavailable_since = None;
         })
 }

@@ -342,6 +342,13 @@ impl Step<'_> {
         self.effect(Effect::Alert(notice))
     }
 
+    /// Keeps a value of the query that is compared with itself; the first one is the baseline. A status write must follow.
+    pub(crate) fn remember(mut self, value: f64) -> Self {
+        self.next.baseline.get_or_insert(value);
+        self.next.last_value = Some(value);
+        self
+    }
+
     /// Events for hooks that passed.
     pub(crate) fn passed(mut self, kind: WebhookType, hooks: Vec<String>) -> Self {
         for hook in hooks {

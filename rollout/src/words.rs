@@ -9,11 +9,12 @@ use crate::plan::Plan;
 /// The message as users of the plan's system know it, or `None` if they are not told.
 pub(crate) fn of_system(plan: &Plan, message: Message) -> Option<Message> {
     match plan.dialect {
-        Dialect::V1Beta1 | Dialect::V1Alpha1 => Some(message),
+        Dialect::V1Beta1 | Dialect::V1Alpha1 | Dialect::BirdWatch => Some(message),
         Dialect::Steerer => of_steerer(plan, message),
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever it has no words for is told in ours")]
 fn of_steerer(plan: &Plan, message: Message) -> Option<Message> {
     let severity = message.severity();
     let rollout = plan.canary_id();

@@ -42,6 +42,10 @@ fn add(manifests: &mut Manifests, object: Value, note: &str) {
 
 fn targets(manifests: &mut Manifests, subject: &Subject) {
     let (namespace, target) = (subject.namespace(), &subject.canary.target);
+    // Its workloads are found by their labels, or missed.
+    if target.kind == TargetKind::Subset {
+        return;
+    }
     if manifests.find("apps", target.kind.as_str(), namespace, &target.name).is_some() {
         return;
     }

@@ -58,7 +58,9 @@ pub(crate) async fn create(client: &Client, manifests: &mut Manifests) -> Result
         "Canary" | aviary_crds::steerer::KIND => 3,
         _ => 2,
     };
-    let mut objects: Vec<&Manifest> = manifests.objects.iter().collect();
+    // A release comes when everything else is there.
+    let is_release = |manifest: &&Manifest| manifest.is(aviary_crds::birdwatch::GROUP, aviary_crds::birdwatch::KIND);
+    let mut objects: Vec<&Manifest> = manifests.objects.iter().filter(|manifest| !is_release(manifest)).collect();
     objects.sort_by_key(order);
     let definitions = objects.iter().take_while(|manifest| order(manifest) == 0).count();
     let mut outcome = Creation { client, notes: Vec::new(), problems: Vec::new() };
@@ -69,6 +71,15 @@ pub(crate) async fn create(client: &Client, manifests: &mut Manifests) -> Result
     let Creation { notes, problems, .. } = outcome;
     manifests.notes.extend(notes);
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Creates an object that is a release itself.
+pub(crate) async fn create_release(client: &Client, object: &Value) -> kube::Result<()> {
+    let object: DynamicObject = serde_json::from_value(object.clone()).map_err(Error::SerdeError)?;
+    let resource = aviary_providers::kinds::BIRD_WATCH.api_resource();
+    let namespace = object.metadata.namespace.clone().unwrap_or_default();
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+    embedded::create_strictly(client, &api, &object).await
 }
 
 struct Creation<'c> {

@@ -18,6 +18,9 @@ pub(crate) fn rewind(manifests: &mut Manifests, subjects: &mut [Subject]) -> Res
     for subject in subjects {
         let Some(route) = subject.canary.user_route.clone() else { continue };
         let target = subject.canary.target.clone();
+        if target.primary.is_none() {
+            continue;
+        }
         let (primary, canary) = (target.primary_name(), target.name.clone());
         let missing: Vec<String> = [
             ("apps", "Deployment", primary.as_str()),

@@ -129,6 +129,10 @@ fn prepared(config: &ControllerConfig, subject: &Subject, objects: &dyn Objects)
 struct Nothing;
 
 impl Objects for Nothing {
+    fn list(&self, _: &'static ObjectKind, _: &str) -> Vec<Arc<DynamicObject>> {
+        Vec::new()
+    }
+
     fn get(&self, _: &'static ObjectKind, _: &str, _: &str) -> Option<Arc<DynamicObject>> {
         None
     }
@@ -138,6 +142,11 @@ impl Objects for Nothing {
 struct Given<'m>(&'m Manifests);
 
 impl Objects for Given<'_> {
+    fn list(&self, kind: &'static ObjectKind, namespace: &str) -> Vec<Arc<DynamicObject>> {
+        let found = self.0.of(kind.group, kind.kind).filter(|one| one.object["metadata"]["namespace"] == namespace);
+        found.filter_map(|one| serde_json::from_value(one.object.clone()).ok().map(Arc::new)).collect()
+    }
+
     fn get(&self, kind: &'static ObjectKind, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let found = self.0.find(kind.group, kind.kind, namespace, name)?;
         serde_json::from_value(found.object.clone()).ok().map(Arc::new)

@@ -1,7 +1,10 @@
 //! What is released when, and how versions are told apart.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use aviary_crds::birdwatch;
+use aviary_crds::validated::TargetKind;
 use serde_json::Value;
 
 use super::manifests::Manifests;
@@ -18,6 +21,8 @@ pub(crate) struct Planned {
     /// The container and its new image.
     pub(crate) image: Option<(String, String)>,
     pub(crate) config: Option<Config>,
+    /// The object that is the release itself.
+    pub(crate) object: Option<Value>,
 }
 
 /// Everything that is released, and the images that take part.
@@ -26,6 +31,8 @@ pub(crate) struct Releases {
     pub(crate) planned: Vec<Planned>,
     /// By canary: the image before the first release.
     pub(crate) current: Vec<String>,
+    /// The image of an object that is the release itself, by position.
+    pub(crate) new: BTreeMap<usize, String>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -39,11 +46,25 @@ impl Releases {
         let mut present = Vec::new();
         for subject in subjects {
             let containers = containers(subject, manifests);
-            releases.current.push(containers.first().map(|(_, image)| image.clone()).unwrap_or_default());
+            let before = self::containers_of(subject.primary_workload(), subject, manifests);
+            let before = if subject.is_release_itself() { &before } else { &containers };
+            releases.current.push(before.first().map(|(_, image)| image.clone()).unwrap_or_default());
             present.push(containers);
         }
+        for (index, subject) in subjects.iter().enumerate().filter(|(_, subject)| subject.is_release_itself()) {
+            let manifest = manifests.find(birdwatch::GROUP, subject.kind(), subject.namespace(), subject.name());
+            let image = present.get(index).and_then(|containers| containers.first()).map(|(_, image)| image.clone());
+            releases.new.insert(index, image.unwrap_or_default());
+            releases.planned.push(Planned {
+                at: Duration::ZERO,
+                subject: index,
+                image: None,
+                config: None,
+                object: manifest.map(|manifest| manifest.object.clone()),
+            });
+        }
         if scenario.releases.is_empty() {
-            for (index, subject) in subjects.iter().enumerate() {
+            for (index, subject) in subjects.iter().enumerate().filter(|(_, subject)| !subject.is_release_itself()) {
                 releases.add_made_up(Duration::ZERO, index, subject, &mut present);
             }
             return (releases, problems);
@@ -119,7 +140,13 @@ impl Releases {
                     );
                     problems.push(scenario.problem(&format!("{path}.config.name"), message));
                 }
-                releases.planned.push(Planned { at, subject: index, image, config: release.config.clone() });
+                releases.planned.push(Planned {
+                    at,
+                    subject: index,
+                    image,
+                    config: release.config.clone(),
+                    object: None,
+                });
             }
         }
         (releases, problems)
@@ -137,7 +164,13 @@ impl Releases {
             ));
         }
         container.1.clone_from(&image);
-        self.planned.push(Planned { at, subject: index, image: Some((container.0.clone(), image)), config: None });
+        self.planned.push(Planned {
+            at,
+            subject: index,
+            image: Some((container.0.clone(), image)),
+            config: None,
+            object: None,
+        });
     }
 
     /// Images that a key of `versions` stands for, for one canary; `None` if it is none of them.
@@ -148,6 +181,7 @@ impl Releases {
             .iter()
             .filter(|planned| planned.subject == subject)
             .filter_map(|planned| planned.image.as_ref().map(|(_, image)| image.clone()))
+            .chain(self.new.get(&subject).cloned())
             .filter(|image| *image != current)
             .collect();
         new.dedup();
@@ -192,8 +226,15 @@ fn chosen_container<'a>(containers: &'a [(String, String)], name: Option<&str>) 
 
 /// Names and images of the containers of a target.
 fn containers(subject: &Subject, manifests: &Manifests) -> Vec<(String, String)> {
-    let target = &subject.canary.target;
-    let Some(manifest) = manifests.find("apps", target.kind.as_str(), subject.namespace(), &target.name) else {
+    containers_of(subject.canary_workload(), subject, manifests)
+}
+
+fn containers_of(workload: &str, subject: &Subject, manifests: &Manifests) -> Vec<(String, String)> {
+    let kind = match subject.canary.target.kind {
+        TargetKind::Subset => TargetKind::Deployment,
+        kind => kind,
+    };
+    let Some(manifest) = manifests.find("apps", kind.as_str(), subject.namespace(), workload) else {
         return Vec::new();
     };
     let containers = manifest.object.pointer("/spec/template/spec/containers").and_then(Value::as_array);

@@ -303,7 +303,7 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
         phase: tracked.phase,
         reasons: reasons(verdict, tracked, outcome, releases.planned.is_empty()),
         releases: tracked.runs.iter().map(|run| release(run, outcome)).collect(),
-        requests: Requests::between(before, after, subject.target(), &subject.canary.target.primary_name()).into(),
+        requests: Requests::between(before, after, subject.canary_workload(), subject.primary_workload()).into(),
         webhooks: outcome
             .observed
             .webhooks

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use aviary_actors::ControllerConfig;
+use aviary_crds::birdwatch;
 use aviary_crds::steerer;
 use aviary_crds::v1alpha1::Dialect;
 use aviary_crds::validated::{
     MetricCheck, MetricLimit, MetricSource, ObjectKey, TargetKind, ValidatedCanary, WebhookType,
 };
+use aviary_providers::kinds;
 use kube::core::DynamicObject;
+use serde_json::Value;
 
 use super::manifests::{Manifest, Manifests};
 
@@ -20,6 +23,8 @@ pub(crate) struct Subject {
     pub(crate) provider: String,
     /// The image that its release brings, where the input says it.
     pub(crate) release: Option<String>,
+    /// Workloads of the primary and of the canary.
+    pub(crate) workloads: [String; 2],
 }
 
 impl Subject {
@@ -31,11 +36,12 @@ impl Subject {
         &self.canary.key.name
     }
 
-    /// Kind of the object: Canary or Rollout.
+    /// Kind of the object.
     pub(crate) fn kind(&self) -> &'static str {
         match self.canary.dialect {
             Dialect::V1Beta1 | Dialect::V1Alpha1 => "Canary",
             Dialect::Steerer => steerer::KIND,
+            Dialect::BirdWatch => birdwatch::KIND,
         }
     }
 
@@ -44,6 +50,7 @@ impl Subject {
         match self.canary.dialect {
             Dialect::V1Beta1 | Dialect::V1Alpha1 => aviary_crds::names::GROUP,
             Dialect::Steerer => steerer::GROUP,
+            Dialect::BirdWatch => birdwatch::GROUP,
         }
     }
 
@@ -54,6 +61,21 @@ impl Subject {
 
     pub(crate) fn target(&self) -> &str {
         &self.canary.target.name
+    }
+
+    /// Whether the object is the release: it comes when its version is there, and before there is nothing to do.
+    pub(crate) fn is_release_itself(&self) -> bool {
+        self.canary.target.kind == TargetKind::Subset
+    }
+
+    /// Workload of the primary.
+    pub(crate) fn primary_workload(&self) -> &str {
+        &self.workloads[0]
+    }
+
+    /// Workload of the canary.
+    pub(crate) fn canary_workload(&self) -> &str {
+        &self.workloads[1]
     }
 
     /// The hosts that requests for either side go to: the service of all, and that of the canary alone.
@@ -103,7 +125,7 @@ pub(crate) fn subjects(
             problems.push(manifest.message("spec", &message));
             continue;
         }
-        match understand(manifest, config) {
+        match understand(manifest, manifests, config) {
             Ok(subject) => subjects.push(subject),
             Err(refusal) => {
                 // What else is not built yet depends on the provider.
@@ -112,8 +134,8 @@ pub(crate) fn subjects(
             }
         }
     }
-    for manifest in manifests.of(steerer::GROUP, steerer::KIND) {
-        match understand(manifest, config) {
+    for manifest in manifests.of(steerer::GROUP, steerer::KIND).chain(manifests.of(birdwatch::GROUP, birdwatch::KIND)) {
+        match understand(manifest, manifests, config) {
             Ok(subject) => subjects.push(subject),
             Err(refusal) => problems.extend(manifest.messages(&refusal)),
         }
@@ -165,7 +187,7 @@ fn meant_for_another(manifest: &Manifest) -> Option<String> {
     ))
 }
 
-fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject, String> {
+fn understand(manifest: &Manifest, manifests: &Manifests, config: &ControllerConfig) -> Result<Subject, String> {
     let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| error.to_string())?;
     let canary = config.validated(&object)?;
     if canary.target.kind == TargetKind::Service {
@@ -177,13 +199,40 @@ fn understand(manifest: &Manifest, config: &ControllerConfig) -> Result<Subject,
     }
     let provider = canary.provider.clone().filter(|provider| !provider.is_empty());
     let provider = provider.unwrap_or_else(|| config.providers.mesh_provider.clone());
-    Ok(Subject { canary, provider, release: None })
+    let workloads = match &canary.subset_version {
+        None => [canary.target.primary_name(), canary.target.name.clone()],
+        Some(version) => workloads_of_subsets(manifests, &canary, version)?,
+    };
+    Ok(Subject { canary, provider, release: None, workloads })
+}
+
+/// The workloads behind both subsets: the one in production now, and the one with the version that is to be released.
+fn workloads_of_subsets(manifests: &Manifests, canary: &ValidatedCanary, version: &str) -> Result<[String; 2], String> {
+    let (namespace, name) = (canary.key.namespace.as_str(), canary.target.name.as_str());
+    let rule = manifests.find(kinds::DESTINATION_RULE.group, "DestinationRule", namespace, name);
+    let rule = rule.ok_or_else(|| format!("spec.service: there is no DestinationRule {name} in the input; add it"))?;
+    let mut subsets = rule.object.pointer("/spec/subsets").and_then(Value::as_array).into_iter().flatten();
+    let production = subsets.find(|subset| subset["name"] == birdwatch::PRODUCTION);
+    let present = production.and_then(|subset| subset["labels"][birdwatch::VERSION_LABEL].as_str()).unwrap_or_default();
+    let workload = |version: &str| {
+        let deployments = manifests.of("apps", "Deployment").chain(manifests.of("apps", "DaemonSet"));
+        let mut found = deployments.filter(|workload| {
+            let labels = &workload.object["spec"]["template"]["metadata"]["labels"];
+            workload.namespace() == namespace && labels[birdwatch::VERSION_LABEL] == version
+        });
+        let missing =
+            || format!("spec.service: no Deployment of the input has pods with the label version {version}; add it");
+        found.next().map(|workload| workload.name().to_owned()).ok_or_else(missing)
+    };
+    Ok([workload(present)?, workload(version)?])
 }
 
 /// A limit in words: `min 99`, `max 500`.
 pub(crate) fn limits(check: &MetricCheck) -> (Option<f64>, Option<f64>) {
     match (check.limit, &check.source) {
         (MetricLimit::Range(range), _) => (range.min, range.max),
+        // It depends on the values that come before.
+        (MetricLimit::Rise(_), _) => (None, None),
         (MetricLimit::Threshold(least), MetricSource::SuccessRate | MetricSource::SuccessRateOf(_)) => {
             (Some(least), None)
         }

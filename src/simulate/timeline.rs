@@ -156,7 +156,7 @@ impl Tracked {
             self.is_deleted = change.change == ChangeType::Deleted;
             self.take_status(&object["status"], around.now);
         } else if [kinds::DEPLOYMENT, kinds::DAEMON_SET].contains(&change.kind)
-            && text("/metadata/name") == subject.target()
+            && text("/metadata/name") == subject.canary_workload()
         {
             text("/spec/template/spec/containers/0/image").clone_into(&mut self.image);
         } else if change.kind == kinds::EVENT
@@ -234,7 +234,7 @@ impl Tracked {
 fn canary_totals(traffic: &Traffic, subject: &Subject) -> WorkloadTotals {
     let mut sum = WorkloadTotals::default();
     for host in subject.hosts() {
-        let totals = traffic.report(subject.namespace(), &host).workload(subject.target());
+        let totals = traffic.report(subject.namespace(), &host).workload(subject.canary_workload());
         sum.requests += totals.requests;
         sum.failures += totals.failures;
     }

@@ -174,7 +174,7 @@ impl World<'_> {
     /// Actions that are not possible.
     async fn run(mut self, started: Timestamp, network: &Network) -> Result<Outcome, Vec<String>> {
         let limit = Instant::now() + BOOTSTRAP_LIMIT;
-        let is_ready = self.follow(limit, |world| world.tracked.iter().all(Tracked::is_initialized)).await;
+        let is_ready = self.follow(limit, World::are_initialized).await;
         let mut is_complete = false;
         if is_ready {
             self.follow(Instant::now() + self.setup.scenario.warm_up(), |_| false).await;
@@ -230,6 +230,12 @@ impl World<'_> {
             self.take(step).await;
         }
         self.follow(limit, |world| world.is_settled(last_deed)).await
+    }
+
+    /// Whether every canary that is there from the beginning is initialized.
+    fn are_initialized(&self) -> bool {
+        let subjects = self.setup.subjects.iter().zip(&self.tracked);
+        subjects.into_iter().all(|(subject, tracked)| subject.is_release_itself() || tracked.is_initialized())
     }
 
     /// Whether every canary has come to rest after the last deed.
@@ -382,11 +388,10 @@ impl World<'_> {
                     start_delay,
                     versions.iter().any(|version| version.changes.iter().any(|change| change.conduct.pods.is_some())),
                 );
-                let sides =
-                    [("primary", subject.canary.target.primary_name()), ("canary", subject.target().to_owned())];
+                let sides = [("primary", subject.primary_workload()), ("canary", subject.canary_workload())];
                 for (side, workload) in sides {
                     let of_side = scenario.versions.get(side).map(|version| version.at(at)).unwrap_or_default();
-                    let pods = BehaviourMatch::image(&image).in_namespace(subject.namespace()).of_workload(&workload);
+                    let pods = BehaviourMatch::image(&image).in_namespace(subject.namespace()).of_workload(workload);
                     self.cluster.traffic().set_behaviour(pods, behaviour(over(conduct, of_side)));
                 }
             }
@@ -446,6 +451,13 @@ fn behaviour(conduct: Conduct) -> Behaviour {
 /// Changes a target, and says in words how.
 async fn release(user: &Client, subject: &Subject, planned: &Planned) -> String {
     let mut texts = Vec::new();
+    if let Some(object) = &planned.object {
+        let (kind, name) = (subject.kind().to_lowercase(), subject.name());
+        texts.push(format!("kubectl apply, {kind}/{name} is created"));
+        if let Err(error) = objects::create_release(user, object).await {
+            texts.push(error.to_string());
+        }
+    }
     if let Some((container, image)) = &planned.image {
         let kind = subject.canary.target.kind.as_str();
         texts.push(format!("kubectl set image {}/{} {container}={image}", kind.to_lowercase(), subject.target()));

@@ -5,6 +5,7 @@
 
 mod audit;
 mod bench;
+mod birdwatch;
 mod calls;
 mod cluster;
 mod faults;

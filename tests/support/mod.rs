@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 /// The controller's user agent.
 pub const AGENT: &str = "aviary";
 /// Kinds that are watched with `--mesh-provider=istio`.
-pub const WATCHED_KINDS: [&str; 13] = [
+pub const WATCHED_KINDS: [&str; 14] = [
     "alertproviders",
+    "birdwatches",
     "canaries",
     "configmaps",
     "daemonsets",

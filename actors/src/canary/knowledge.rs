@@ -206,6 +206,10 @@ pub(crate) fn understand(
 struct NoObjects;
 
 impl aviary_providers::Objects for NoObjects {
+    fn list(&self, _: &'static ObjectKind, _: &str) -> Vec<std::sync::Arc<DynamicObject>> {
+        Vec::new()
+    }
+
     fn get(&self, _: &'static aviary_providers::ObjectKind, _: &str, _: &str) -> Option<std::sync::Arc<DynamicObject>> {
         None
     }

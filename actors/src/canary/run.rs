@@ -162,6 +162,7 @@ impl CanaryActor {
                 | Effect::PauseScaler(_)
                 | Effect::SetFinalizer(_)
                 | Effect::Revert(_)
+                | Effect::DeleteObject
                 | Effect::Promote { .. } => {
                     match self.write_changes(&effect, context) {
                         Ok(Started::Nothing) => {}
@@ -393,6 +394,7 @@ pub(super) fn is_upkeep(decision: &Decision) -> bool {
         Effect::ScaleTarget(_)
         | Effect::SetFinalizer(_)
         | Effect::Revert(_)
+        | Effect::DeleteObject
         | Effect::Promote { .. }
         | Effect::Ask(_)
         | Effect::CallHooks(_)

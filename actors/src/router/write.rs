@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aviary_providers::{Change, ObjectKey, Verb, kinds};
 use dashmap::DashSet;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -85,6 +85,15 @@ async fn apply(client: &Client, cache: &Cache, change: Change, what: &str) -> Re
         "{what}"
     );
     let answer = match &verb {
+        Verb::Delete { uid, version } => {
+            let preconditions = Preconditions { uid: Some(uid.clone()), resource_version: Some(version.clone()) };
+            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            match api.delete(&key.name, &params).await {
+                // The watch tells that it is gone.
+                Ok(_) => return Ok(()),
+                Err(error) => Err(error),
+            }
+        }
         Verb::Create(object) => {
             let params = PostParams { field_manager, ..PostParams::default() };
             api.create(&params, object).await
@@ -119,6 +128,7 @@ fn is_conditional(verb: &Verb) -> bool {
         Verb::Create(_) => true,
         Verb::Patch(patch) => is_version(patch.pointer("/metadata/resourceVersion").and_then(Value::as_str)),
         Verb::SetInSpec { uid, .. } => !uid.is_empty(),
+        Verb::Delete { uid, version } => !uid.is_empty() && is_version(Some(version)),
     }
 }
 
@@ -228,6 +238,7 @@ fn describe(change: &Change) -> String {
     let key = &change.key;
     let verb = match &change.verb {
         Verb::Create(_) => "creating",
+        Verb::Delete { .. } => "deleting",
         Verb::Patch(_) | Verb::SetInSpec { .. } => "updating",
     };
     format!("{verb} {} {}.{}", key.kind.kind, key.name, key.namespace)
@@ -238,7 +249,7 @@ fn loggable_patch(key: &ObjectKey, verb: &Verb) -> Option<String> {
     match verb {
         Verb::Patch(patch) if *key.kind != kinds::SECRET && *key.kind != kinds::CONFIG_MAP => Some(patch.to_string()),
         Verb::SetInSpec { path, value, .. } => Some(format!("{path}: {value}")),
-        Verb::Patch(_) | Verb::Create(_) => None,
+        Verb::Patch(_) | Verb::Create(_) | Verb::Delete { .. } => None,
     }
 }
 

@@ -12,6 +12,22 @@
 - apiGroups: ["flagger.app"]
   resources: ["canaries/finalizers"]
   verbs: ["update"]
+# the same of Steerer, where the cluster has them
+- apiGroups: ["apps.weave.works"]
+  resources: ["rollouts"]
+  verbs: ["get", "list", "watch"]
+# phase, weights and conditions of a rollout
+- apiGroups: ["apps.weave.works"]
+  resources: ["rollouts/status"]
+  verbs: ["update"]
+# the BirdWatches themselves; one is deleted where delete_on_success asks for that
+- apiGroups: ["otomato.link"]
+  resources: ["birdwatches"]
+  verbs: ["get", "list", "watch", "delete"]
+# phase, weight and baseline of a BirdWatch
+- apiGroups: ["otomato.link"]
+  resources: ["birdwatches/status"]
+  verbs: ["update"]
 # queries that canaries refer to
 - apiGroups: ["flagger.app"]
   resources: ["metrictemplates"]

@@ -48,6 +48,7 @@ pub(super) fn parse(
     ValidatedAnalysis {
         interval: parse_interval(analysis, rules, problems),
         threshold: not_negative(&format!("{root}.threshold"), analysis.threshold, problems).max(1),
+        query_errors: None,
         steps: parse_steps(analysis, root, max_weight, skipped, problems),
         max_weight,
         declared_max_weight,

@@ -49,6 +49,9 @@ fn parse(canary: &Canary, options: ValidationOptions, problems: &mut Problems) -
         generation: canary.metadata.generation,
         suspended: spec.suspend.unwrap_or(false),
         skip_analysis,
+        freezes: false,
+        deletes_on_success: false,
+        subset_version: None,
         revert_on_deletion: spec.revert_on_deletion.unwrap_or(false),
         holds_on_failure: false,
         user_route: None,
@@ -226,7 +229,7 @@ fn check_target(spec: &CanarySpec, target: &Target, problems: &mut Problems) {
 fn parse_provider(spec: &CanarySpec, dialect: Dialect) -> Option<String> {
     let declared = non_empty(spec.provider.as_deref());
     match dialect {
-        Dialect::V1Beta1 | Dialect::Steerer => declared,
+        Dialect::V1Beta1 | Dialect::Steerer | Dialect::BirdWatch => declared,
         Dialect::V1Alpha1 => declared.or_else(|| Some(v1alpha1::PROVIDER.to_owned())),
     }
 }

@@ -7,6 +7,7 @@ mod pod_template;
 mod readiness;
 pub mod revision;
 pub(crate) mod service;
+pub mod subset;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use deployment::DeploymentTarget;
 pub use pair::PairTarget;
 pub use revision::is_own_revision;
 pub use service::ServiceTarget;
+pub use subset::SubsetTarget;
 
 /// Why a workload cannot be read or written. The texts go into events as they are.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -193,6 +195,7 @@ pub fn for_kind(kind: TargetKind) -> &'static dyn Target {
         TargetKind::DeploymentPair => &PairTarget,
         TargetKind::DaemonSet => &DaemonSetTarget,
         TargetKind::Service => &ServiceTarget,
+        TargetKind::Subset => &SubsetTarget,
     }
 }
 

@@ -123,7 +123,9 @@ impl TrafficProvider for Kubernetes {
     fn builtin_query(&self, canary: &ValidatedCanary, metric: BuiltinMetric) -> &'static str {
         let (success_rate, duration) = match canary.target.kind {
             TargetKind::DaemonSet => DAEMON_SET,
-            TargetKind::Deployment | TargetKind::DeploymentPair | TargetKind::Service => DEPLOYMENT,
+            TargetKind::Deployment | TargetKind::DeploymentPair | TargetKind::Service | TargetKind::Subset => {
+                DEPLOYMENT
+            }
         };
         match metric {
             BuiltinMetric::RequestSuccessRate => success_rate,

@@ -73,6 +73,8 @@ pub(crate) fn plan() -> Plan {
         interval: Duration::from_secs(10),
         threshold: 3,
         on_failure: OnFailure::RollBack,
+        uses_subsets: false,
+        deletes_on_success: false,
         step_weight_promotion: 0,
         checks: vec![Check {
             name: "request-success-rate".into(),
@@ -394,6 +396,7 @@ impl Run {
                 self.world.gone = self.world.deleting && !wanted;
             }
             Effect::Revert(reverted) => self.world.revert(reverted),
+            Effect::DeleteObject => self.world.gone = true,
             Effect::SetTraffic(split) => self.world.set_traffic(split)?,
             Effect::ScaleTarget(scale) => self.world.scale(scale)?,
             Effect::PauseScaler(paused) => self.world.pause_scaler(paused),

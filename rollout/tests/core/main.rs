@@ -13,6 +13,7 @@ mod quirks;
 mod scalers;
 mod scenarios;
 mod sessions;
+mod subsets;
 mod takeover;
 mod walk;
 mod world;

@@ -5,15 +5,22 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::route::VirtualService;
+use super::route::{DestinationRule, VirtualService};
 use super::topology::ServiceKey;
 use crate::controllers::ports::{self, PortName, Target};
 use crate::controllers::{VersionPods, WorkloadKind, Workloads};
 use crate::store::{ChangeType, GroupKind, StoreEvent, kinds};
 
 /// The kinds that decide where requests go.
-pub(crate) const WATCHED_KINDS: [GroupKind; 6] =
-    [kinds::POD, kinds::SERVICE, kinds::VIRTUAL_SERVICE, kinds::CANARY, kinds::DEPLOYMENT, kinds::DAEMON_SET];
+pub(crate) const WATCHED_KINDS: [GroupKind; 7] = [
+    kinds::POD,
+    kinds::SERVICE,
+    kinds::VIRTUAL_SERVICE,
+    kinds::DESTINATION_RULE,
+    kinds::CANARY,
+    kinds::DEPLOYMENT,
+    kinds::DAEMON_SET,
+];
 
 /// New state of something; `None` where it is gone.
 #[derive(Clone, Debug)]
@@ -21,6 +28,7 @@ pub(crate) enum Change {
     Pod { name: ServiceKey, pod: Option<Pod> },
     Service { name: ServiceKey, selection: Option<Selection> },
     VirtualService { name: ServiceKey, parsed: Option<VirtualService> },
+    DestinationRule { name: ServiceKey, parsed: Option<DestinationRule> },
     Canary { name: ServiceKey, host: Option<ServiceKey> },
 }
 
@@ -128,6 +136,10 @@ impl Reader {
             kind if *kind == kinds::VIRTUAL_SERVICE => {
                 let parsed = object.map(|object| VirtualService::parse(&name.namespace, &name.name, object));
                 Change::VirtualService { name, parsed }
+            }
+            kind if *kind == kinds::DESTINATION_RULE => {
+                let parsed = object.map(|object| DestinationRule::parse(&name.namespace, object));
+                Change::DestinationRule { name, parsed }
             }
             kind if *kind == kinds::DEPLOYMENT => return self.count(WorkloadKind::Deployment, name, object.is_some()),
             kind if *kind == kinds::DAEMON_SET => return self.count(WorkloadKind::DaemonSet, name, object.is_some()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::behaviour::{Behaviours, Latency};
-use super::route::{DEFAULT_RETRIES, Route, Split};
+use super::route::{DEFAULT_RETRIES, Destination, Route, Split};
 use super::streams::{StreamKey, UNKNOWN};
 use super::topology::{Backends, ServiceKey, Topology};
 
@@ -67,9 +67,11 @@ pub(crate) fn flows(
                 Some(route) => delegated(topology, route, &population.headers).map(Route::split),
                 None => None,
             },
-            None => {
-                Some(Split { destinations: vec![(host.clone(), 1.0)], mirrors: Vec::new(), retries: DEFAULT_RETRIES })
-            }
+            None => Some(Split {
+                destinations: vec![(host.clone().into(), 1.0)],
+                mirrors: Vec::new(),
+                retries: DEFAULT_RETRIES,
+            }),
         };
         let Some(split) = split else {
             result.unanswered(host, 404, "NR", population.requests_per_second, false);
@@ -81,10 +83,10 @@ pub(crate) fn flows(
         // Nobody waits for a copy, so a copy that fails is not sent again.
         for (destinations, mirrored, retries) in [(split.destinations, false, split.retries), (split.mirrors, true, 0)]
         {
-            for (service, share) in destinations {
+            for (destination, share) in destinations {
                 let sent = Sent { rate: population.requests_per_second * share, mirrored, retries };
-                result.deliver(topology, behaviours, &service, sent);
-                result.services.push(service);
+                result.deliver(topology, behaviours, &destination, sent);
+                result.services.push(destination.service);
             }
         }
     }
@@ -120,9 +122,14 @@ fn lost_share(backends: Backends, retries: u32) -> f64 {
 }
 
 impl Flows {
-    /// Spreads requests evenly over the pods that the proxies know behind a service.
-    fn deliver(&mut self, topology: &Topology, behaviours: &Behaviours, service: &ServiceKey, sent: Sent) {
-        let versions = topology.backends(service);
+    /// Spreads requests evenly over the pods that the proxies know behind a destination.
+    fn deliver(&mut self, topology: &Topology, behaviours: &Behaviours, destination: &Destination, sent: Sent) {
+        let service = &destination.service;
+        // Envoy has no cluster for a subset that no DestinationRule names.
+        let Some(versions) = topology.backends(destination) else {
+            self.unanswered(service, 503, "NC", sent.rate, sent.mirrored);
+            return;
+        };
         let total = versions.values().fold(Backends::default(), |total, backends| Backends {
             known: total.known + backends.known,
             answering: total.answering + backends.answering,

@@ -6,7 +6,7 @@
 //! - **Users**: every service that a Canary or a VirtualService names gets [`TrafficOptions::default_load`] requests per
 //!   second of `GET /` through the ingress gateway, from the moment it first has a ready pod.
 //! - **Routes**: the VirtualService of the host decides, first rule first, over to another one where a rule delegates;
-//!   without one the service's own selector does. A share of the requests goes to the ready pods of each destination
+//!   without one the service's own selector does. A destination may be a subset, of which a DestinationRule says the labels. A share of the requests goes to the ready pods of each destination
 //!   service, evenly. Destinations without a ready pod answer 503 (`UH`), requests without a route 404 (`NR`), as Envoy does.
 //! - **Lag**: a mesh takes a while to hear of a change ([`TrafficOptions::route_lag`], [`TrafficOptions::endpoint_lag`]). A
 //!   pod that is gone refuses connections in the meantime; the gateway tries another pod of the same destination, as often
@@ -293,7 +293,9 @@ impl Followed {
                 Change::Canary { .. } if self.pending.is_empty() => Effect::Known(change).take(&mut self.state, now_ms),
                 Change::Canary { .. } => self.put(now_ms, Effect::Known(change)),
                 Change::Service { .. } => self.put(now_ms + self.lags.endpoint, Effect::Known(change)),
-                Change::VirtualService { .. } => self.put(now_ms + self.lags.route, Effect::Known(change)),
+                Change::VirtualService { .. } | Change::DestinationRule { .. } => {
+                    self.put(now_ms + self.lags.route, Effect::Known(change))
+                }
             }
         }
         self.catch_up(now_ms);

@@ -19,8 +19,8 @@ pub(crate) struct VirtualService {
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     matches: Vec<RequestMatch>,
-    destinations: Vec<(ServiceKey, f64)>,
-    mirror: Option<(ServiceKey, f64)>,
+    destinations: Vec<(Destination, f64)>,
+    mirror: Option<(Destination, f64)>,
     /// The VirtualService whose rules apply instead.
     delegate: Option<ServiceKey>,
     retries: u32,
@@ -29,12 +29,50 @@ pub(crate) struct Route {
 /// How often Istio sends a request again whose connection was refused, where a rule says nothing of it.
 pub(crate) const DEFAULT_RETRIES: u32 = 2;
 
+/// A service, or those of its pods that a DestinationRule has given a name to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) service: ServiceKey,
+    pub(crate) subset: Option<String>,
+}
+
+impl From<ServiceKey> for Destination {
+    fn from(service: ServiceKey) -> Self {
+        Self { service, subset: None }
+    }
+}
+
+/// A DestinationRule in the model's terms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DestinationRule {
+    /// The service that it is about.
+    pub(crate) host: Option<ServiceKey>,
+    /// Labels of the pods of each subset.
+    pub(crate) subsets: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+impl DestinationRule {
+    pub(crate) fn parse(namespace: &str, object: &Value) -> Self {
+        let host = object.pointer("/spec/host").and_then(Value::as_str);
+        let subsets = object.pointer("/spec/subsets").and_then(Value::as_array);
+        let subset = |subset: &Value| {
+            let labels = subset.get("labels").and_then(Value::as_object).into_iter().flatten();
+            let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+            Some((subset.get("name")?.as_str()?.to_owned(), labels.collect()))
+        };
+        Self {
+            host: host.and_then(|host| ServiceKey::of_host(namespace, host)),
+            subsets: subsets.into_iter().flatten().filter_map(subset).collect(),
+        }
+    }
+}
+
 /// Where requests go: services with the part (0 to 1) of the requests that each gets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Split {
-    pub(crate) destinations: Vec<(ServiceKey, f64)>,
+    pub(crate) destinations: Vec<(Destination, f64)>,
     /// Copies of requests, whose answers nobody sees.
-    pub(crate) mirrors: Vec<(ServiceKey, f64)>,
+    pub(crate) mirrors: Vec<(Destination, f64)>,
     /// How often a request is sent again whose connection was refused.
     pub(crate) retries: u32,
 }
@@ -78,13 +116,13 @@ impl Route {
         let matches = rule.get("match").and_then(Value::as_array);
         let route = rule.get("route").and_then(Value::as_array);
         let destinations = route.into_iter().flatten().filter_map(|destination| {
-            let service = destination_service(namespace, destination.get("destination")?)?;
+            let to = destination_of(namespace, destination.get("destination")?)?;
             let weight = destination.get("weight").and_then(Value::as_f64).unwrap_or(0.0);
-            Some((service, weight))
+            Some((to, weight))
         });
-        let mirror = rule.get("mirror").and_then(|mirror| destination_service(namespace, mirror)).map(|service| {
+        let mirror = rule.get("mirror").and_then(|mirror| destination_of(namespace, mirror)).map(|to| {
             let percentage = rule.pointer("/mirrorPercentage/value").and_then(Value::as_f64);
-            (service, percentage.unwrap_or(100.0) / 100.0)
+            (to, percentage.unwrap_or(100.0) / 100.0)
         });
         Self {
             matches: matches.into_iter().flatten().map(RequestMatch::parse).collect(),
@@ -114,7 +152,7 @@ impl Route {
             destinations => destinations
                 .iter()
                 .filter(|(_, weight)| *weight > 0.0)
-                .map(|(service, weight)| (service.clone(), weight / total))
+                .map(|(to, weight)| (to.clone(), weight / total))
                 .collect(),
         };
         let mirrors = self.mirror.iter().filter(|(_, share)| *share > 0.0).cloned().collect();
@@ -122,8 +160,10 @@ impl Route {
     }
 }
 
-fn destination_service(namespace: &str, destination: &Value) -> Option<ServiceKey> {
-    ServiceKey::of_host(namespace, destination.get("host")?.as_str()?)
+fn destination_of(namespace: &str, destination: &Value) -> Option<Destination> {
+    let subset = destination.get("subset").and_then(Value::as_str).filter(|subset| !subset.is_empty());
+    let service = ServiceKey::of_host(namespace, destination.get("host")?.as_str()?)?;
+    Some(Destination { service, subset: subset.map(str::to_owned) })
 }
 
 /// One entry of `match`: all its conditions must hold.
@@ -219,7 +259,7 @@ mod tests {
         let service = VirtualService::parse("test", "podinfo", &json!({ "spec": spec }));
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let split = service.route(&headers)?.split();
-        Some(split.destinations.into_iter().map(|(service, share)| (service.name, share)).collect())
+        Some(split.destinations.into_iter().map(|(to, share)| (to.service.name, share)).collect())
     }
 
     fn weighted(primary: u32, canary: u32) -> Value {
@@ -293,6 +333,6 @@ mod tests {
         }]}});
         let service = VirtualService::parse("test", "podinfo", &object);
         let split = service.route(&BTreeMap::new()).unwrap().split();
-        assert_eq!(split.mirrors, [(ServiceKey::new("test", "podinfo-canary"), 0.25)]);
+        assert_eq!(split.mirrors, [(ServiceKey::new("test", "podinfo-canary").into(), 0.25)]);
     }
 }

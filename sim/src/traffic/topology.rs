@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::change::{Change, Pod, PodIdentity, Selection, Version};
-use super::route::VirtualService;
+use super::route::{Destination, DestinationRule, VirtualService};
 
 /// A service, or any other namespaced object, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -84,6 +84,9 @@ pub(crate) struct Topology {
     virtual_services_by_host: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
     /// The VirtualServices that hand requests over to each one.
     delegating: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
+    destination_rules: HashMap<ServiceKey, DestinationRule>,
+    /// The DestinationRules about each service.
+    destination_rules_by_host: HashMap<ServiceKey, BTreeSet<ServiceKey>>,
     canary_hosts: HashMap<ServiceKey, ServiceKey>,
     /// How many Canaries and VirtualServices name a host.
     named: HashMap<ServiceKey, usize>,
@@ -96,6 +99,7 @@ impl Topology {
             Change::Pod { name, pod } => self.set_pod(name, pod.as_ref()),
             Change::Service { name, selection } => self.set_service(name, selection.as_ref()),
             Change::VirtualService { name, parsed } => self.set_virtual_service(name, parsed.clone()),
+            Change::DestinationRule { name, parsed } => self.set_destination_rule(name, parsed.as_ref()),
             Change::Canary { name, host } => self.set_canary(name, host.as_ref()),
         }
     }
@@ -160,8 +164,22 @@ impl Topology {
         self.virtual_services.get(name)
     }
 
-    /// The pods that the proxies know behind a service, by version.
-    pub(crate) fn backends(&self, service: &ServiceKey) -> BTreeMap<Version, Backends> {
+    /// The pods that the proxies know behind a destination, by version; `None` if it is a subset that nobody has named.
+    pub(crate) fn backends(&self, destination: &Destination) -> Option<BTreeMap<Version, Backends>> {
+        let versions = match &destination.subset {
+            None => self.backends_with(&destination.service, &BTreeMap::new()),
+            Some(subset) => self.backends_with(&destination.service, self.labels_of(&destination.service, subset)?),
+        };
+        Some(versions)
+    }
+
+    /// The labels of a subset, by the first DestinationRule that names it.
+    fn labels_of(&self, service: &ServiceKey, subset: &str) -> Option<&BTreeMap<String, String>> {
+        let rules = self.destination_rules_by_host.get(service)?.iter();
+        rules.filter_map(|rule| self.destination_rules.get(rule)?.subsets.get(subset)).next()
+    }
+
+    fn backends_with(&self, service: &ServiceKey, labels: &BTreeMap<String, String>) -> BTreeMap<Version, Backends> {
         let mut versions: BTreeMap<Version, Backends> = BTreeMap::new();
         let Some(namespace) = self.namespaces.get(&service.namespace) else {
             return versions;
@@ -173,7 +191,8 @@ impl Topology {
             return versions;
         };
         for (name, pod) in candidates.iter().filter_map(|name| Some((name, namespace.pods.get(name)?))) {
-            if pod.serving() == 0 || !selection.takes(pod) {
+            let is_in_subset = labels.iter().all(|(name, value)| pod.labels.get(name) == Some(value));
+            if pod.serving() == 0 || !is_in_subset || !selection.takes(pod) {
                 continue;
             }
             let backends = versions.entry(pod.version.clone()).or_default();
@@ -251,6 +270,22 @@ impl Topology {
         let roots = roots.filter_map(|root| self.virtual_services.get(root));
         touched.hosts.extend(roots.flat_map(|root| root.hosts.iter().cloned()));
         touched
+    }
+
+    fn set_destination_rule(&mut self, key: &ServiceKey, parsed: Option<&DestinationRule>) -> Touched {
+        let after = parsed.and_then(|rule| rule.host.clone());
+        let before = match parsed {
+            Some(rule) => self.destination_rules.insert(key.clone(), rule.clone()),
+            None => self.destination_rules.remove(key),
+        };
+        if before.as_ref() == parsed {
+            return Touched::default();
+        }
+        let before = before.and_then(|rule| rule.host);
+        for (host, is_new) in before.iter().map(|host| (host, false)).chain(after.iter().map(|host| (host, true))) {
+            set_membership(&mut self.destination_rules_by_host, host.clone(), key, is_new);
+        }
+        Touched { services: before.into_iter().chain(after).collect(), ..Touched::default() }
     }
 
     fn set_canary(&mut self, key: &ServiceKey, host: Option<&ServiceKey>) -> Touched {
