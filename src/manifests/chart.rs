@@ -120,7 +120,12 @@ fn the_rules_of_the_chart_are_those_of_the_table() {
     let main = rules(|permission| match permission.feature {
         Feature::Core => Some(String::new()),
         Feature::Provider(name) => {
-            Some(format!("or (empty .Values.rbac.providers) (has \"{name}\" .Values.rbac.providers)"))
+            let providers = aviary_providers::traffic::ALL.iter().map(|provider| provider.name());
+            let mut condition = "or (empty .Values.rbac.providers)".to_owned();
+            for provider in providers.filter(|provider| crate::rbac::needs(provider, name)) {
+                write!(condition, " (has \"{provider}\" .Values.rbac.providers)").unwrap();
+            }
+            Some(condition)
         }
         Feature::LeaderElection => None,
     });
