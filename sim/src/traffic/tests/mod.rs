@@ -386,6 +386,10 @@ async fn the_api_tells_what_there_is_to_ask_for() {
     assert_eq!(
         data("/api/v1/label/__name__/values").await,
         json!([
+            "envoy_cluster_upstream_rq",
+            "envoy_cluster_upstream_rq_time_bucket",
+            "envoy_cluster_upstream_rq_time_count",
+            "envoy_cluster_upstream_rq_time_sum",
             "http_request_duration_seconds_bucket",
             "http_request_duration_seconds_count",
             "http_request_duration_seconds_sum",
