@@ -6,6 +6,7 @@ mod bad_input;
 mod calls;
 mod certificates;
 mod charts;
+mod crossover;
 mod dashboards;
 mod differences;
 mod faults;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use aviary_crds::names::{
-    API_VERSION, FLUX_DRIFT_ANNOTATION, FLUX_RECONCILE_ANNOTATION, LAST_APPLIED_ANNOTATION, ORIGINAL_CONFIGURATION_ANNOTATION,
+    API_VERSION, FLUX_DRIFT_ANNOTATION, FLUX_RECONCILE_ANNOTATION, LAST_APPLIED_ANNOTATION,
+    ORIGINAL_CONFIGURATION_ANNOTATION,
 };
 use aviary_crds::validated::CanaryKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

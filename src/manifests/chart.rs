@@ -211,6 +211,10 @@ fn the_definitions_of_the_chart_are_those_of_the_code() {
         assert_current(&format!("aviary/crds/{file}"), &aviary_crds::schema::definition_to_yaml(&definition).unwrap());
         expected.insert(file);
     }
+    // The embedded cluster's, which knows them as Envoy's users write them.
+    let splits = "trafficsplits.split.smi-spec.io.yaml";
+    let embedded = concat!(env!("CARGO_MANIFEST_DIR"), "/sim/src/apiserver/definition/");
+    assert_current(&format!("envoy/crds/{splits}"), &std::fs::read_to_string(format!("{embedded}{splits}")).unwrap());
     let files = std::fs::read_dir(path("aviary/crds")).unwrap();
     let found: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(found, expected);
@@ -247,7 +251,7 @@ fn schema(value: &Value, place: &str) -> Value {
 }
 
 /// Places in values that hold parts of Kubernetes' objects, or names that are the user's.
-const FREE: [&str; 19] = [
+const FREE: [&str; 21] = [
     "affinity",
     "annotations",
     "deploymentLabels",
@@ -267,10 +271,12 @@ const FREE: [&str; 19] = [
     "podDisruptionBudget.labels",
     "istio.gateway.annotations",
     "datasource.jsonData",
+    "upstreams",
+    "xdsLoader.resources",
 ];
 
 fn schemas_are_those_of_the_values() {
-    for chart in ["aviary", "loadtester", "grafana"] {
+    for chart in ["aviary", "loadtester", "grafana", "envoy"] {
         let values: Value =
             serde_saphyr::from_str(&std::fs::read_to_string(path(&format!("{chart}/values.yaml"))).unwrap()).unwrap();
         let mut schema = schema(&values, "");

@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod calls;
 mod cluster;
+mod crossover;
 mod faults;
 mod install;
 mod loop_app;

@@ -119,7 +119,8 @@ pub trait TrafficProvider: Send + Sync {
 }
 
 /// All providers of this version. Adding one is its file and a line here.
-pub static ALL: &[&dyn TrafficProvider] = &[&Istio, &Kubernetes, &smi::CROSSOVER, &smi::V1ALPHA1, &smi::V1ALPHA2, &smi::V1ALPHA3];
+pub static ALL: &[&dyn TrafficProvider] =
+    &[&Istio, &Kubernetes, &smi::CROSSOVER, &smi::V1ALPHA1, &smi::V1ALPHA2, &smi::V1ALPHA3];
 
 /// Providers that Flagger or its guides have and this version has not.
 static LATER: &[&str] = &[
@@ -191,14 +192,10 @@ mod tests {
     #[test]
     fn unknown_providers_are_refused_by_name() {
         assert_eq!(for_name("istio").map(super::TrafficProvider::name), Ok("istio"));
-        let supported =
-            "supported: istio, kubernetes, smi:crossover, smi:v1alpha1, smi:v1alpha2, smi:v1alpha3";
+        let supported = "supported: istio, kubernetes, smi:crossover, smi:v1alpha1, smi:v1alpha2, smi:v1alpha3";
         let text = |name: &str| for_name(name).err().expect("refused").to_string();
         assert_eq!(text("linkerd"), format!("provider \"linkerd\" is not supported yet; {supported}"));
-        assert_eq!(
-            text("gatewayapi:v1:x"),
-            format!("provider \"gatewayapi:v1:x\" is not supported yet; {supported}")
-        );
+        assert_eq!(text("gatewayapi:v1:x"), format!("provider \"gatewayapi:v1:x\" is not supported yet; {supported}"));
         assert_eq!(text("isto"), format!("provider \"isto\" is unknown; {supported}"));
         assert_eq!(for_name("smi:v1alpha1:linkerd").map(super::TrafficProvider::name), Ok("smi:v1alpha1"));
         assert!(matches!(for_name("smi:v1alpha11"), Err(UnknownProvider::Unknown { .. })));

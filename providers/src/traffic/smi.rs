@@ -7,6 +7,8 @@
 
 mod weight;
 
+pub use weight::thousandths;
+
 use std::sync::Arc;
 
 use aviary_crds::names::{LAST_APPLIED_ANNOTATION, ORIGINAL_CONFIGURATION_ANNOTATION};
@@ -22,7 +24,7 @@ use crate::change::Change;
 use crate::metrics::BuiltinMetric;
 use crate::object::{ObjectKind, kinds};
 use crate::ownership::{
-    flux_annotations, former_spec, is_controlled_by, merge_pairs, new_object, remove_flux_annotations,
+    flux_annotations, former_spec, is_controlled_by, merge_pairs, new_mesh_object, remove_flux_annotations,
 };
 
 /// TrafficSplits of one version.
@@ -36,17 +38,13 @@ pub struct Smi {
 }
 
 /// `smi:crossover`: Flagger up to 1.7 wrote the first version for Crossover's guide; later ones take the name for `istio`.
-pub static CROSSOVER: Smi =
-    of_version("smi:crossover", &[&kinds::TRAFFIC_SPLIT_V1ALPHA1], true);
+pub static CROSSOVER: Smi = of_version("smi:crossover", &[&kinds::TRAFFIC_SPLIT_V1ALPHA1], true);
 /// `smi:v1alpha1`.
-pub static V1ALPHA1: Smi =
-    of_version("smi:v1alpha1", &[&kinds::TRAFFIC_SPLIT_V1ALPHA1], true);
+pub static V1ALPHA1: Smi = of_version("smi:v1alpha1", &[&kinds::TRAFFIC_SPLIT_V1ALPHA1], true);
 /// `smi:v1alpha2`.
-pub static V1ALPHA2: Smi =
-    of_version("smi:v1alpha2", &[&kinds::TRAFFIC_SPLIT_V1ALPHA2], false);
+pub static V1ALPHA2: Smi = of_version("smi:v1alpha2", &[&kinds::TRAFFIC_SPLIT_V1ALPHA2], false);
 /// `smi:v1alpha3`.
-pub static V1ALPHA3: Smi =
-    of_version("smi:v1alpha3", &[&kinds::TRAFFIC_SPLIT_V1ALPHA3], false);
+pub static V1ALPHA3: Smi = of_version("smi:v1alpha3", &[&kinds::TRAFFIC_SPLIT_V1ALPHA3], false);
 
 const fn of_version(name: &'static str, kind: &'static [&'static ObjectKind; 1], has_quantities: bool) -> Smi {
     Smi { name, kind: kind[0], watched: kind, has_quantities }
@@ -184,7 +182,7 @@ impl Smi {
     fn create(&self, subject: &Subject, split: Split) -> Change {
         let sides = Sides::of(subject);
         let spec = json!({"service": root(subject), "backends": self.with_split(&[], &sides, split)});
-        let mut object = new_object(subject, self.kind, &sides.apex, json!({"spec": spec}));
+        let mut object = new_mesh_object(subject, self.kind, &sides.apex, json!({"spec": spec}));
         self.merge_annotations(subject, &mut object);
         Change::create(self.key(subject), object)
     }

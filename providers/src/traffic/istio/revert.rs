@@ -1,7 +1,6 @@
 //! Giving the VirtualService back when the canary is deleted.
 
 use aviary_crds::names::ORIGINAL_CONFIGURATION_ANNOTATION;
-use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::routes::{self, Sides};

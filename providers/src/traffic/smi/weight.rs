@@ -19,8 +19,8 @@ pub(super) fn split(primary: u64, canary: u64) -> Option<Split> {
     (percent % total == 0).then(|| Split::to_canary(canary))
 }
 
-/// A weight in thousandths, as `10`, `"10"`, `"100m"` and `"0.1"` say it. More than a person would write is none.
-fn thousandths(weight: &Value) -> Option<u64> {
+/// A weight of a TrafficSplit in thousandths, as `10`, `"10"`, `"100m"` and `"0.1"` say it. More than a person would write is none.
+pub fn thousandths(weight: &Value) -> Option<u64> {
     let text = match weight {
         Value::Number(number) => number.to_string(),
         Value::String(text) => text.clone(),

@@ -21,7 +21,8 @@ mod tests {
         let resource = resource_type(&definition).unwrap();
         let versions: Vec<&str> = resource.versions.iter().map(|version| version.name.as_str()).collect();
         assert_eq!(versions, ["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"]);
-        let backends = serde_json::json!([{"service": "a", "weight": "100m", "typo": 1}, {"service": "b", "weight": 9}]);
+        let backends =
+            serde_json::json!([{"service": "a", "weight": "100m", "typo": 1}, {"service": "b", "weight": 9}]);
         let mut object = serde_json::json!({"spec": {"service": "podinfo", "backends": backends}});
         let found = resource.versions[3].schema.as_ref().unwrap().conform(&mut object);
         assert_eq!(found.unknown_fields, ["spec.backends[0].typo"]);

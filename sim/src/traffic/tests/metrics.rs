@@ -163,6 +163,7 @@ async fn a_traffic_split_leads_requests_to_clusters_that_an_envoy_counts() {
     assert_near(world.only(&rate(cluster)).await, 5.0, 0.05);
     assert_near(world.only(&rate(&format!("{cluster},envoy_response_code=\"500\""))).await, 2.5, 0.05);
     assert_near(world.only(&rate(r#"envoy_cluster_name="podinfo-primary""#)).await, 15.0, 0.1);
-    let p99 = format!("histogram_quantile(0.99, sum(rate(envoy_cluster_upstream_rq_time_bucket{{{cluster}}}[1m])) by (le))");
+    let p99 =
+        format!("histogram_quantile(0.99, sum(rate(envoy_cluster_upstream_rq_time_bucket{{{cluster}}}[1m])) by (le))");
     assert_near(world.only(&p99).await, 800.0, 15.0);
 }
