@@ -3,6 +3,7 @@
 //! `aviary run` takes Flagger's flags, in Go's notation too (see `go_flags`), so that its manifests and its chart work
 //! unchanged. Whatever reads a flag reads it from here; defaults are written down once.
 
+mod crossover;
 pub mod go_flags;
 mod manifests;
 mod rbac;
@@ -18,6 +19,7 @@ use std::str::FromStr;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+pub use crossover::CrossoverArgs;
 pub use manifests::{GivenFlags, ManifestsArgs};
 pub use rbac::{RbacArgs, RbacOutput};
 pub use run::{LogEncoding, LogLevel, MetricsErrors, RunArgs, UnusedFlag, WebhookStatuses};
@@ -88,6 +90,8 @@ pub enum Command {
     Sandbox(Box<SandboxArgs>),
     /// Try Canaries out: what would happen to a release, in virtual time.
     Simulate(Box<SimulateArgs>),
+    /// Write TrafficSplits into the files of an Envoy, beside it in its pod.
+    Crossover(Box<CrossoverArgs>),
     /// Print the CustomResourceDefinitions as YAML, ready for kubectl apply.
     Crds,
     /// Print the permissions that the operator needs, ready for kubectl apply.
@@ -195,13 +199,21 @@ impl Cli {
         let argv = go_flags::rewrite(argv.into_iter().collect(), &command);
         let matches = command.try_get_matches_from_mut(argv)?;
         let mut cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-        if let Command::Run(run) = &mut cli.command {
-            run.take_environment(environment);
-            run.check().map_err(|problem| {
-                let mut verb = command.find_subcommand("run").cloned().unwrap_or(command);
-                verb.error(clap::error::ErrorKind::InvalidValue, problem)
-            })?;
-        }
+        let checked = match &mut cli.command {
+            Command::Run(run) => {
+                run.take_environment(environment);
+                run.check().map_err(|problem| ("run", problem))
+            }
+            Command::Crossover(crossover) => {
+                crossover.take_environment(environment);
+                crossover.check().map_err(|problem| ("crossover", problem))
+            }
+            _ => Ok(()),
+        };
+        checked.map_err(|(verb, problem)| {
+            let mut verb = command.find_subcommand(verb).cloned().unwrap_or(command);
+            verb.error(clap::error::ErrorKind::InvalidValue, problem)
+        })?;
         Ok(cli)
     }
 }

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod api_calls;
 pub mod args;
 mod colors;
+pub mod crossover;
 pub mod demo;
 pub mod embedded;
 pub mod kubernetes;
@@ -55,6 +56,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(demo) => return run_demo(demo, &mut out),
         Command::Sandbox(sandbox) => return sandbox::run(&sandbox, &mut out),
         Command::Simulate(simulate) => return Ok(run_simulate(&simulate, &mut out)),
+        Command::Crossover(args) => return crossover::run(&args, &mut out),
         Command::Crds => write!(out, "{}", aviary_crds::schema::to_yaml()?)?,
         Command::Rbac(args) => write!(out, "{}", rbac::render(&args)?)?,
         Command::Manifests(args) => match manifests::render(&args)? {

@@ -11,7 +11,7 @@ use crate::leader::LEASE_NAME;
 pub enum Feature {
     /// Every operator.
     Core,
-    /// Canaries of this provider.
+    /// Canaries of this provider, or of one that has a version after it: `smi` is for `smi:v1alpha1`.
     Provider(&'static str),
     /// `--enable-leader-election`; in the namespace of the Lease.
     LeaderElection,
@@ -105,6 +105,10 @@ pub static PERMISSIONS: &[Permission] = &[
     istio(&kinds::VIRTUAL_SERVICE, "the routes of a canary"),
     istio(&kinds::DESTINATION_RULE, "traffic policies of primary and canary"),
     Permission {
+        feature: Feature::Provider("smi"),
+        ..core(&kinds::TRAFFIC_SPLIT_V1ALPHA1, WRITE, "the routes of a canary, in whatever version")
+    },
+    Permission {
         group: "coordination.k8s.io",
         resource: "leases",
         verbs: &["create"],
@@ -130,6 +134,11 @@ pub static PERMISSIONS: &[Permission] = &[
     },
 ];
 
+/// Whether a provider needs what [`Feature::Provider`] names.
+pub fn needs(provider: &str, feature: &str) -> bool {
+    provider == feature || provider.strip_prefix(feature).is_some_and(|rest| rest.starts_with(':'))
+}
+
 /// Whether the table holds leave for a call, as the API server's log names it.
 pub fn is_granted(verb: &str, group: Option<&str>, resource: &str) -> bool {
     PERMISSIONS.iter().any(|permission| {
@@ -144,7 +153,7 @@ pub fn manifests(args: &RbacArgs) -> Vec<Value> {
     let is_wanted = |permission: &Permission| match permission.feature {
         Feature::Core => true,
         Feature::Provider(name) => {
-            args.mesh_provider.is_empty() || args.mesh_provider.iter().any(|wanted| wanted == name)
+            args.mesh_provider.is_empty() || args.mesh_provider.iter().any(|wanted| needs(wanted, name))
         }
         Feature::LeaderElection => false,
     };

@@ -7,7 +7,7 @@ use aviary_sim::calls::{CallCounts, CallEntry, Verb};
 use aviary_sim::controllers::PodDetail;
 use aviary_sim::traffic::Behaviour;
 
-use crate::support::{AGENT, WATCHED_KINDS, World, canary, deployment, in_virtual_time};
+use crate::support::{AGENT, WATCHED_KINDS, World, calls_of_start_up, canary, deployment, in_virtual_time};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// kube's watcher asks for watches of 290 seconds, so an hour sees at most thirteen.
@@ -114,11 +114,7 @@ fn start_up_is_one_list_and_one_watch_for_each_kind() {
         world.start();
         world.wait_until("canaries are found", || !world.phase("podinfo19").is_empty()).await;
         let (_, opened) = calls_since(&world, &before);
-        let expected: BTreeMap<String, u64> = WATCHED_KINDS
-            .iter()
-            .flat_map(|resource| [(format!("list {resource}"), 1), (format!("watch {resource}"), 1)])
-            .collect();
-        assert_eq!(opened, expected);
+        assert_eq!(opened, calls_of_start_up());
     });
 }
 

@@ -14,7 +14,7 @@ use crate::sandbox::Sandbox;
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
 
-const CHARTS: [&str; 3] = ["aviary", "loadtester", "grafana"];
+const CHARTS: [&str; 4] = ["aviary", "loadtester", "grafana", "envoy"];
 
 /// Helm, with what the repository has and nothing of the user's.
 pub struct Helm(std::path::PathBuf);
@@ -138,6 +138,33 @@ fn the_guides_commands_render_what_the_guides_go_on_to_use() {
     );
     let prometheus = find(&objects, "Deployment", "flagger-prometheus");
     assert_eq!(service["spec"]["selector"], prometheus["spec"]["template"]["metadata"]["labels"]);
+
+    let objects = helm.objects("envoy", "envoy", &["--namespace=test", "-f", "tests/charts/crossover-guide.yaml"]);
+    assert_eq!(find(&objects, "Service", "envoy")["spec"]["ports"][0]["port"], 10000);
+    let routes = find(&objects, "ConfigMap", "envoy-xds")["data"]["rds.yaml"].as_str().unwrap();
+    let routes: Value = serde_saphyr::from_str(routes).unwrap();
+    let host = &routes["resources"][0]["virtual_hosts"][0];
+    assert_eq!((&host["name"], &host["domains"]), (&json!("podinfo"), &json!(["*"])));
+    assert_eq!(
+        host["routes"][0]["route"]["weighted_clusters"]["clusters"],
+        json!([{"name": "podinfo-canary", "weight": 0}, {"name": "podinfo-primary", "weight": 100}])
+    );
+    let envoy: Value =
+        serde_saphyr::from_str(find(&objects, "ConfigMap", "envoy")["data"]["envoy.yaml"].as_str().unwrap()).unwrap();
+    assert_eq!(envoy["static_resources"]["clusters"].as_array().unwrap().len(), 2);
+    let pod = &find(&objects, "Deployment", "envoy")["spec"]["template"]["spec"];
+    let arguments = |container: &Value| {
+        let given = container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap().into());
+        let line: Vec<OsString> = std::iter::once("aviary".into()).chain(given).collect();
+        let environment = |name: &str| (name == "POD_NAMESPACE").then(|| "test".to_owned());
+        let Ok(Cli { command: Verb::Crossover(args) }) = Cli::parse_from(line, environment) else {
+            panic!("{container}")
+        };
+        assert_eq!(args.pairs(), [("envoy-xds".to_owned(), vec!["podinfo".to_owned()])]);
+        assert_eq!((args.trafficsplit_api_version.as_str(), args.namespace.as_str()), ("v1alpha1", "test"));
+        args.onetime
+    };
+    assert!(arguments(&pod["initContainers"][0]) && !arguments(&pod["containers"][1]));
 
     let objects = helm.objects("loadtester", "flagger-loadtester", &["--namespace=test"]);
     assert_eq!(find(&objects, "Service", "flagger-loadtester")["spec"]["ports"][0]["port"], 80);

@@ -7,6 +7,7 @@ mod birdwatch;
 mod calls;
 mod certificates;
 mod charts;
+mod crossover;
 mod dashboards;
 mod differences;
 mod faults;

@@ -82,6 +82,13 @@ fn every_permission_is_used() {
         object["spec"]["targetRef"]["kind"] = json!("DaemonSet");
         world.create(object).await;
         world.wait_for_phase("agent", "Initialized").await;
+        world.create(deployment("test", "split", "podinfo:6.0.0")).await;
+        let mut object = canary("test", "split");
+        object["spec"]["provider"] = json!("smi:crossover");
+        world.create(object).await;
+        world.wait_for_phase("split", "Initialized").await;
+        world.set_image("split", "podinfo:6.0.1");
+        world.wait_for_phase("split", "Succeeded").await;
         world.delete(&kinds::CANARY, "podinfo").await;
         world.wait_until("the canary is gone", || world.get(&kinds::CANARY, "podinfo").is_none()).await;
         // Of another system.

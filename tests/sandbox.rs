@@ -36,7 +36,7 @@ impl Sandbox {
         Sandbox { process, ready, directory }
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    pub fn kubeconfig(&self) -> PathBuf {
         self.directory.path().join("sandbox.yaml")
     }
 

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use aviary_crds::validated::{MetricSource, ObjectKey as NamespacedName, ValidatedCanary};
+use aviary_crds::validated::{MetricLimit, MetricSource, ObjectKey as NamespacedName, ValidatedCanary};
 use aviary_crds::{MetricTemplate, decode_object};
 use aviary_providers::metrics::template::{Scope, render};
 use aviary_providers::metrics::{
-    self, BuiltinMetric, MetricError, MetricsProvider, Prometheus, ProviderConfig, flagger_v1alpha1, secret_data,
+    self, BuiltinMetric, MetricError, MetricsProvider, Prometheus, ProviderConfig, flagger_v1alpha1, lint, secret_data,
 };
 use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Subject, kinds};
@@ -26,6 +26,22 @@ pub struct PreparedCheck {
     pub target_id: String,
     /// What is asked; `Err` holds the message when it cannot be asked.
     pub query: Result<Query, String>,
+    /// The largest value that passes, if there is one.
+    pub max: Option<f64>,
+}
+
+impl PreparedCheck {
+    /// What its author would not want of the query, with the repaired one. The built-in queries are beyond doubt.
+    pub fn doubts(&self) -> Vec<String> {
+        let is_users = matches!(self.kind, CheckKind::Query | CheckKind::Template);
+        match &self.query {
+            Ok(query) if is_users && query.provider.name() == Prometheus.name() => {
+                let findings = lint::findings(&query.text, self.max).into_iter();
+                findings.map(|finding| format!("Metric {}: {finding}", self.name)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// A query to a backend.
@@ -77,8 +93,17 @@ pub fn prepare(plan: &Plan, subject: &Subject, traffic: &'static dyn TrafficProv
             kind: check.kind,
             target_id: plan.target_id(),
             query: query(check, subject, traffic),
+            max: max(check, subject.canary),
         })
         .collect()
+}
+
+fn max(check: &Check, canary: &ValidatedCanary) -> Option<f64> {
+    match canary.analysis.metrics.get(check.index)?.limit {
+        MetricLimit::Range(range) => range.max,
+        MetricLimit::Threshold(most) => Some(most),
+        MetricLimit::Rise(_) => None,
+    }
 }
 
 fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider) -> Result<Query, String> {

@@ -84,6 +84,12 @@ pub mod kinds {
         VIRTUAL_SERVICE = "networking.istio.io" "v1beta1" "VirtualService" "virtualservices";
         /// Istio DestinationRule.
         DESTINATION_RULE = "networking.istio.io" "v1beta1" "DestinationRule" "destinationrules";
+        /// SMI TrafficSplit, whose weights are quantities. The API server converts nothing: each version is read as it is served.
+        TRAFFIC_SPLIT_V1ALPHA1 = "split.smi-spec.io" "v1alpha1" "TrafficSplit" "trafficsplits";
+        /// The same with numbers.
+        TRAFFIC_SPLIT_V1ALPHA2 = "split.smi-spec.io" "v1alpha2" "TrafficSplit" "trafficsplits";
+        /// The same with conditions, which Aviary leaves alone.
+        TRAFFIC_SPLIT_V1ALPHA3 = "split.smi-spec.io" "v1alpha3" "TrafficSplit" "trafficsplits";
     }
 }
 

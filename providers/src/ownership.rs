@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aviary_crds::names::{API_VERSION, FLUX_DRIFT_ANNOTATION, FLUX_RECONCILE_ANNOTATION, LAST_APPLIED_ANNOTATION};
+use aviary_crds::names::{
+    API_VERSION, FLUX_DRIFT_ANNOTATION, FLUX_RECONCILE_ANNOTATION, LAST_APPLIED_ANNOTATION,
+    ORIGINAL_CONFIGURATION_ANNOTATION,
+};
 use aviary_crds::validated::CanaryKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::core::{DynamicObject, ObjectMeta};
@@ -48,6 +51,15 @@ pub(crate) fn flux_annotations() -> [(String, String); 2] {
 pub(crate) fn last_applied(object: &DynamicObject) -> Option<Value> {
     let text = object.metadata.annotations.as_ref()?.get(LAST_APPLIED_ANNOTATION)?;
     serde_json::from_str(text).ok()
+}
+
+/// The spec that an object had before a canary took it over, where it is known.
+pub(crate) fn former_spec(present: &DynamicObject) -> Option<Value> {
+    if let Some(spec) = last_applied(present).and_then(|applied| applied.get("spec").cloned()) {
+        return Some(spec);
+    }
+    let text = present.metadata.annotations.as_ref()?.get(ORIGINAL_CONFIGURATION_ANNOTATION)?;
+    serde_json::from_str(text).ok().filter(Value::is_object)
 }
 
 /// Takes off what keeps Flux away, unless the user put it there.

@@ -26,6 +26,8 @@ const KLOG_FLAGS: [(&str, Takes); 15] = [
 
 /// The verb of a command line that has none.
 const RUN: &str = "run";
+/// What stands in for Crossover.
+const CROSSOVER: &str = "crossover";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Takes {
@@ -34,7 +36,7 @@ enum Takes {
     Nothing,
 }
 
-/// Rewrites a command line of `flagger`, `aviary run` or `aviary demo` to the notation that clap reads, and leaves every
+/// Rewrites a command line of `flagger`, `aviary run`, `aviary demo` or `aviary crossover` to the notation that clap reads, and leaves every
 /// other command line alone. `root` is the built command with all its verbs.
 ///
 /// - A command line that begins with a flag, or that of a binary called `flagger`, is one of `run`.
@@ -47,7 +49,7 @@ pub(super) fn rewrite(argv: Vec<OsString>, root: &clap::Command) -> Vec<OsString
     let mut rewritten = vec![program];
     match rest.first().and_then(|first| first.to_str()) {
         None if is_flagger && rest.is_empty() => rewritten.push(RUN.into()),
-        Some(verb @ (RUN | "demo")) => {
+        Some(verb @ (RUN | "demo" | CROSSOVER)) => {
             rewritten.push(verb.into());
             rewrite_flags(rest.iter().skip(1).cloned(), verb, root, &mut rewritten);
         }
@@ -94,6 +96,9 @@ fn rewrite_flags(
         if klog.is_some() {
             continue;
         }
+        // Its switches are plain ones.
+        let is_on = verb == CROSSOVER && takes == Takes::Nothing;
+        let value = value.filter(|value| !is_on || value != "true");
         // `-h` stays short; every other name is long, known or not, so that an error shows it whole.
         let mut flag = OsString::from(if name.len() == 1 { "-" } else { "--" });
         flag.push(name);

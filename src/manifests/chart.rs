@@ -121,7 +121,12 @@ fn the_rules_of_the_chart_are_those_of_the_table() {
     let main = rules(|permission| match permission.feature {
         Feature::Core => Some(String::new()),
         Feature::Provider(name) => {
-            Some(format!("or (empty .Values.rbac.providers) (has \"{name}\" .Values.rbac.providers)"))
+            let providers = aviary_providers::traffic::ALL.iter().map(|provider| provider.name());
+            let mut condition = "or (empty .Values.rbac.providers)".to_owned();
+            for provider in providers.filter(|provider| crate::rbac::needs(provider, name)) {
+                write!(condition, " (has \"{provider}\" .Values.rbac.providers)").unwrap();
+            }
+            Some(condition)
         }
         Feature::LeaderElection => None,
     });
@@ -207,6 +212,10 @@ fn the_definitions_of_the_chart_are_those_of_the_code() {
         assert_current(&format!("aviary/crds/{file}"), &aviary_crds::schema::definition_to_yaml(&definition).unwrap());
         expected.insert(file);
     }
+    // The embedded cluster's, which knows them as Envoy's users write them.
+    let splits = "trafficsplits.split.smi-spec.io.yaml";
+    let embedded = concat!(env!("CARGO_MANIFEST_DIR"), "/sim/src/apiserver/definition/");
+    assert_current(&format!("envoy/crds/{splits}"), &std::fs::read_to_string(format!("{embedded}{splits}")).unwrap());
     let files = std::fs::read_dir(path("aviary/crds")).unwrap();
     let found: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(found, expected);
@@ -243,7 +252,7 @@ fn schema(value: &Value, place: &str) -> Value {
 }
 
 /// Places in values that hold parts of Kubernetes' objects, or names that are the user's.
-const FREE: [&str; 19] = [
+const FREE: [&str; 21] = [
     "affinity",
     "annotations",
     "deploymentLabels",
@@ -263,10 +272,12 @@ const FREE: [&str; 19] = [
     "podDisruptionBudget.labels",
     "istio.gateway.annotations",
     "datasource.jsonData",
+    "upstreams",
+    "xdsLoader.resources",
 ];
 
 fn schemas_are_those_of_the_values() {
-    for chart in ["aviary", "loadtester", "grafana"] {
+    for chart in ["aviary", "loadtester", "grafana", "envoy"] {
         let values: Value =
             serde_saphyr::from_str(&std::fs::read_to_string(path(&format!("{chart}/values.yaml"))).unwrap()).unwrap();
         let mut schema = schema(&values, "");

@@ -69,10 +69,14 @@ pub(crate) fn parse(command: &str, namespace: &str) -> Option<Command> {
     let named = load.request.headers.iter().map(|(name, value)| (name.as_str(), value));
     let headers = named.chain(load.request.host.iter().map(|host| ("host", host)));
     let headers = headers.filter_map(|(name, value)| Some((name.to_owned(), value.to_str().ok()?.to_owned())));
+    let headers: BTreeMap<String, String> = headers.collect();
+    // `hey -H 'Host: podinfo.test' http://envoy.test:10000/`: behind a proxy, the header names who answers.
+    let behind = headers.get("host").and_then(|name| name.strip_suffix(namespace)?.strip_suffix('.'));
+    let host = behind.filter(|name| !name.is_empty() && !name.contains('.')).unwrap_or(host);
     Some(Command {
         namespace: namespace.to_owned(),
         host: host.to_owned(),
-        headers: headers.collect(),
+        headers,
         requests_per_second,
         time: match load.amount {
             Amount::Time(time) => time,
@@ -94,7 +98,10 @@ mod tests {
             parse("hey -z 10m -q 10 -c 2 -H 'Cookie: type=insider' http://podinfo-canary.test/", "x").unwrap();
         assert_eq!((command.host.as_str(), command.namespace.as_str()), ("podinfo-canary", "test"));
         assert_eq!(command.headers["cookie"], "type=insider");
-        assert_eq!(parse("hey -H 'Host: a.b' http://podinfo/", "x").unwrap().headers["host"], "a.b");
+        let elsewhere = parse("hey -H 'Host: a.b' http://podinfo/", "x").unwrap();
+        assert_eq!((elsewhere.headers["host"].as_str(), elsewhere.host.as_str()), ("a.b", "podinfo"));
+        let behind = parse("hey -z 1m -q 10 -c 2 -H 'Host: podinfo.test' http://envoy.test:10000/", "x").unwrap();
+        assert_eq!((behind.host.as_str(), behind.namespace.as_str()), ("podinfo", "test"));
         assert_eq!((command.requests_per_second, command.time), (20.0, Duration::from_secs(600)));
         let command = parse("hey -n 100 -c 1 -m POST http://podinfo:9898/token", "shop").unwrap();
         assert_eq!((command.host.as_str(), command.namespace.as_str()), ("podinfo", "shop"));

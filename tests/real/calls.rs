@@ -10,12 +10,12 @@ use serde_json::json;
 use super::audit::{Audit, Call};
 use super::bench::is_full_set;
 use super::{Inside, api, canary, create_through, deployment, eventually, get, in_bench, set_image};
-use crate::support::WATCHED_KINDS;
+use crate::support::calls_of_start_up;
 
 /// Kinds of Aviary's own, which are looked for before anything else is done.
 const OWN: [&str; 3] = ["alertproviders", "canaries", "metrictemplates"];
 /// Kinds that the bench does not serve: asked for once, and not again as no canary needs them.
-const UNSERVED: [&str; 1] = ["scaledobjects"];
+const UNSERVED: [&str; 2] = ["scaledobjects", "trafficsplits"];
 /// A watch is asked for so long.
 const WATCH: Duration = Duration::from_secs(290);
 
@@ -89,8 +89,7 @@ async fn assert_start_up(start: &Audit) {
     let is_look = |call: &Call| call.verb == "list" && call.uri.ends_with("limit=1");
     let looks: BTreeMap<_, _> = OWN.iter().map(|kind| (format!("list {kind}"), 1)).collect();
     assert_eq!(start.count(is_look), looks, "whether the definitions are there");
-    let mut expected: BTreeMap<_, _> =
-        WATCHED_KINDS.iter().flat_map(|kind| [(format!("list {kind}"), 1), (format!("watch {kind}"), 1)]).collect();
+    let mut expected = calls_of_start_up();
     expected.retain(|call, _| !UNSERVED.iter().any(|kind| *call == format!("watch {kind}")));
     let caches = || start.count(|call| call.fills_a_cache() && !is_look(call));
     // A canary may be initialized before the last watch of what it does not need has begun.

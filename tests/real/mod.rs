@@ -8,6 +8,7 @@ mod bench;
 mod birdwatch;
 mod calls;
 mod cluster;
+mod crossover;
 mod faults;
 mod install;
 mod loop_app;

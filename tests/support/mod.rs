@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod process;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aviary::embedded::{self, ServiceNames};
@@ -18,8 +19,8 @@ use serde_json::{Value, json};
 
 /// The controller's user agent.
 pub const AGENT: &str = "aviary";
-/// Kinds that are watched with `--mesh-provider=istio`.
-pub const WATCHED_KINDS: [&str; 14] = [
+/// Kinds that are watched whatever the provider is. TrafficSplits are, in three versions: a cluster may serve only one of them.
+pub const WATCHED_KINDS: [&str; 17] = [
     "alertproviders",
     "birdwatches",
     "canaries",
@@ -33,8 +34,22 @@ pub const WATCHED_KINDS: [&str; 14] = [
     "scaledobjects",
     "secrets",
     "services",
+    "trafficsplits",
+    "trafficsplits",
+    "trafficsplits",
     "virtualservices",
 ];
+
+/// How often each kind is listed and watched at the start.
+pub fn calls_of_start_up() -> BTreeMap<String, u64> {
+    let mut calls = BTreeMap::new();
+    for kind in WATCHED_KINDS {
+        for verb in ["list", "watch"] {
+            *calls.entry(format!("{verb} {kind}")).or_default() += 1;
+        }
+    }
+    calls
+}
 
 /// A world to test in.
 pub struct World {

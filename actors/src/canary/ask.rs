@@ -32,6 +32,7 @@ impl CanaryActor {
         match question {
             Question::Providers => {
                 let checks = self.prepare_checks();
+                self.doubt(&checks);
                 self.deps.observer.do_send(ProbeBackends { checks, reply });
             }
             Question::Round if self.has_rollout_hooks() => self.ask_hooks(WebhookType::Rollout, reply),
@@ -123,8 +124,9 @@ impl CanaryActor {
         self.call_hooks(kind, &phase, reply);
     }
 
-    fn take_samples(&self, hooks: Vec<HookAnswer>, reply: Reply) {
+    fn take_samples(&mut self, hooks: Vec<HookAnswer>, reply: Reply) {
         let checks = self.prepare_checks();
+        self.doubt(&checks);
         self.deps.observer.do_send(TakeSamples { canary: self.id.clone(), checks, hooks, reply });
     }
 

@@ -4,6 +4,7 @@
 //! them at any time; that is what a restart does.
 
 mod ask;
+mod doubts;
 mod knowledge;
 mod rivals;
 mod run;
@@ -103,6 +104,8 @@ pub(crate) struct CanaryActor {
     last_failure: Option<String>,
     /// Other canaries of the same target that were told of.
     rivals: BTreeSet<String>,
+    /// Queries that were looked at for what their author would not want.
+    doubted: BTreeSet<String>,
     /// Why the target is left to another canary.
     yields: Option<String>,
     spins: u32,
@@ -140,6 +143,7 @@ impl CanaryActor {
             hurry_from: None,
             last_failure: None,
             rivals: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             yields: None,
             spins: 0,
             outpaced: 0,

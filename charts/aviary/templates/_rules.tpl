@@ -80,6 +80,12 @@
   resources: ["destinationrules"]
   verbs: ["get", "list", "watch", "create", "patch"]
 {{- end }}
+{{- if or (empty .Values.rbac.providers) (has "smi:crossover" .Values.rbac.providers) (has "smi:v1alpha1" .Values.rbac.providers) (has "smi:v1alpha2" .Values.rbac.providers) (has "smi:v1alpha3" .Values.rbac.providers) }}
+# the routes of a canary, in whatever version
+- apiGroups: ["split.smi-spec.io"]
+  resources: ["trafficsplits"]
+  verbs: ["get", "list", "watch", "create", "patch"]
+{{- end }}
 {{- end }}
 
 {{- define "aviary.leaderElectionRules" }}

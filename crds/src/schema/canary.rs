@@ -7,7 +7,7 @@ use super::{analysis, service};
 use crate::status::Phase;
 
 /// What `spec.provider` may say.
-const PROVIDERS: [&str; 19] = [
+const PROVIDERS: [&str; 20] = [
     "apisix",
     "appmesh",
     "appmesh:v1beta2",
@@ -23,6 +23,7 @@ const PROVIDERS: [&str; 19] = [
     "nginx",
     "osm",
     "skipper",
+    "smi:crossover",
     "smi:v1alpha1",
     "smi:v1alpha2",
     "smi:v1alpha3",

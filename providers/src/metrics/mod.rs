@@ -2,6 +2,7 @@
 
 pub mod flagger_v1alpha1;
 pub mod grouped;
+pub mod lint;
 mod prometheus;
 pub mod template;
 

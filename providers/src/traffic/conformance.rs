@@ -113,7 +113,7 @@ fn what_others_wrote_survives_everything() {
             provider.name()
         );
         set(*provider, &mut world, Split::to_canary(40));
-        world.canary = crate::testing::canary(json!({"service": {"port": 80, "timeout": "30s"}}));
+        world.canary = crate::testing::canary(json!({"service": {"port": 80, "hosts": ["app.example.com"]}}));
         assert!(reconcile(*provider, &mut world, Split::to_canary(40)) > 0);
         for (kind, name) in &made {
             let object = world.json(kind, name);
@@ -132,7 +132,7 @@ fn a_repair_keeps_the_split_in_force() {
         let mut world = world();
         reconcile(*provider, &mut world, Split::PRIMARY);
         set(*provider, &mut world, Split::to_canary(40));
-        world.canary = crate::testing::canary(json!({"service": {"port": 80, "timeout": "30s"}}));
+        world.canary = crate::testing::canary(json!({"service": {"port": 80, "hosts": ["app.example.com"]}}));
         assert!(reconcile(*provider, &mut world, Split::to_canary(40)) > 0);
         assert_eq!(provider.observed(&world.subject()), Ok(Split::to_canary(40)), "{}", provider.name());
     }

@@ -3,6 +3,7 @@
 mod istio;
 mod istio_weights;
 mod kubernetes;
+pub mod smi;
 
 use aviary_crds::validated::ValidatedCanary;
 use aviary_rollout::{Capabilities, Split};
@@ -66,6 +67,11 @@ pub trait TrafficProvider: Send + Sync {
     /// As in `spec.provider` and in messages.
     fn name(&self) -> &'static str;
 
+    /// Whether `spec.provider` or `--mesh-provider` means it.
+    fn is_called(&self, name: &str) -> bool {
+        name == self.name()
+    }
+
     /// What it can do for this canary. What it cannot is refused before anything is touched.
     fn capabilities(&self, canary: &ValidatedCanary) -> Capabilities;
 
@@ -115,7 +121,8 @@ pub trait TrafficProvider: Send + Sync {
 }
 
 /// All providers of this version. Adding one is its file and a line here.
-pub static ALL: &[&dyn TrafficProvider] = &[&Istio, &Kubernetes];
+pub static ALL: &[&dyn TrafficProvider] =
+    &[&Istio, &Kubernetes, &smi::CROSSOVER, &smi::V1ALPHA1, &smi::V1ALPHA2, &smi::V1ALPHA3];
 
 /// Providers that Flagger or its guides have and this version has not.
 static LATER: &[&str] = &[
@@ -132,10 +139,6 @@ static LATER: &[&str] = &[
     "nginx",
     "osm",
     "skipper",
-    "smi:crossover",
-    "smi:v1alpha1",
-    "smi:v1alpha2",
-    "smi:v1alpha3",
     "traefik",
 ];
 
@@ -163,11 +166,11 @@ fn known_names() -> String {
 
 /// The provider of this name.
 pub fn for_name(name: &str) -> Result<&'static dyn TrafficProvider, UnknownProvider> {
-    if let Some(provider) = ALL.iter().find(|provider| provider.name() == name) {
+    if let Some(provider) = ALL.iter().find(|provider| provider.is_called(name)) {
         return Ok(*provider);
     }
     let name = name.to_owned();
-    // `smi:v1alpha1:linkerd` and the like carry the mesh as a suffix.
+    // `gatewayapi:v1:...` and the like carry a suffix.
     if LATER.iter().any(|later| name == *later || name.starts_with(&format!("{later}:"))) {
         return Err(UnknownProvider::NotYet { name });
     }
@@ -194,13 +197,13 @@ mod tests {
     #[test]
     fn unknown_providers_are_refused_by_name() {
         assert_eq!(for_name("istio").map(super::TrafficProvider::name), Ok("istio"));
+        let supported = "supported: istio, kubernetes, smi:crossover, smi:v1alpha1, smi:v1alpha2, smi:v1alpha3";
         let text = |name: &str| for_name(name).err().expect("refused").to_string();
-        assert_eq!(text("linkerd"), "provider \"linkerd\" is not supported yet; supported: istio, kubernetes");
-        assert_eq!(
-            text("smi:v1alpha1:linkerd"),
-            "provider \"smi:v1alpha1:linkerd\" is not supported yet; supported: istio, kubernetes"
-        );
-        assert_eq!(text("isto"), "provider \"isto\" is unknown; supported: istio, kubernetes");
+        assert_eq!(text("linkerd"), format!("provider \"linkerd\" is not supported yet; {supported}"));
+        assert_eq!(text("gatewayapi:v1:x"), format!("provider \"gatewayapi:v1:x\" is not supported yet; {supported}"));
+        assert_eq!(text("isto"), format!("provider \"isto\" is unknown; {supported}"));
+        assert_eq!(for_name("smi:v1alpha1:linkerd").map(super::TrafficProvider::name), Ok("smi:v1alpha1"));
+        assert!(matches!(for_name("smi:v1alpha11"), Err(UnknownProvider::Unknown { .. })));
         assert!(matches!(for_name("gatewayapi"), Err(UnknownProvider::Unknown { .. })));
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod checks;
 mod istio;
 mod selectable;
+mod smi;
 
 use std::sync::Arc;
 
@@ -157,7 +158,7 @@ pub(crate) fn establish(definition: &mut Value, clock: &Clock) {
     });
 }
 
-/// Definitions that every embedded cluster starts with: Istio's and KEDA's, and Flagger's with schemas that take everything. A
+/// Definitions that every embedded cluster starts with: Istio's, KEDA's and that of TrafficSplits, and Flagger's with schemas that take everything. A
 /// definition of the same name given at start or through the API replaces them.
 pub(crate) fn preinstalled() -> Vec<Value> {
     let mut definitions = istio::definitions();
@@ -167,6 +168,7 @@ pub(crate) fn preinstalled() -> Vec<Value> {
         flagger("MetricTemplate", "metrictemplates", ""),
         flagger("AlertProvider", "alertproviders", ""),
         crate::keda::definition(),
+        smi::definition(),
     ]);
     definitions
 }

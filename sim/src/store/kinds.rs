@@ -79,6 +79,7 @@ kinds! {
     VIRTUAL_SERVICE = "networking.istio.io", "VirtualService";
     DESTINATION_RULE = "networking.istio.io", "DestinationRule";
     GATEWAY = "networking.istio.io", "Gateway";
+    TRAFFIC_SPLIT = "split.smi-spec.io", "TrafficSplit";
     CANARY = "flagger.app", "Canary";
     METRIC_TEMPLATE = "flagger.app", "MetricTemplate";
     ALERT_PROVIDER = "flagger.app", "AlertProvider";

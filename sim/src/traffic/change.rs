@@ -12,10 +12,11 @@ use crate::controllers::{VersionPods, WorkloadKind, Workloads};
 use crate::store::{ChangeType, GroupKind, StoreEvent, kinds};
 
 /// The kinds that decide where requests go.
-pub(crate) const WATCHED_KINDS: [GroupKind; 7] = [
+pub(crate) const WATCHED_KINDS: [GroupKind; 8] = [
     kinds::POD,
     kinds::SERVICE,
     kinds::VIRTUAL_SERVICE,
+    kinds::TRAFFIC_SPLIT,
     kinds::DESTINATION_RULE,
     kinds::CANARY,
     kinds::DEPLOYMENT,
@@ -135,6 +136,12 @@ impl Reader {
             kind if *kind == kinds::SERVICE => Change::Service { name, selection: object.map(Selection::parse) },
             kind if *kind == kinds::VIRTUAL_SERVICE => {
                 let parsed = object.map(|object| VirtualService::parse(&name.namespace, &name.name, object));
+                Change::VirtualService { name, parsed }
+            }
+            kind if *kind == kinds::TRAFFIC_SPLIT => {
+                let parsed = object.map(|object| VirtualService::of_traffic_split(&name.namespace, object));
+                // A VirtualService can have the same name, and none has a slash in it.
+                let name = ServiceKey::new(&name.namespace, &format!("{}/TrafficSplit", name.name));
                 Change::VirtualService { name, parsed }
             }
             kind if *kind == kinds::DESTINATION_RULE => {

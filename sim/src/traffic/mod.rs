@@ -8,6 +8,7 @@
 //! - **Routes**: the VirtualService of the host decides, first rule first, over to another one where a rule delegates;
 //!   without one the service's own selector does. A destination may be a subset, of which a DestinationRule says the labels. A share of the requests goes to the ready pods of each destination
 //!   service, evenly. Destinations without a ready pod answer 503 (`UH`), requests without a route 404 (`NR`), as Envoy does.
+//!   A TrafficSplit does the same for its service; what it leads to is a cluster of an Envoy in that namespace.
 //! - **Lag**: a mesh takes a while to hear of a change ([`TrafficOptions::route_lag`], [`TrafficOptions::endpoint_lag`]). A
 //!   pod that is gone refuses connections in the meantime; the gateway tries another pod of the same destination, as often
 //!   as the route's `retries` say, and then answers 503 (`UF,URX`).
@@ -15,7 +16,8 @@
 //! - **Time**: behaviours and loads can change at a moment to come ([`Traffic::set_behaviour_at`], [`Traffic::set_load_at`]).
 //! - **Metrics**: `istio_requests_total` and `istio_request_duration_milliseconds` with Istio's labels, as the proxies of
 //!   workload (`reporter="destination"`) and gateway (`reporter="source"`) export them, and podinfo's own
-//!   `http_requests_total` and `http_request_duration_seconds`. Series of pods end, with a stale marker, with the last pod
+//!   `http_requests_total` and `http_request_duration_seconds`; for the backends of TrafficSplits
+//!   `envoy_cluster_upstream_rq` and `envoy_cluster_upstream_rq_time`, too. Series of pods end, with a stale marker, with the last pod
 //!   of their version.
 //!
 //! What differs from a real mesh: the pods of a version are one target, not one each. An answer of the application is never
@@ -255,7 +257,8 @@ impl Traffic {
 
     /// Names of all metrics that services and their users can have.
     pub(crate) fn metric_names() -> impl Iterator<Item = &'static str> {
-        NAMES.mesh.iter().chain(&NAMES.application).map(|family| &*family.name)
+        let clusters = NAMES.cluster_requests.iter().chain(&NAMES.cluster_times);
+        NAMES.mesh.iter().chain(&NAMES.application).chain(clusters).map(|family| &*family.name)
     }
 
     /// The present time of the cluster in milliseconds since the Unix epoch.

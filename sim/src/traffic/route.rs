@@ -1,4 +1,4 @@
-//! What an Istio VirtualService does with a request.
+//! What an Istio VirtualService, or a TrafficSplit, does with a request.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ pub(crate) struct VirtualService {
     /// The in-cluster services whose requests it routes.
     pub(crate) hosts: Vec<ServiceKey>,
     routes: Vec<Route>,
+    /// Whether it is a TrafficSplit, which an Envoy with a cluster for each Service follows.
+    pub(crate) is_traffic_split: bool,
 }
 
 /// One rule.
@@ -95,7 +97,31 @@ impl VirtualService {
             // Without a host of its own (delegation, `*`) it routes the service after which Flagger names it.
             hosts.push(ServiceKey::new(namespace, name));
         }
-        Self { hosts, routes }
+        Self { hosts, routes, is_traffic_split: false }
+    }
+
+    /// A TrafficSplit: one rule for the requests to its service. Nothing is sent again unless the proxy is told to.
+    pub(crate) fn of_traffic_split(namespace: &str, object: &Value) -> Self {
+        let service = object.pointer("/spec/service").and_then(Value::as_str).unwrap_or_default();
+        let backends = object.pointer("/spec/backends").and_then(Value::as_array);
+        let destinations = backends.into_iter().flatten().filter_map(|backend| {
+            let service = ServiceKey::of_host(namespace, backend.get("service")?.as_str()?)?;
+            #[expect(clippy::cast_precision_loss, reason = "weights are far below 2^53 nanos")]
+            let weight = match backend.get("weight")? {
+                Value::String(text) => crate::quantity::nanos(text).ok()? as f64 / 1e9,
+                number => number.as_f64()?,
+            };
+            Some((Destination::from(service), weight))
+        });
+        let route = Route {
+            matches: Vec::new(),
+            destinations: destinations.collect(),
+            mirror: None,
+            delegate: None,
+            retries: 0,
+        };
+        let hosts = ServiceKey::of_host(namespace, service).into_iter().collect();
+        Self { hosts, routes: vec![route], is_traffic_split: true }
     }
 
     /// The VirtualServices to which rules of this one hand requests over.
@@ -324,6 +350,21 @@ mod tests {
         assert_eq!(root.hosts, []);
         let route = root.route(&BTreeMap::new()).unwrap();
         assert_eq!(route.delegate(), Some(&ServiceKey::new("prod", "podinfo")));
+    }
+
+    #[test]
+    fn a_traffic_split_shares_by_numbers_and_quantities() {
+        let backends = json!([
+            {"service": "podinfo-canary", "weight": "250m"}, {"service": "podinfo-primary", "weight": 0.75},
+            {"service": "none", "weight": "0"},
+        ]);
+        let object = json!({"spec": {"service": "podinfo.test", "backends": backends}});
+        let service = VirtualService::of_traffic_split("test", &object);
+        assert_eq!(service.hosts, [ServiceKey::new("test", "podinfo")]);
+        let split = service.route(&BTreeMap::new()).unwrap().split();
+        let shares: Vec<(&str, f64)> =
+            split.destinations.iter().map(|(destination, share)| (destination.service.name.as_str(), *share)).collect();
+        assert_eq!(shares, [("podinfo-canary", 0.25), ("podinfo-primary", 0.75)]);
     }
 
     #[test]

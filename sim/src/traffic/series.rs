@@ -1,4 +1,4 @@
-//! Names and labels of the metrics that Istio's proxies and podinfo export.
+//! Names and labels of the metrics that Istio's proxies, an Envoy without Istio, and podinfo export.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,6 +16,9 @@ const GATEWAY_NAMESPACE: &str = "istio-system";
 
 /// The scrape job of the applications, which is another target than their proxies.
 pub(crate) const APPLICATION: &str = "application";
+
+/// The scrape job of an Envoy that follows TrafficSplits, and the name of its Service and of its pods.
+pub(crate) const CLUSTERS: &str = "envoy";
 
 /// Which of Istio's proxies counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub(crate) struct Names {
     pub(crate) le: Arc<str>,
     pub(crate) mesh: Vec<Family>,
     pub(crate) application: Vec<Family>,
+    /// What an Envoy without Istio counts by cluster and response code.
+    pub(crate) cluster_requests: Vec<Family>,
+    /// The time of its requests, by cluster.
+    pub(crate) cluster_times: Vec<Family>,
     reporter: Arc<str>,
     destination: Arc<str>,
     source: Arc<str>,
@@ -78,6 +85,12 @@ pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
     le: "le".into(),
     mesh: mesh_families(),
     application: application_families(),
+    cluster_requests: vec![Family {
+        name: "envoy_cluster_upstream_rq".into(),
+        constants: Vec::new(),
+        parts: vec![(Part::Count, None)],
+    }],
+    cluster_times: millisecond_families("envoy_cluster_upstream_rq_time"),
     reporter: "reporter".into(),
     destination: "destination".into(),
     source: "source".into(),
@@ -113,16 +126,21 @@ pub(crate) static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
 });
 
 fn mesh_families() -> Vec<Family> {
-    let family = |name: &str, parts| Family { name: name.into(), constants: Vec::new(), parts };
+    let requests =
+        Family { name: "istio_requests_total".into(), constants: Vec::new(), parts: vec![(Part::Count, None)] };
+    let mut families = vec![requests];
+    families.append(&mut millisecond_families("istio_request_duration_milliseconds"));
+    families
+}
+
+/// A histogram in milliseconds.
+fn millisecond_families(name: &str) -> Vec<Family> {
+    let family = |suffix: &str, parts| Family { name: format!("{name}_{suffix}").into(), constants: Vec::new(), parts };
     let bounds = BUCKET_BOUNDS_MS.iter().map(f64::to_string).chain(["+Inf".to_owned()]).enumerate();
     vec![
-        family("istio_requests_total", vec![(Part::Count, None)]),
-        family(
-            "istio_request_duration_milliseconds_bucket",
-            bounds.map(|(index, bound)| (Part::Bucket(index), Some(bound.into()))).collect(),
-        ),
-        family("istio_request_duration_milliseconds_sum", vec![(Part::SumMs, None)]),
-        family("istio_request_duration_milliseconds_count", vec![(Part::Count, None)]),
+        family("bucket", bounds.map(|(index, bound)| (Part::Bucket(index), Some(bound.into()))).collect()),
+        family("sum", vec![(Part::SumMs, None)]),
+        family("count", vec![(Part::Count, None)]),
     ]
 }
 
@@ -184,6 +202,19 @@ pub(crate) fn mesh_labels(key: &StreamKey) -> Labels {
         Arc::clone(&names.gateway_namespace),
     ];
     names.mesh_labels.iter().cloned().zip(values).collect()
+}
+
+/// The labels of an Envoy's cluster, which is named as the Service, with those that Prometheus' usual pod discovery gives to
+/// an Envoy in the Service's namespace.
+pub(crate) fn cluster_labels(service: &ServiceKey, response_code: Option<u16>) -> Labels {
+    let labels = [
+        ("app", CLUSTERS.to_owned()),
+        ("envoy_cluster_name", service.name.clone()),
+        ("kubernetes_namespace", service.namespace.clone()),
+        ("kubernetes_pod_name", format!("{CLUSTERS}-6c5d8f7b9d-k4x8z")),
+    ];
+    let code = response_code.map(|code| ("envoy_response_code", code.to_string()));
+    labels.into_iter().chain(code).map(|(name, value)| (Arc::from(name), Arc::from(value))).collect()
 }
 
 /// The labels that Prometheus' usual pod discovery gives to what an application exports. The pods of one version are one

@@ -115,6 +115,9 @@ impl State {
         let found = flows(&self.topology, &self.behaviours, host, &populations);
         let started = started || found.flows.iter().any(|flow| !flow.is_unanswered());
         let flows = if started { found.flows } else { Vec::new() };
+        if self.topology.virtual_service(host).is_some_and(|routes| routes.is_traffic_split) {
+            self.streams.clusters.extend(found.services.iter().filter(|service| *service != host).cloned());
+        }
         self.depend(host, found.services.into_iter().collect());
 
         let apex = self.apexes.entry(host.clone()).or_default();

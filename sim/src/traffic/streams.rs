@@ -1,6 +1,6 @@
 //! Streams of requests and the counters that proxies and applications keep of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use aviary_promql::{Labels, Matcher, Series};
@@ -8,7 +8,9 @@ use aviary_promql::{Labels, Matcher, Series};
 use super::change::PodIdentity;
 use super::counter::{Counter, ScrapeGrid, Totals, samples};
 use super::flow::ANSWERED;
-use super::series::{APPLICATION, Family, GATEWAY, NAMES, Reporter, application_labels, mesh_labels};
+use super::series::{
+    APPLICATION, CLUSTERS, Family, GATEWAY, NAMES, Reporter, application_labels, cluster_labels, mesh_labels,
+};
 use super::topology::ServiceKey;
 
 /// What Istio calls a workload that it does not know, here: where no pod was.
@@ -87,6 +89,8 @@ pub(crate) struct Streams {
     streams: Vec<Stream>,
     positions: HashMap<StreamKey, usize>,
     by_workload: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
+    /// Services for which an Envoy that follows TrafficSplits has a cluster.
+    pub(super) clusters: BTreeSet<ServiceKey>,
 }
 
 impl Streams {
@@ -96,6 +100,7 @@ impl Streams {
             streams: Vec::new(),
             positions: HashMap::new(),
             by_workload: BTreeMap::new(),
+            clusters: BTreeSet::new(),
         }
     }
 
@@ -159,6 +164,7 @@ impl Streams {
     pub(crate) fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
         let mut found = self.mesh_series(matchers, start_ms, end_ms);
         found.append(&mut self.application_series(matchers, start_ms, end_ms));
+        found.append(&mut self.cluster_series(matchers, start_ms, end_ms));
         found
     }
 
@@ -224,6 +230,35 @@ impl Streams {
                 positions.iter().map(|position| &self.streams[*position].destination).collect();
             let grid = self.grid(&format!("{APPLICATION}/{}/{}", workload.namespace, workload.name));
             render(&families, matchers, &labels, &counters, Scrape { grid, start_ms, end_ms }, &mut found);
+        }
+        found
+    }
+
+    /// What an Envoy that follows TrafficSplits exports of its clusters. Only the requests have a response code.
+    fn cluster_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+        let counted = admitted(&NAMES.cluster_requests, matchers);
+        let timed = admitted(&NAMES.cluster_times, matchers);
+        if self.clusters.is_empty() || (counted.is_empty() && timed.is_empty()) {
+            return Vec::new();
+        }
+        let mut clusters: BTreeMap<(&ServiceKey, Option<u16>), Vec<&Counter>> = BTreeMap::new();
+        for stream in self.streams.iter().filter(|stream| self.clusters.contains(&stream.key.service)) {
+            let counter = stream.counter(Reporter::Source);
+            for code in [None, Some(stream.key.response_code)] {
+                clusters.entry((&stream.key.service, code)).or_default().push(counter);
+            }
+        }
+        let common: Vec<&Matcher> =
+            matchers.iter().filter(|matcher| !["__name__", "le"].contains(&matcher.name())).collect();
+        let mut found = Vec::new();
+        for ((service, code), counters) in clusters {
+            let labels = cluster_labels(service, code);
+            if !common.iter().all(|matcher| matcher.matches_labels(&labels)) {
+                continue;
+            }
+            let families = if code.is_some() { &counted } else { &timed };
+            let scrape = Scrape { grid: self.grid(CLUSTERS), start_ms, end_ms };
+            render(families, matchers, &labels, &counters, scrape, &mut found);
         }
         found
     }

@@ -1,7 +1,6 @@
 //! Giving the VirtualService back when the canary is deleted.
 
 use aviary_crds::names::ORIGINAL_CONFIGURATION_ANNOTATION;
-use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::routes::{self, Sides};
@@ -9,7 +8,7 @@ use crate::Subject;
 use crate::canonical::same_or_absent;
 use crate::change::Change;
 use crate::object::kinds;
-use crate::ownership::{is_controlled_by, last_applied, remove_flux_annotations};
+use crate::ownership::{former_spec, is_controlled_by, remove_flux_annotations};
 
 /// The change that gives the VirtualService back, if one is needed. The DestinationRules always go with the canary.
 ///
@@ -39,14 +38,6 @@ pub(super) fn revert(subject: &Subject) -> Option<Change> {
         }
     }
     Change::update(subject.key(&kinds::VIRTUAL_SERVICE, &sides.apex), &present, &desired)
-}
-
-fn former_spec(present: &DynamicObject) -> Option<Value> {
-    if let Some(spec) = last_applied(present).and_then(|applied| applied.get("spec").cloned()) {
-        return Some(spec);
-    }
-    let text = present.metadata.annotations.as_ref()?.get(ORIGINAL_CONFIGURATION_ANNOTATION)?;
-    serde_json::from_str(text).ok().filter(Value::is_object)
 }
 
 /// Whether the apex service outlives the canary.

@@ -143,3 +143,27 @@ async fn a_root_route_hands_its_requests_to_the_delegate() {
     assert_near(report.workload("podinfo").requests, 40.0, 1e-6);
     assert_near(report.workload("podinfo-primary").requests, 60.0, 1e-6);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_traffic_split_leads_requests_to_clusters_that_an_envoy_counts() {
+    let world = World::initialised();
+    world.store.delete(&kinds::VIRTUAL_SERVICE, "test", "podinfo").unwrap();
+    assert_eq!(world.ask("envoy_cluster_upstream_rq").await.len(), 0, "nothing is routed by that Envoy yet");
+    let backend = |service: &str, weight: &str| json!({"service": service, "weight": weight});
+    let split = json!({
+        "apiVersion": "split.smi-spec.io/v1alpha1", "kind": "TrafficSplit",
+        "metadata": {"name": "podinfo", "namespace": "test"},
+        "spec": {"service": "podinfo", "backends": [backend("podinfo-canary", "25"), backend("podinfo-primary", "75")]},
+    });
+    world.store.create(&kinds::TRAFFIC_SPLIT, split).unwrap();
+    world.traffic.set_behaviour("podinfo:6.1", Behaviour { error_ratio: 0.5, ..Behaviour::slow(300.0, 800.0) });
+    sleep(seconds(120)).await;
+    let cluster = r#"kubernetes_namespace="test",envoy_cluster_name="podinfo-canary""#;
+    let rate = |matchers: &str| format!("sum(rate(envoy_cluster_upstream_rq{{{matchers}}}[1m]))");
+    assert_near(world.only(&rate(cluster)).await, 5.0, 0.05);
+    assert_near(world.only(&rate(&format!("{cluster},envoy_response_code=\"500\""))).await, 2.5, 0.05);
+    assert_near(world.only(&rate(r#"envoy_cluster_name="podinfo-primary""#)).await, 15.0, 0.1);
+    let p99 =
+        format!("histogram_quantile(0.99, sum(rate(envoy_cluster_upstream_rq_time_bucket{{{cluster}}}[1m])) by (le))");
+    assert_near(world.only(&p99).await, 800.0, 15.0);
+}
