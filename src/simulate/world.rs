@@ -174,7 +174,8 @@ impl World<'_> {
     /// Actions that are not possible.
     async fn run(mut self, started: Timestamp, network: &Network) -> Result<Outcome, Vec<String>> {
         let limit = Instant::now() + BOOTSTRAP_LIMIT;
-        let is_ready = self.follow(limit, World::are_initialized).await;
+        #[expect(clippy::redundant_closure_for_method_calls, reason = "the method's path would name one lifetime only")]
+        let is_ready = self.follow(limit, |world| world.are_initialized()).await;
         let mut is_complete = false;
         if is_ready {
             self.follow(Instant::now() + self.setup.scenario.warm_up(), |_| false).await;
