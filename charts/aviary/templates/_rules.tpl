@@ -12,6 +12,14 @@
 - apiGroups: ["flagger.app"]
   resources: ["canaries/finalizers"]
   verbs: ["update"]
+# the same of Steerer, where the cluster has them
+- apiGroups: ["apps.weave.works"]
+  resources: ["rollouts"]
+  verbs: ["get", "list", "watch"]
+# phase, weights and conditions of a rollout
+- apiGroups: ["apps.weave.works"]
+  resources: ["rollouts/status"]
+  verbs: ["update"]
 # queries that canaries refer to
 - apiGroups: ["flagger.app"]
   resources: ["metrictemplates"]
