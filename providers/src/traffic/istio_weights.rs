@@ -246,7 +246,7 @@ mod tests {
         })
     }
 
-    fn world(rules: Value) -> World {
+    fn world(rules: &Value) -> World {
         let mut world = World::of(rollout());
         let object = json!({
             "apiVersion": "networking.istio.io/v1alpha3", "kind": "VirtualService",
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn only_the_two_weights_of_the_users_routes_change() {
         let elsewhere = json!({"match": [{"uri": {"prefix": "/old"}}], "route": [{"destination": {"host": "old"}}]});
-        let mut world = world(json!([elsewhere, rule(100, 0)]));
+        let mut world = world(&json!([elsewhere, rule(100, 0)]));
         let mut expected = world.json(&kinds::VIRTUAL_SERVICE, "podinfo");
         assert_eq!(IstioWeights.observed(&world.subject()), Ok(Split::PRIMARY));
         assert!(IstioWeights.reconcile(&world.subject(), Split::to_canary(50)).unwrap().is_empty());
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn every_rule_that_leads_to_both_sides_is_moved_and_brought_in_line() {
-        let mut world = world(json!([rule(80, 20), rule(100, 0)]));
+        let mut world = world(&json!([rule(80, 20), rule(100, 0)]));
         let error = IstioWeights.observed(&world.subject()).unwrap_err().to_string();
         assert_eq!(error, "VirtualService podinfo.test has rules of different weights: 80 and 20; 100 and 0");
         world.apply(IstioWeights.reconcile(&world.subject(), Split::to_canary(20)).unwrap());
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn routes_that_do_not_lead_to_both_are_told() {
-        let text = |rules: Value| IstioWeights.observed(&world(rules).subject()).unwrap_err().to_string();
+        let text = |rules: Value| IstioWeights.observed(&world(&rules).subject()).unwrap_err().to_string();
         let missing = "VirtualService podinfo.test has no HTTP rule that leads to both podinfo and podinfo-canary; add both to one rule";
         assert_eq!(text(json!([{"route": [{"destination": {"host": "podinfo"}}]}])), missing);
         assert_eq!(text(json!([])), missing);

@@ -33,15 +33,15 @@ resources:
         .into()
 }
 
-fn object(service: &str, backends: Value) -> Value {
+fn object(service: &str, backends: &Value) -> Value {
     json!({"spec": {"service": service, "backends": backends}})
 }
 
-fn podinfo(primary: Value, canary: Value) -> Value {
+fn podinfo(primary: &Value, canary: &Value) -> Value {
     let backends = json!([
         {"service": "podinfo-canary", "weight": canary}, {"service": "podinfo-primary", "weight": primary},
     ]);
-    object("podinfo", backends)
+    object("podinfo", &backends)
 }
 
 fn split(name: &str, object: &Value) -> Split {
@@ -71,7 +71,7 @@ fn several_splits_of_one_file_do_not_undo_each_other() {
     let backends =
         json!([{"service": "frontend.prod-canary", "weight": 7}, {"service": "frontend-primary", "weight": 93}]);
     let splits =
-        [split("podinfo", &podinfo(json!("70"), json!("30"))), split("frontend", &object("frontend", backends))];
+        [split("podinfo", &podinfo(&json!("70"), &json!("30"))), split("frontend", &object("frontend", &backends))];
     let merged = merge(&template(), &splits, &Files::new());
     assert_eq!(merged.problems, Vec::<String>::new());
     let expected =
@@ -85,7 +85,7 @@ fn several_splits_of_one_file_do_not_undo_each_other() {
 #[test]
 fn the_version_is_that_of_the_content() {
     let at = |primary: u32| {
-        merge(&template(), &[split("podinfo", &podinfo(json!(primary), json!(100 - primary)))], &Files::new())
+        merge(&template(), &[split("podinfo", &podinfo(&json!(primary), &json!(100 - primary)))], &Files::new())
     };
     let version = |merged: &Merged| document(merged)["version_info"].as_str().unwrap().to_owned();
     assert_eq!(version(&at(70)), version(&at(70)));
@@ -96,7 +96,7 @@ fn the_version_is_that_of_the_content() {
 #[test]
 fn a_host_that_is_named_otherwise_is_found_by_domain_and_by_the_splits_name() {
     for service in ["app.example.com", "something-else"] {
-        let mut object = podinfo(json!(60), json!(40));
+        let mut object = podinfo(&json!(60), &json!(40));
         object["spec"]["service"] = json!(service);
         let merged = merge(&template(), &[split("podinfo", &object)], &Files::new());
         assert_eq!((weights(&merged)["podinfo-canary"], merged.problems.len()), (40, 0), "{service}");
@@ -105,28 +105,28 @@ fn a_host_that_is_named_otherwise_is_found_by_domain_and_by_the_splits_name() {
 
 #[test]
 fn weights_that_cannot_be_used_leave_those_in_force() {
-    let mut split = split("podinfo", &podinfo(json!(60), json!(40)));
+    let mut split = split("podinfo", &podinfo(&json!(60), &json!(40)));
     for (bad, told) in [
-        (podinfo(json!("1e3"), json!(1)), "spec.backends[1].weight of TrafficSplit podinfo: \"1e3\" is no weight"),
-        (podinfo(json!(0), json!("0")), "all weights are 0"),
+        (podinfo(&json!("1e3"), &json!(1)), "spec.backends[1].weight of TrafficSplit podinfo: \"1e3\" is no weight"),
+        (podinfo(&json!(0), &json!("0")), "all weights are 0"),
         (json!({"spec": {}}), "all weights are 0"),
-        (podinfo(json!(4_000_000_000_u64), json!(4_000_000_000_u64)), "too large for Envoy"),
+        (podinfo(&json!(4_000_000_000_u64), &json!(4_000_000_000_u64)), "too large for Envoy"),
     ] {
         let error = split.take(&bad).unwrap_err();
         assert!(error.contains(told), "{error}");
         let merged = merge(&template(), std::slice::from_ref(&split), &Files::new());
         assert_eq!(weights(&merged)["podinfo-canary"], 40, "{bad}");
     }
-    split.take(&podinfo(json!("500m"), json!("1.5"))).unwrap();
+    split.take(&podinfo(&json!("500m"), &json!("1.5"))).unwrap();
     let merged = merge(&template(), &[split], &Files::new());
     assert_eq!((weights(&merged)["podinfo-canary"], weights(&merged)["podinfo-primary"]), (1500, 500));
 }
 
 #[test]
 fn a_restart_without_a_usable_split_keeps_the_weights_of_the_file_in_place() {
-    let before = merge(&template(), &[split("podinfo", &podinfo(json!(35), json!(65)))], &Files::new());
+    let before = merge(&template(), &[split("podinfo", &podinfo(&json!(35), &json!(65)))], &Files::new());
     let mut bad = Split::unseen("podinfo");
-    bad.take(&podinfo(json!("x"), json!(1))).unwrap_err();
+    bad.take(&podinfo(&json!("x"), &json!(1))).unwrap_err();
     for unknown in [Split::unseen("podinfo"), bad] {
         let after = merge(&template(), &[unknown], &before.files);
         assert_eq!(after.files, before.files, "not even the version differs");
@@ -137,7 +137,7 @@ fn a_restart_without_a_usable_split_keeps_the_weights_of_the_file_in_place() {
 
 #[test]
 fn a_split_that_leads_nowhere_is_told_with_what_there_is() {
-    let nowhere = split("shop", &object("shop", json!([{"service": "shop-primary", "weight": 1}])));
+    let nowhere = split("shop", &object("shop", &json!([{"service": "shop-primary", "weight": 1}])));
     let merged = merge(&template(), &[nowhere], &Files::new());
     assert_eq!(
         merged.problems,
@@ -147,11 +147,11 @@ fn a_split_that_leads_nowhere_is_told_with_what_there_is() {
         ]
     );
     let third = json!([{"service": "podinfo-primary", "weight": 1}, {"service": "podinfo-third", "weight": 1}]);
-    let merged = merge(&template(), &[split("podinfo", &object("podinfo", third))], &Files::new());
+    let merged = merge(&template(), &[split("podinfo", &object("podinfo", &third))], &Files::new());
     assert_eq!(merged.problems, ["TrafficSplit podinfo: no cluster is named podinfo-third"]);
     // Only a backend without a cluster has a weight.
     let third = json!([{"service": "podinfo-primary", "weight": 0}, {"service": "podinfo-third", "weight": 1}]);
-    let merged = merge(&template(), &[split("podinfo", &object("podinfo", third))], &Files::new());
+    let merged = merge(&template(), &[split("podinfo", &object("podinfo", &third))], &Files::new());
     assert_eq!(weights(&merged)["podinfo-primary"], 100, "never 0 and 0");
 }
 

@@ -15,7 +15,7 @@ fn rule(production: &str, canary: &str) -> Value {
     }})
 }
 
-fn deployment(name: &str, labels: Value, available: u32) -> Value {
+fn deployment(name: &str, labels: &Value, available: u32) -> Value {
     json!({"metadata": {"name": name}, "spec": {"template": {"metadata": {"labels": labels}}},
         "status": {"availableReplicas": available}})
 }
@@ -26,10 +26,10 @@ fn world(canary: &str) -> World {
     world.put(&kinds::DESTINATION_RULE, "aleph", rule("v03", canary));
     world.put(&kinds::SERVICE, "aleph", json!({"metadata": {"name": "aleph"}, "spec": {"selector": {"app": "aleph"}}}));
     let labels = |version: &str| json!({"app": "aleph", "version": version, "tier": "web"});
-    world.put(&kinds::DEPLOYMENT, "aleph-v03", deployment("aleph-v03", labels("v03"), 3));
-    world.put(&kinds::DEPLOYMENT, "aleph-v04", deployment("aleph-v04", labels("v04"), 2));
+    world.put(&kinds::DEPLOYMENT, "aleph-v03", deployment("aleph-v03", &labels("v03"), 3));
+    world.put(&kinds::DEPLOYMENT, "aleph-v04", deployment("aleph-v04", &labels("v04"), 2));
     let others = json!({"app": "beth", "version": "v04", "tier": "web"});
-    world.put(&kinds::DEPLOYMENT, "beth-v04", deployment("beth-v04", others, 7));
+    world.put(&kinds::DEPLOYMENT, "beth-v04", deployment("beth-v04", &others, 7));
     world
 }
 
@@ -84,7 +84,7 @@ fn a_version_that_was_not_analysed_is_not_promoted() {
 #[test]
 fn what_is_missing_is_told() {
     let mut world = world("v04");
-    world.put(&kinds::DEPLOYMENT, "aleph-v04", deployment("aleph-v04", json!({"app": "aleph"}), 2));
+    world.put(&kinds::DEPLOYMENT, "aleph-v04", deployment("aleph-v04", &json!({"app": "aleph"}), 2));
     let expected = "subset canary not ready: no available pods of service aleph with version=v04";
     assert_eq!(target(&world).readiness, Readiness::Waiting { reason: expected.into(), deadline: None });
 
