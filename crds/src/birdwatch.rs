@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    fn validated(spec: Value) -> Result<ValidatedCanary, String> {
+    fn validated(spec: &Value) -> Result<ValidatedCanary, String> {
         let object = json!({"metadata": {"name": "aleph", "namespace": "test"}, "spec": spec});
         let object: BirdWatch = crate::decode(&object).map_err(|error| error.to_string())?;
         object.validated().map_err(|problems| problems.to_string())
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn the_readmes_example_is_what_it_says() {
-        let canary = validated(example()).unwrap();
+        let canary = validated(&example()).unwrap();
         assert_eq!(canary.analysis.interval, Duration::from_secs(5));
         assert_eq!(canary.analysis.steps, Steps::Weight { step: 1, max: 100 });
         assert_eq!((canary.target.kind, canary.target.name.as_str()), (TargetKind::Subset, "aleph"));
@@ -296,13 +296,13 @@ mod tests {
     #[test]
     fn a_deviation_may_be_a_fraction() {
         let expected = Rise { deviation: 0.5, compares_previous: false, no_data: NoData::Zero };
-        assert_eq!(rise(&validated(example()).unwrap()), expected);
+        assert_eq!(rise(&validated(&example()).unwrap()), expected);
     }
 
     /// The otomator waited five seconds whatever it said.
     #[test]
     fn an_interval_is_honoured_in_seconds() {
-        let interval = |value| validated(with("interval", value)).unwrap().analysis.interval.as_secs();
+        let interval = |value| validated(&with("interval", value)).unwrap().analysis.interval.as_secs();
         assert_eq!((interval(json!(1)), interval(json!(600)), interval(Value::Null)), (1, 600, 5));
     }
 
@@ -319,7 +319,7 @@ mod tests {
         ] {
             spec[field] = value;
         }
-        let canary = validated(spec).unwrap();
+        let canary = validated(&spec).unwrap();
         assert!(canary.freezes && canary.suspended && canary.deletes_on_success);
         assert_eq!(canary.analysis.query_errors, Some(3));
         assert_eq!(rise(&canary), Rise { deviation: 0.5, compares_previous: true, no_data: NoData::Wait });
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once_by_field_value_and_fix() {
-        let text = validated(json!({
+        let text = validated(&json!({
             "increment": 11, "interval": 0, "deviation": -1.5, "if_unhealthy": "rollbck", "canary_version": "v 4",
             "compare": "both", "no_data": "0", "query_errors": 0, "metric": " ",
         }))
@@ -346,7 +346,7 @@ mod tests {
             "spec.metric: is required; write a query in PromQL",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
-        let fraction = validated(with("increment", json!(1.5))).unwrap_err();
+        let fraction = validated(&with("increment", json!(1.5))).unwrap_err();
         assert!(fraction.contains("spec.increment") && fraction.contains("whole number"), "{fraction}");
     }
 }
