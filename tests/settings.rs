@@ -230,7 +230,7 @@ fn the_event_webhook_hears_what_no_hook_of_the_canary_does() {
         let at = last["metadata"]["timestamp"].as_str().unwrap().parse::<i64>().unwrap();
         assert!(at > 1_000_000_000_000, "milliseconds: {at}");
         let expected = json!({
-            "name": "podinfo", "namespace": "test", "phase": "Initializing", "checksum": "758df7c9fc",
+            "name": "podinfo", "namespace": "test", "phase": "Initialized", "checksum": "5676f8c74",
             "metadata": {"eventMessage": "Initialization done! podinfo.test", "eventType": "Normal", "timestamp": at.to_string()},
         });
         assert_eq!(*last, expected);

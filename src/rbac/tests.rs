@@ -67,11 +67,15 @@ fn the_lease_of_the_election_is_where_the_operator_looks_for_it() {
 fn nothing_is_granted_wholesale() {
     let text = render(&args(&["--enable-leader-election", "-o", "json"])).unwrap();
     assert!(!text.contains('*'), "{text}");
-    for verb in ["delete", "deletecollection", "impersonate", "escalate", "bind"] {
+    for verb in ["deletecollection", "impersonate", "escalate", "bind"] {
         assert!(!text.contains(&format!("\"{verb}\"")), "{verb}");
     }
     let list: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(list["kind"], "List");
+    // Only what is asked for by the object itself is deleted.
+    let rules = list["items"].as_array().unwrap().iter().filter_map(|item| item["rules"].as_array()).flatten();
+    let deleted = rules.filter(|rule| rule["verbs"].as_array().unwrap().contains(&Value::from("delete")));
+    assert_eq!(deleted.map(|rule| &rule["resources"]).collect::<Vec<_>>(), [&Value::from(vec!["birdwatches"])]);
 }
 
 #[test]

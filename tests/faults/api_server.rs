@@ -8,7 +8,7 @@ use aviary_sim::store::kinds;
 
 use super::{assert_no_request_lost, released_to, served, undisturbed};
 use crate::support::checks::{Watchman, assert_same_end, final_state};
-use crate::support::{AGENT, World, in_virtual_time};
+use crate::support::{AGENT, WATCHED_KINDS, World, in_virtual_time};
 
 async fn end_of(world: &World, watchman: &mut Watchman) -> std::collections::BTreeMap<String, String> {
     world.wait_for_phase("podinfo", "Succeeded").await;
@@ -28,8 +28,8 @@ fn a_refusing_api_server_is_waited_for_without_haste() {
         world.pass(Duration::from_secs(30)).await;
         world.cluster.faults().remove(outage);
         let calls = world.cluster.calls().since(&before).of_client(AGENT);
-        // Ten watches and one write, each tried again after 1, 2, 4 … seconds.
-        assert!(calls.total() < 100, "{calls}");
+        // The watches and one write, each tried again after 1, 2, 4, 8 and 16 seconds.
+        assert!(calls.total() <= (WATCHED_KINDS.len() as u64 + 1) * 6, "{calls}");
         assert_eq!(world.status("podinfo")["canaryWeight"], 20);
         // The outage ends within the longest wait between two tries.
         let back = world.cluster.clock().now();

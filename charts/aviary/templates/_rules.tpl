@@ -20,6 +20,14 @@
 - apiGroups: ["apps.weave.works"]
   resources: ["rollouts/status"]
   verbs: ["update"]
+# the BirdWatches themselves; one is deleted where delete_on_success asks for that
+- apiGroups: ["otomato.link"]
+  resources: ["birdwatches"]
+  verbs: ["get", "list", "watch", "delete"]
+# phase, weight and baseline of a BirdWatch
+- apiGroups: ["otomato.link"]
+  resources: ["birdwatches/status"]
+  verbs: ["update"]
 # queries that canaries refer to
 - apiGroups: ["flagger.app"]
   resources: ["metrictemplates"]
@@ -70,6 +78,12 @@
 # traffic policies of primary and canary
 - apiGroups: ["networking.istio.io"]
   resources: ["destinationrules"]
+  verbs: ["get", "list", "watch", "create", "patch"]
+{{- end }}
+{{- if or (empty .Values.rbac.providers) (has "smi:crossover" .Values.rbac.providers) (has "smi:v1alpha1" .Values.rbac.providers) (has "smi:v1alpha2" .Values.rbac.providers) (has "smi:v1alpha3" .Values.rbac.providers) }}
+# the routes of a canary, in whatever version
+- apiGroups: ["split.smi-spec.io"]
+  resources: ["trafficsplits"]
   verbs: ["get", "list", "watch", "create", "patch"]
 {{- end }}
 {{- end }}
