@@ -80,12 +80,19 @@ async fn bad(client: &Client, name: &str, action: &str) {
 /// The service of the documentation under another name, behind the gateway, and its users.
 async fn serve(client: &Client, name: &str, version: &str) -> Users {
     let host = format!("{name}.example.com");
+    deploy(client, name, version).await;
+    eventually(&format!("{name} answers"), async || answers(&host).await).await;
+    Users::start(users::Options::new(GATEWAY.parse().unwrap(), 100.0).unwrap().host(host)).unwrap()
+}
+
+/// The service of the documentation under another name, behind the gateway.
+pub(super) async fn deploy(client: &Client, name: &str, version: &str) {
     let text =
         SERVICE.replace("aleph:v03", &format!("aleph:{PRODUCTION}")).replace("aleph:v04", &format!("aleph:{version}"));
     for mut object in serde_saphyr::from_multiple::<Value>(&text.replace("aleph", name)).unwrap() {
         object["metadata"]["namespace"] = json!("test");
         if object["kind"] == "VirtualService" {
-            object["spec"]["hosts"] = json!([host]);
+            object["spec"]["hosts"] = json!([format!("{name}.example.com")]);
             object["spec"]["gateways"] = json!(["istio-system/public-gateway"]);
         }
         create_through(client.clone(), object).await;
@@ -93,12 +100,10 @@ async fn serve(client: &Client, name: &str, version: &str) -> Users {
     for version in ["v03", "v04"] {
         super::wait_available(client, &format!("{name}-{version}")).await;
     }
-    eventually(&format!("{name} answers"), async || answers(&host).await).await;
-    Users::start(users::Options::new(GATEWAY.parse().unwrap(), 100.0).unwrap().host(host)).unwrap()
 }
 
 /// The example of the README for a service of another name.
-fn birdwatch(name: &str, action: &str) -> Value {
+pub(super) fn birdwatch(name: &str, action: &str) -> Value {
     let mut object: Value = serde_saphyr::from_str(&BIRD_WATCH.replace("aleph", name)).unwrap();
     object["metadata"]["namespace"] = json!("test");
     object["spec"]["if_unhealthy"] = json!(action);

@@ -123,8 +123,28 @@ async fn a_life_with_everything(client: &Client) {
     let agent = async || get(&canaries, "agent").await.unwrap()["status"]["phase"] == "Initialized";
     eventually("the canary of a DaemonSet is initialized", agent).await;
     scaled_by_keda(client).await;
+    of_other_systems(client).await;
     canaries.delete("podinfo", &DeleteParams::default()).await.unwrap();
     eventually("the canary is gone", async || get(&canaries, "podinfo").await.is_none()).await;
+}
+
+/// A Rollout that begins, and a BirdWatch that is deleted when its version is released.
+async fn of_other_systems(client: &Client) {
+    for object in super::rollouts::objects() {
+        let text =
+            object.to_string().replace("podinfo", "rolled").replace("stefanprodan/rolled", "stefanprodan/podinfo");
+        create_through(client.clone(), serde_json::from_str(&text).unwrap()).await;
+    }
+    super::birdwatch::deploy(client, "aleph", "4.0.0").await;
+    let mut object = super::birdwatch::birdwatch("aleph", "rollback");
+    object["spec"]["metric"] = json!("vector(0)");
+    object["spec"]["delete_on_success"] = json!(true);
+    create_through(client.clone(), object).await;
+    let rollouts = api(client.clone(), "apps.weave.works", "v1beta1", "Rollout", Some("test"));
+    let state = async || get(&rollouts, "rolled").await.unwrap()["status"]["state"].clone();
+    eventually("the rollout has a state", async || state().await.is_string()).await;
+    let birdwatches = api(client.clone(), "otomato.link", "v1alpha1", "BirdWatch", Some("test"));
+    eventually("the version is released", async || get(&birdwatches, "aleph").await.is_none()).await;
 }
 
 /// A canary whose autoscaler is KEDA's. Nobody scales here; its primary gets a copy, and its target's is paused.

@@ -16,7 +16,7 @@ const GATEWAY: &str = "http://10.99.0.1:18080/";
 const CONTROL_LOOP: &str = "3s";
 
 /// The guide's objects, in few steps and with a window that forgets soon.
-fn objects() -> Vec<Value> {
+pub(super) fn objects() -> Vec<Value> {
     guide(|object| {
         let text = object.to_string().replace("podinfo-canary", "podinfo-next");
         *object = serde_json::from_str(&text).unwrap();
