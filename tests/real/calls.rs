@@ -91,7 +91,9 @@ async fn assert_start_up(start: &Audit) {
     assert_eq!(start.count(is_look), looks, "whether the definitions are there");
     let mut expected = calls_of_start_up();
     expected.retain(|call, _| !UNSERVED.iter().any(|kind| *call == format!("watch {kind}")));
-    let caches = || start.count(|call| call.fills_a_cache() && !is_look(call));
+    // A kind that nobody has asked for before is still being read by the API server, which puts off the watch (429).
+    let is_put_off = |call: &Call| call.verb == "watch" && call.code == 429;
+    let caches = || start.count(|call| call.fills_a_cache() && !is_look(call) && !is_put_off(call));
     // A canary may be initialized before the last watch of what it does not need has begun.
     eventually("every kind is watched", async || expected.keys().all(|call| caches().contains_key(call))).await;
     assert_eq!(caches(), expected);
