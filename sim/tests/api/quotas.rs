@@ -1,5 +1,7 @@
 //! ResourceQuotas: what is too much for a namespace is refused.
 
+use std::time::Duration;
+
 use kube::api::{Api, DynamicObject, PostParams};
 use serde_json::{Value, json};
 
@@ -13,9 +15,12 @@ async fn quota(world: &World, name: &str, spec: Value) {
     if crate::bench::inside().is_none() {
         return;
     }
-    while quotas.get(name).await.unwrap().data["status"]["used"].is_null() {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let counted = async {
+        while quotas.get(name).await.unwrap().data["status"]["used"].is_null() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), counted).await.expect("somebody counts");
 }
 
 fn service(name: &str) -> DynamicObject {
@@ -52,10 +57,10 @@ async fn more_than_a_quota_leaves_is_refused() {
     let freed = async {
         while services.create(&PostParams::default(), &service("second")).await.is_err() {
             // A real server counts again a moment later.
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(60), freed).await.expect("the place of the first is free");
+    tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the place of the first is free");
 }
 
 #[tokio::test(start_paused = true)]
