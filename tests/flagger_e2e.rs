@@ -198,10 +198,12 @@ impl<'a> Script<'a> {
         self.scene.get(kind, name).await.unwrap_or_else(|| panic!("no {} {name}", kind.2))
     }
 
-    /// Messages of the canary's events.
+    /// Messages of the canary's events. Those of a former canary of its name outlive it.
     async fn events(&self) -> Vec<String> {
-        let events = self.scene.list(EVENT).await.into_iter();
-        let events = events.filter(|event| event["involvedObject"]["kind"] == "Canary");
+        let canaries = self.scene.list(CANARY).await;
+        let is_of_canary =
+            |event: &Value| canaries.iter().any(|canary| canary["metadata"]["uid"] == event["involvedObject"]["uid"]);
+        let events = self.scene.list(EVENT).await.into_iter().filter(is_of_canary);
         events.map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
