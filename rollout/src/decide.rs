@@ -25,7 +25,8 @@ pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
     if state.complaint && state.phase != Phase::Uninitialized {
         return context.step().write(state.phase, |_| {});
     }
-    if plan.suspended {
+    // Flagger writes the first status of a suspended canary, too.
+    if plan.suspended && state.phase != Phase::Uninitialized {
         return context.hold(HoldKind::Suspended, Message::Suspended, Duration::ZERO, None);
     }
     // Written by a machine whose clock is ahead: waiting for that time might take days.

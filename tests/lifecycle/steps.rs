@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::{SETTLE, assert_after, assert_at_once};
-use crate::support::{World, in_virtual_time};
+use crate::support::{World, canary, deployment, in_virtual_time};
 
 const INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
@@ -228,6 +228,25 @@ fn a_suspended_canary_stands_still_and_goes_on() {
         let event =
             world.cluster.store().list(&kinds::EVENT, Some("test")).into_iter().find(|event| event["message"] == told);
         assert_eq!(event.expect("exists")["count"], 1);
+    });
+}
+
+#[test]
+fn a_canary_that_is_created_suspended_says_that_it_is_to_be_initialized() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let mut object = canary("test", "podinfo");
+        object["spec"]["suspend"] = json!(true);
+        world.create(deployment("test", "podinfo", "podinfo:6.0.0")).await;
+        world.create(object).await;
+        world.start();
+        world.wait_for_phase("podinfo", "Initializing").await;
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.phase("podinfo"), "Initializing");
+        assert!(world.get(&kinds::DEPLOYMENT, "podinfo-primary").is_none(), "nothing is made yet");
+        assert_eq!(world.events("podinfo"), ["skipping canary run as object is suspended"]);
+        world.patch_canary("podinfo", json!({"suspend": false})).await;
+        world.wait_for_phase("podinfo", "Initialized").await;
     });
 }
 
