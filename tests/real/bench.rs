@@ -1,5 +1,6 @@
 //! A bench for a test: brought up, used from within its namespaces, and gone with the test however that ends.
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,6 +22,9 @@ const LIMIT: Duration = Duration::from_secs(1200);
 const FULL_SET: &str = "AVIARY_REAL_FULL";
 /// For a test body of the full set: several times what the longest takes.
 const FULL_LIMIT: Duration = Duration::from_secs(3 * 3600);
+
+/// How much of what a failed test wrote is told at once.
+const LAST_LINES: usize = 30;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -152,14 +156,25 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
     let (mut process, lines) = spawn_with_lines(command);
     let limit = if is_full_set() { FULL_LIMIT } else { LIMIT };
     let deadline = Instant::now() + limit;
+    let mut last_lines = VecDeque::new();
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(line) => println!("{line}"),
+            Ok(line) => {
+                println!("{line}");
+                if last_lines.len() == LAST_LINES {
+                    last_lines.pop_front();
+                }
+                last_lines.push_back(line);
+            }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{test} did not end within {limit:?}"),
         }
     }
     let status = process.wait().unwrap();
+    if !status.success() {
+        // At once, too: a run of many tests may be cut off before the harness comes to what they wrote.
+        last_lines.iter().for_each(|line| say_aloud(line));
+    }
     assert!(status.success(), "{test}: {status}");
     // With a wrong name no test runs, and that is no failure to the executable.
     let finished = Inside::of(directory.path().to_owned()).finished();

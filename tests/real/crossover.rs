@@ -4,10 +4,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use aviary_loadtest::users::{self, Users};
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Aviary, Inside, api, create_through, deployment, eventually, get, in_bench, set_image, tools};
+use super::{
+    Aviary, Inside, api, canary_is_gone, create_through, deployment, end_of, eventually, get, in_bench, set_image,
+    tools,
+};
 
 /// What the users of `envoy.test:10000` reach.
 const ENVOY: &str = "http://10.99.0.1:10000/";
@@ -44,29 +47,14 @@ fn the_crossover_guide_promotes_a_good_version_and_rolls_a_bad_one_back() {
         }
         let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
         let phase = async || get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
-        let ends = async |end: &str| {
-            eventually(end, async || {
-                let phase = phase().await;
-                phase == "Succeeded" || phase == "Failed"
-            })
-            .await;
-            assert_eq!(phase().await, end);
-        };
+        let ends = async |end: &str| assert_eq!(end_of(&canaries).await, end);
         eventually("initialized", async || phase().await == "Initialized").await;
         eventually("Envoy's answers are those of pods", async || {
             let answer = reqwest::Client::new().get(ENVOY).header("host", "podinfo.test").send().await;
             answer.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
-        let pods = api(client.clone(), "", "v1", "Pod", Some("test"));
-        let canary_is_gone = async || {
-            let canary_pods = ListParams::default().labels("app=podinfo");
-            eventually("the pods of the canary are gone", async || {
-                pods.list(&canary_pods).await.unwrap().items.is_empty()
-            })
-            .await;
-        };
-        canary_is_gone().await;
+        canary_is_gone(&client).await;
         let users =
             Users::start(users::Options::new(ENVOY.parse().unwrap(), 100.0).unwrap().host("podinfo.test")).unwrap();
 
@@ -75,7 +63,7 @@ fn the_crossover_guide_promotes_a_good_version_and_rolls_a_bad_one_back() {
         eventually("Envoy has the file in place", async || version_in_envoy().await == version(&bench)).await;
         let (from, to) = (users.elapsed(), users.elapsed() + Duration::from_secs(5));
         ends("Succeeded").await;
-        canary_is_gone().await;
+        canary_is_gone(&client).await;
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
         let primary = get(&deployments, "podinfo-primary").await.unwrap();
         assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:3.1.5");
@@ -98,7 +86,7 @@ fn the_crossover_guide_promotes_a_good_version_and_rolls_a_bad_one_back() {
         ends("Failed").await;
         eventually("Envoy sends all to the primary", async || weight(&bench, "podinfo-primary") == Some(100)).await;
         assert_eq!(version(&bench), before, "the same content has the same version");
-        canary_is_gone().await;
+        canary_is_gone(&client).await;
         let report = users.stop().await;
         assert!(report.failures() > 0, "the bad version has answered");
         for version in report.versions() {

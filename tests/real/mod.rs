@@ -42,6 +42,25 @@ async fn get(api: &Api<DynamicObject>, name: &str) -> Option<Value> {
     api.get_opt(name).await.unwrap().map(|object| serde_json::to_value(object).unwrap())
 }
 
+/// The phase in which the release of canary `podinfo` ends.
+async fn end_of(canaries: &Api<DynamicObject>) -> Value {
+    let phase = async || get(canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
+    let has_ended = async || {
+        let phase = phase().await;
+        phase == "Succeeded" || phase == "Failed"
+    };
+    eventually("the release ends", has_ended).await;
+    phase().await
+}
+
+/// Waits until Deployment `podinfo` has no pods.
+async fn canary_is_gone(client: &kube::Client) {
+    let pods = api(client.clone(), "", "v1", "Pod", Some("test"));
+    let of_canary = ListParams::default().labels("app=podinfo");
+    let are_gone = async || pods.list(&of_canary).await.unwrap().items.is_empty();
+    eventually("the pods of the canary are gone", are_gone).await;
+}
+
 /// Waits until all pods of a Deployment are available.
 async fn wait_available(client: &kube::Client, name: &str) {
     let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));

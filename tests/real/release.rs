@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aviary_loadtest::users::{self, Users};
-use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::{Inside, api, canary, create_through, deployment, eventually, fetch, get, in_bench, set_image};
+use super::{
+    Inside, api, canary, canary_is_gone, create_through, deployment, end_of, eventually, fetch, get, in_bench,
+    set_image,
+};
 
 #[test]
 fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
@@ -20,14 +22,7 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
         create_through(client.clone(), canary_behind_the_gateway()).await;
         let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
         let phase = async || get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
-        let ends = async |end: &str| {
-            eventually(end, async || {
-                let phase = phase().await;
-                phase == "Succeeded" || phase == "Failed"
-            })
-            .await;
-            assert_eq!(phase().await, end);
-        };
+        let ends = async |end: &str| assert_eq!(end_of(&canaries).await, end);
         eventually("initialized", async || phase().await == "Initialized").await;
         let primary_alone = BTreeMap::from([("podinfo-primary".to_owned(), 100)]);
         eventually("Envoy sends all to the primary", async || shares("app.example.com").await == primary_alone).await;
@@ -35,15 +30,7 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
 
         let options = users::Options::new(GATEWAY.parse().unwrap(), RATE).unwrap().host("app.example.com");
         let users = Users::start(options).unwrap();
-        let pods = api(client.clone(), "", "v1", "Pod", Some("test"));
-        let canary_is_gone = async || {
-            let canary_pods = ListParams::default().labels("app=podinfo");
-            eventually("the pods of the canary are gone", async || {
-                pods.list(&canary_pods).await.unwrap().items.is_empty()
-            })
-            .await;
-        };
-        canary_is_gone().await;
+        canary_is_gone(&client).await;
 
         set_image(&client, "podinfo", "podinfo:6.0.1").await;
         let halves = BTreeMap::from([("podinfo-canary".to_owned(), 50), ("podinfo-primary".to_owned(), 50)]);
@@ -59,7 +46,7 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
         .await;
         let to = to.get();
         ends("Succeeded").await;
-        canary_is_gone().await;
+        canary_is_gone(&client).await;
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
         let primary = get(&deployments, "podinfo-primary").await.unwrap();
         assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:6.0.1");
@@ -75,7 +62,7 @@ fn a_good_release_is_promoted_and_a_bad_one_rolled_back() {
         eventually("the bad release begins", async || phase().await == "Progressing").await;
         ends("Failed").await;
         eventually("Envoy sends all to the primary", async || shares("app.example.com").await == primary_alone).await;
-        canary_is_gone().await;
+        canary_is_gone(&client).await;
         let report = users.stop().await;
         assert!(report.failures() > 0, "the bad version has answered");
         for version in report.versions() {
