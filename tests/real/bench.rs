@@ -23,8 +23,9 @@ const FULL_SET: &str = "AVIARY_REAL_FULL";
 /// For a test body of the full set: several times what the longest takes.
 const FULL_LIMIT: Duration = Duration::from_secs(3 * 3600);
 
-/// How much of what a failed test wrote is told at once.
-const LAST_LINES: usize = 30;
+/// How much of what a failed test wrote is told at once: enough for the message of a panic.
+const REPORT_LINES: usize = 30;
+const LINES_BEFORE_PANIC: usize = 10;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -156,15 +157,19 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
     let (mut process, lines) = spawn_with_lines(command);
     let limit = if is_full_set() { FULL_LIMIT } else { LIMIT };
     let deadline = Instant::now() + limit;
-    let mut last_lines = VecDeque::new();
+    let mut report = VecDeque::new();
+    let mut has_panicked = false;
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 println!("{line}");
-                if last_lines.len() == LAST_LINES {
-                    last_lines.pop_front();
+                has_panicked |= line.contains("panicked at");
+                if !has_panicked && report.len() == LINES_BEFORE_PANIC {
+                    report.pop_front();
                 }
-                last_lines.push_back(line);
+                if report.len() < REPORT_LINES {
+                    report.push_back(line);
+                }
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{test} did not end within {limit:?}"),
@@ -173,7 +178,7 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
     let status = process.wait().unwrap();
     if !status.success() {
         // At once, too: a run of many tests may be cut off before the harness comes to what they wrote.
-        last_lines.iter().for_each(|line| say_aloud(line));
+        report.iter().for_each(|line| say_aloud(line));
     }
     assert!(status.success(), "{test}: {status}");
     // With a wrong name no test runs, and that is no failure to the executable.

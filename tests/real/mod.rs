@@ -23,6 +23,8 @@ mod scripts;
 mod versions_of_canaries;
 mod way;
 
+use std::cell::RefCell;
+
 use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -39,7 +41,25 @@ pub fn now() -> Timestamp {
 
 /// The object as JSON; `None` when there is none.
 async fn get(api: &Api<DynamicObject>, name: &str) -> Option<Value> {
-    api.get_opt(name).await.unwrap().map(|object| serde_json::to_value(object).unwrap())
+    let object = answered(async || api.get_opt(name).await).await;
+    object.map(|object| serde_json::to_value(object).unwrap())
+}
+
+/// The answer to a question that changes nothing. An API server that has just come back, or whose etcd has, may fail it: then it
+/// is asked again.
+async fn answered<Answer>(ask: impl AsyncFn() -> kube::Result<Answer>) -> Answer {
+    let answer = RefCell::new(None);
+    eventually("the API server answers", async || {
+        let result = ask().await;
+        let is_refusal = |code| code < 500 && code != 429;
+        if let Err(kube::Error::Api(status)) = &result {
+            assert!(!is_refusal(status.code), "{status}");
+        }
+        answer.replace(result.ok());
+        answer.borrow().is_some()
+    })
+    .await;
+    answer.into_inner().unwrap()
 }
 
 /// The phase in which the release of canary `podinfo` ends.
@@ -57,7 +77,7 @@ async fn end_of(canaries: &Api<DynamicObject>) -> Value {
 async fn canary_is_gone(client: &kube::Client) {
     let pods = api(client.clone(), "", "v1", "Pod", Some("test"));
     let of_canary = ListParams::default().labels("app=podinfo");
-    let are_gone = async || pods.list(&of_canary).await.unwrap().items.is_empty();
+    let are_gone = async || answered(async || pods.list(&of_canary).await).await.items.is_empty();
     eventually("the pods of the canary are gone", are_gone).await;
 }
 

@@ -13,12 +13,15 @@ pub async fn is_waited_for(stage: &Stage) {
     stage.bench.component("stop", &["-KILL", "prometheus"]).await;
     let is_told = async || metrics_available(&subject).await == Some("False".to_owned());
     eventually("the outage is told on the object", is_told).await;
-    let weight = subject.status().await["canaryWeight"].clone();
+    // On a busy machine a check may have failed before.
+    let before = subject.status().await;
     tokio::time::sleep(stage.size.outage).await;
     let status = subject.status().await;
     let story = subject.story().await;
-    assert_eq!((&status["phase"], &status["canaryWeight"]), (&"Progressing".into(), &weight), "{story}");
-    assert_eq!(status["failedChecks"], 0, "{story}");
+    assert_eq!(status["phase"], "Progressing", "{story}");
+    for field in ["canaryWeight", "failedChecks"] {
+        assert_eq!(status[field], before[field], "{field}\n{story}");
+    }
     assert!(is_told().await, "{story}");
     assert_eq!(subject.times_told(OUTAGE).await, 1, "{story}");
 

@@ -11,7 +11,7 @@ use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{api, eventually};
-use crate::real::get;
+use crate::real::{answered, get};
 use crate::support::{canary, create_through, deployment};
 
 /// What is released, in turn.
@@ -104,6 +104,11 @@ impl Subject {
         self.api("apps", "v1", "Deployment")
     }
 
+    async fn list(&self, api: &Api<DynamicObject>) -> Vec<Value> {
+        let objects = answered(async || api.list(&ListParams::default()).await).await;
+        objects.into_iter().map(|object| serde_json::to_value(object).unwrap()).collect()
+    }
+
     pub async fn status(&self) -> Value {
         get(&self.canaries(), NAME).await.unwrap()["status"].clone()
     }
@@ -141,7 +146,7 @@ impl Subject {
         let pods = self.api("", "v1", "Pod");
         let of_target = ListParams::default().labels(&format!("app={NAME}"));
         eventually(&format!("no pod of the target is left in {}", self.namespace), async || {
-            pods.list(&of_target).await.unwrap().items.is_empty()
+            answered(async || pods.list(&of_target).await).await.items.is_empty()
         })
         .await;
     }
@@ -149,8 +154,8 @@ impl Subject {
     /// The end, once nothing moves any more.
     pub async fn end_at_rest(&self) -> End {
         eventually(&format!("{} is at rest", self.namespace), async || {
-            let deployments = self.deployments().list(&ListParams::default()).await.unwrap();
-            deployments.items.iter().all(|deployment| is_at_rest(&serde_json::to_value(deployment).unwrap()))
+            let deployments = self.list(&self.deployments()).await;
+            deployments.iter().all(is_at_rest)
         })
         .await;
         self.end().await
@@ -159,8 +164,7 @@ impl Subject {
     async fn end(&self) -> End {
         let mut end = End::new();
         for (group, version, kind) in COMPARED {
-            for object in self.api(group, version, kind).list(&ListParams::default()).await.unwrap() {
-                let mut object = serde_json::to_value(object).unwrap();
+            for mut object in self.list(&self.api(group, version, kind)).await {
                 let name = object["metadata"]["name"].as_str().unwrap().to_owned();
                 remove_noise(&mut object);
                 remove_traces(kind, &mut object);
@@ -184,12 +188,8 @@ impl Subject {
 
     /// Messages of the canary's events, each with how often it was told.
     pub async fn events(&self) -> Vec<(String, u64)> {
-        let events = self.api("", "v1", "Event").list(&ListParams::default()).await.unwrap().items;
-        let mut of_canary: Vec<Value> = events
-            .into_iter()
-            .map(|event| serde_json::to_value(event).unwrap())
-            .filter(|event| event["involvedObject"]["kind"] == "Canary")
-            .collect();
+        let mut of_canary = self.list(&self.api("", "v1", "Event")).await;
+        of_canary.retain(|event| event["involvedObject"]["kind"] == "Canary");
         of_canary.sort_by_key(|event| event["firstTimestamp"].to_string());
         let told = |event: &Value| {
             (event["message"].as_str().unwrap_or_default().to_owned(), event["count"].as_u64().unwrap_or(1))
