@@ -40,6 +40,8 @@ struct Read {
 /// One call to the API server.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// The API server's name for it; a watch has one for its beginning and its end.
+    id: String,
     /// Service account.
     pub account: String,
     pub verb: String,
@@ -79,6 +81,7 @@ impl Call {
             (resource, subresource) => format!("{resource}/{subresource}"),
         };
         Some(Call {
+            id: text("/auditID"),
             account,
             verb: text("/verb"),
             group: text("/objectRef/apiGroup"),
@@ -157,9 +160,21 @@ impl Audit {
         self.number(is_wanted) > 0
     }
 
-    /// How many watches have ended.
-    pub fn ended_watches(&self) -> usize {
-        self.look(|calls| calls.iter().filter(|call| call.is_end_of_watch).count())
+    /// Watches that have begun and not ended. A killed API server tells of no end.
+    pub fn open_watches(&self) -> BTreeSet<String> {
+        let last_start = self.starts.lock().last().copied();
+        let is_of_this_server = |call: &&Call| last_start.is_none_or(|start| call.received >= start);
+        self.look(|calls| {
+            let mut open = BTreeSet::new();
+            for call in calls.iter().filter(|call| call.verb == "watch").filter(is_of_this_server) {
+                if call.is_end_of_watch {
+                    open.remove(&call.id);
+                } else if call.succeeded() {
+                    open.insert(call.id.clone());
+                }
+            }
+            open
+        })
     }
 
     /// How many calls of each verb and resource there were.
@@ -204,7 +219,7 @@ mod tests {
 
     fn line((verb, stage, resource, code): (&str, &str, &str, u64)) -> String {
         let entry = json!({
-            "verb": verb, "stage": stage, "user": {"username": format!("{ACCOUNTS}operator")}, "requestURI": "/x",
+            "auditID": resource, "verb": verb, "stage": stage, "user": {"username": format!("{ACCOUNTS}operator")}, "requestURI": "/x",
             "objectRef": {"resource": resource, "namespace": "test"}, "responseStatus": {"code": code},
             "requestReceivedTimestamp": RECEIVED, "stageTimestamp": RECEIVED,
         });
@@ -244,7 +259,21 @@ mod tests {
         ]);
         let expected = ["list secrets", "watch secrets", "watch services"].map(|call| (call.to_owned(), 1));
         assert_eq!(log.audit.count(|_| true), BTreeMap::from(expected));
-        assert_eq!(log.audit.ended_watches(), 1);
+    }
+
+    #[test]
+    fn a_watch_is_open_until_it_ends_or_its_server_does() {
+        let mut log = Log::new();
+        let mut open_after = |verb: &str, stage: &str, resource: &str, code: u64| {
+            log.write(&line((verb, stage, resource, code)));
+            log.audit.open_watches().into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(open_after("watch", "ResponseStarted", "secrets", 200), ["secrets"]);
+        assert_eq!(open_after("watch", "ResponseStarted", "services", 503), ["secrets"]);
+        assert_eq!(open_after("watch", "ResponseStarted", "canaries", 200), ["canaries", "secrets"]);
+        assert_eq!(open_after("watch", "ResponseComplete", "secrets", 200), ["canaries"]);
+        log.audit.starts.lock().push("2026-01-01T00:00:11Z".parse().unwrap());
+        assert!(log.audit.open_watches().is_empty());
     }
 
     #[test]

@@ -74,23 +74,18 @@ async fn happens(stage: &Stage, fault: Fault) -> String {
             format!("{} calls failed", count(|call| call.code >= 500))
         }
         Fault::Cuts => {
-            let before_all = stage.audit.ended_watches();
-            let ended_watches = || stage.audit.ended_watches() - before_all;
-            let begun_watches = || count(|call| call.verb == "watch" && call.succeeded());
-            let mut connections = 0;
+            let (mut connections, mut watches) = (0, 0);
             for _ in 0..3 {
-                let (before, begun_before) = (ended_watches(), begun_watches());
-                eventually("there are connections", async || stage.proxy.connections() > 0).await;
+                // A connection that is just being opened has none yet.
+                eventually("there are watches", async || !stage.audit.open_watches().is_empty()).await;
+                let open = stage.audit.open_watches();
                 connections += stage.proxy.cut();
-                eventually("watches have ended", async || ended_watches() > before).await;
-                // The next cut is to meet some, and not a connection that is just being opened.
-                eventually("watches have begun again", async || begun_watches() > begun_before).await;
+                let have_ended = async || stage.audit.open_watches().is_disjoint(&open);
+                eventually("these watches have ended", have_ended).await;
+                watches += open.len();
             }
-            format!(
-                "{connections} connections and {} watches ended; {} kinds listed anew",
-                ended_watches(),
-                count(|call| call.verb == "list")
-            )
+            let lists = count(|call| call.verb == "list");
+            format!("{connections} connections and {watches} watches ended; {lists} kinds listed anew")
         }
         Fault::TooManyRequests => {
             apply(&stage.bench, refusal().as_bytes());
