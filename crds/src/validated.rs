@@ -5,12 +5,14 @@
 //! capped, as Flagger does).
 
 mod analysis;
+mod metric;
 mod parse;
 mod problems;
 mod service;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,9 +24,11 @@ use crate::names::{KNATIVE_API_VERSION, PRIMARY_SUFFIX};
 use crate::service::HttpMatchRequest;
 use crate::v1alpha1::Dialect;
 pub(crate) use analysis::skipped as skipped_analysis;
+pub use metric::{MetricCheck, MetricLimit, MetricSource, NoData, Rise};
 pub use problems::{Problem, Problems};
 pub use service::ValidatedService;
 pub(crate) use service::undemanding as validated_service;
+pub use webhook::{ValidatedWebhook, WebhookType};
 
 /// Rules that depend on how the controller is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -340,73 +344,6 @@ pub enum Steps {
     None,
 }
 
-/// One check of a round.
-#[derive(Clone, Debug, PartialEq)]
-pub struct MetricCheck {
-    /// Name.
-    pub name: String,
-    /// Window of the query. Default 1 m.
-    pub interval: Duration,
-    /// The window as written, which is what queries get to see.
-    pub interval_text: String,
-    /// What passes.
-    pub limit: MetricLimit,
-    /// What `{{ variables.x }}` stands for.
-    pub variables: BTreeMap<String, String>,
-    /// Where the value comes from.
-    pub source: MetricSource,
-}
-
-/// What passes a check.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum MetricLimit {
-    /// `thresholdRange`, both ends inclusive. For [`MetricSource::Duration`] in milliseconds.
-    Range(ThresholdRange),
-    /// Not too much more than it was before.
-    Rise(Rise),
-    /// `threshold`: least for [`MetricSource::SuccessRate`] (percent), most for [`MetricSource::Duration`]
-    /// (milliseconds) and for everything else. 0 if the spec gives no limit.
-    Threshold(f64),
-}
-
-/// A limit that depends on what the metric was before. One-sided: a fall is no harm.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rise {
-    /// By how much a value may be more than the first one, in the metric's own unit. Not negative.
-    pub deviation: f64,
-    /// Whether it must not be that much more than the value of the round before, either.
-    pub compares_previous: bool,
-    /// What an answer without a value means while the canary has traffic.
-    pub no_data: NoData,
-}
-
-/// What an answer without a value means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NoData {
-    /// Nothing was counted: zero.
-    #[default]
-    Zero,
-    /// Nothing is known yet: the canary stays where it is.
-    Wait,
-}
-
-/// Where a value comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetricSource {
-    /// Built-in `request-success-rate`, percent.
-    SuccessRate,
-    /// The same by another request counter, which has Istio's labels.
-    SuccessRateOf(String),
-    /// Built-in `request-duration`.
-    Duration,
-    /// The same of Flagger 0.1, by histograms in seconds where Istio has them; judged in milliseconds, too.
-    DurationInSeconds,
-    /// Inline query to the metrics server.
-    Query(String),
-    /// A MetricTemplate.
-    Template(ObjectKey),
-}
-
 /// Namespace and name of an object whose kind is known from where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
@@ -446,77 +383,6 @@ impl AlertSeverity {
             AlertSeverity::Info => "info",
             AlertSeverity::Warn => "warn",
             AlertSeverity::Error => "error",
-        }
-    }
-}
-
-/// Who is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidatedWebhook {
-    /// Name.
-    pub name: String,
-    /// When it is called.
-    pub kind: WebhookType,
-    /// Address, with scheme `http` or `https`.
-    pub url: String,
-    /// Timeout of one attempt. Default 10 s.
-    pub timeout: Duration,
-    /// How often a call is tried again.
-    pub retries: u32,
-    /// Whether the certificate of the other side is not checked.
-    pub disable_tls: bool,
-    /// Whether the alert of a closed gate is kept back.
-    pub mute_alert: bool,
-    /// Sent along; `None` sends no such field.
-    pub metadata: Option<BTreeMap<String, String>>,
-}
-
-/// When a webhook is called.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum WebhookType {
-    /// Before the target is scaled up.
-    ConfirmRollout,
-    /// Before the first step.
-    PreRollout,
-    /// In each check round. Also what an empty type means.
-    #[default]
-    Rollout,
-    /// Before each increase of the weight.
-    ConfirmTrafficIncrease,
-    /// Before the promotion.
-    ConfirmPromotion,
-    /// After the run has ended.
-    PostRollout,
-    /// In each round; success means "roll back".
-    Rollback,
-    /// Receives every event.
-    Event,
-}
-
-impl WebhookType {
-    /// Every type, in the order of a rollout.
-    pub const ALL: [WebhookType; 8] = [
-        WebhookType::ConfirmRollout,
-        WebhookType::PreRollout,
-        WebhookType::Rollout,
-        WebhookType::ConfirmTrafficIncrease,
-        WebhookType::ConfirmPromotion,
-        WebhookType::PostRollout,
-        WebhookType::Rollback,
-        WebhookType::Event,
-    ];
-
-    /// Name as in `spec.analysis.webhooks[].type`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            WebhookType::ConfirmRollout => "confirm-rollout",
-            WebhookType::PreRollout => "pre-rollout",
-            WebhookType::Rollout => "rollout",
-            WebhookType::ConfirmTrafficIncrease => "confirm-traffic-increase",
-            WebhookType::ConfirmPromotion => "confirm-promotion",
-            WebhookType::PostRollout => "post-rollout",
-            WebhookType::Rollback => "rollback",
-            WebhookType::Event => "event",
         }
     }
 }

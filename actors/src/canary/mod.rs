@@ -8,6 +8,7 @@ mod doubts;
 mod knowledge;
 mod rivals;
 mod run;
+mod telling;
 mod upkeep;
 
 pub(crate) use knowledge::understand;
@@ -21,18 +22,15 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
 use aviary_crds::Phase;
 use aviary_providers::{ObjectKey, Subject, finalizer};
-use aviary_rollout::{
-    Answers, Decision, Effect, Hold, HoldKind, Message as Note, ServingSince, Wake, decide, invariants,
-};
+use aviary_rollout::{Answers, Decision, Effect, ServingSince, Wake, decide, invariants};
 use jiff::Timestamp;
 use kube::core::DynamicObject;
 
 use crate::cache::{Lookups, Seen, version};
 use crate::deps::Deps;
-use crate::hooks::{self, EventNews};
 use crate::messages::{
-    CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, EventSubject,
-    Nudge, Observed, Record, Retire, SendEvent,
+    CanaryId, CanaryView, ChildRecovered, ChildRestarted, ChildRetired, Describe, EffectDone, Epoch, Nudge, Observed,
+    Retire,
 };
 use crate::patience::Patience;
 use crate::retry::Retry;
@@ -40,6 +38,7 @@ use crate::snapshot::{Circumstances, Routing, generations, look, serving_since};
 use ask::Asking;
 use knowledge::Knowledge;
 use run::{Run, is_upkeep};
+use telling::HoldEpisode;
 use upkeep::Upkeep;
 
 /// First and longest wait after a write that failed. The first is short because most failures are a hiccup; the longest
@@ -57,13 +56,6 @@ const LOST: &str = "a part of the controller failed; see its log";
 /// What is told when another writer undoes every repair.
 const FOUGHT_OVER: &str =
     "objects of this canary are changed by another writer again and again; repairing them once a minute";
-
-/// Why nothing is done, since when, and whether it was told.
-struct HoldEpisode {
-    hold: Hold,
-    since: Timestamp,
-    announced: bool,
-}
 
 /// The supervisor, as its children see it.
 #[derive(Clone)]
@@ -290,57 +282,6 @@ impl CanaryActor {
         self.start_run(Run::new(decision), context);
     }
 
-    /// Keeps track of why nothing is done, and tells it when it has lasted long enough.
-    fn note_hold(&mut self, hold: Option<Hold>, wake: Wake, object: &DynamicObject, now: Timestamp) -> Wake {
-        let Some(hold) = hold else {
-            self.hold = None;
-            return wake;
-        };
-        let episode = match self.hold.take() {
-            Some(episode) if is_same_episode(&episode.hold, &hold) => HoldEpisode { hold, ..episode },
-            _ => HoldEpisode { hold, since: now, announced: false },
-        };
-        let episode = self.hold.insert(episode);
-        if episode.announced {
-            return wake;
-        }
-        let due = episode.since.checked_add(episode.hold.announce_after).unwrap_or(Timestamp::MAX);
-        if now < due {
-            // Some holds are told by the step that led to them and never again.
-            return if due == Timestamp::MAX { wake } else { wake.or_at(Some(due)) };
-        }
-        episode.announced = true;
-        let (message, alert) = (episode.hold.message.clone(), episode.hold.alert.clone());
-        self.emit(message, object, now);
-        if let Some(notice) = alert {
-            self.alert(&notice, || None);
-        }
-        wake
-    }
-
-    fn emit(&self, note: Note, object: &DynamicObject, at: Timestamp) {
-        self.send_to_event_hooks(&note, at);
-        self.deps.recorder.do_send(Record { about: event_subject(&self.id, object), note, at });
-    }
-
-    fn send_to_event_hooks(&self, note: &Note, at: Timestamp) {
-        let canary = self.knowledge.understood().ok().map(|(known, _)| &known.canary);
-        let present = self.knowledge.state();
-        let next = self.run.as_ref().map(|run| &run.next).filter(|_| note.is_of_next_phase());
-        let phase = next.or(present).map_or(Phase::default(), |state| state.phase);
-        // In Flagger the checksum is that of the revision before until the status is written, but for the first revision.
-        let revision = next.filter(|_| matches!(note, Note::Initialized { .. })).or(present);
-        let checksum = match revision {
-            None => hooks::checksum(None, ""),
-            Some(state) => hooks::checksum(state.tracked_configs.as_ref(), &state.last_applied),
-        };
-        let news = EventNews { note, at, phase: phase.as_str(), checksum: &checksum };
-        let calls = hooks::prepare_event(&self.id, canary, &news, self.deps.settings.event_webhook.as_deref());
-        if !calls.is_empty() {
-            self.deps.courier.do_send(SendEvent { canary: self.id.clone(), hooks: calls });
-        }
-    }
-
     /// Something failed: tell it once, and try again later.
     fn fail(&mut self, text: String, object: &DynamicObject, now: Timestamp, context: &mut Context<Self>) {
         if self.run.take().is_some_and(|run| run.is_upkeep) {
@@ -378,13 +319,6 @@ impl CanaryActor {
         self.upkeep.rest_until(now.checked_add(rest).unwrap_or(Timestamp::MAX));
         self.tell_failure(text, object, now);
         context.notify(Nudge);
-    }
-
-    fn tell_failure(&mut self, text: String, object: &DynamicObject, now: Timestamp) {
-        if self.last_failure.as_ref() != Some(&text) {
-            self.emit(Note::Obstacle(text.clone()), object, now);
-            self.last_failure = Some(text);
-        }
     }
 
     fn update_interests(&mut self, mut seen: Seen, object: &DynamicObject) {
@@ -438,24 +372,6 @@ fn status_gauge(phase: Phase) -> i64 {
         | Phase::Succeeded
         | Phase::Terminating
         | Phase::Terminated => 1,
-    }
-}
-
-/// One obstacle may be followed by another of its kind (the next missing ConfigMap), which is news. Pods that start are
-/// one episode, however many are ready by now.
-fn is_same_episode(before: &Hold, now: &Hold) -> bool {
-    let is_named = matches!(now.kind, HoldKind::Target | HoldKind::Routes);
-    // What is worth an alert is news, too.
-    before.kind == now.kind
-        && before.alert.is_some() == now.alert.is_some()
-        && (!is_named || before.message == now.message)
-}
-
-fn event_subject(id: &CanaryId, object: &DynamicObject) -> EventSubject {
-    EventSubject {
-        canary: id.clone(),
-        uid: object.metadata.uid.clone().unwrap_or_default(),
-        resource_version: object.metadata.resource_version.clone().unwrap_or_default(),
     }
 }
 
