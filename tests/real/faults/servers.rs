@@ -89,7 +89,7 @@ async fn happens(stage: &Stage, fault: Fault) -> String {
         }
         Fault::TooManyRequests => {
             apply(&stage.bench, refusal().as_bytes());
-            eventually("a call is refused", async || count(|call| call.code == 429) > 0).await;
+            eventually("a call is refused", async || count(is_refusal) > 0).await;
             tokio::time::sleep(AWAY).await;
             for kind in ["FlowSchema", "PriorityLevelConfiguration"] {
                 let api = api(stage.client.clone(), "flowcontrol.apiserver.k8s.io", "v1", kind, None);
@@ -97,7 +97,7 @@ async fn happens(stage: &Stage, fault: Fault) -> String {
             }
             let calls = || stage.audit.calls().into_iter().filter(|call| call.received >= since).collect::<Vec<_>>();
             eventually("what was refused is asked again", async || assert_waits_are_kept(&calls()) > 0).await;
-            format!("{} calls refused, none of them made again before its time", count(|call| call.code == 429))
+            format!("{} calls refused, none of them made again before its time", count(is_refusal))
         }
     }
 }
@@ -114,12 +114,16 @@ async fn answers(stage: &Stage, path: &str) -> bool {
     answer.is_ok_and(|answer| answer.is_ok())
 }
 
+/// Of a call that can be known when it is made again: events have no names before they are made.
+fn is_refusal(call: &Call) -> bool {
+    call.code == 429 && call.resource != "events"
+}
+
 /// Who was refused waits for as long as the API server asked it to. Returns how many calls were made again.
 fn assert_waits_are_kept(calls: &[Call]) -> usize {
-    // Events have no names before they are made.
-    let of_account = || calls.iter().filter(|call| call.account == ACCOUNT && call.resource != "events");
+    let of_account = || calls.iter().filter(|call| call.account == ACCOUNT);
     let mut made_again = 0;
-    for refused in of_account().filter(|call| call.code == 429) {
+    for refused in of_account().filter(|call| is_refusal(call)) {
         let asks = |call: &Call| [&call.verb, &call.resource, &call.namespace, &call.name].map(String::clone);
         let is_again = |call: &&Call| asks(call) == asks(refused) && call.received >= refused.answered;
         let Some(again) = of_account().filter(is_again).min_by_key(|call| call.received) else { continue };
