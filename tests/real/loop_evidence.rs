@@ -56,13 +56,22 @@ async fn look(seen: Arc<Mutex<History>>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let dump = fetch("http://127.0.0.1:15000/config_dump?resource=dynamic_route_configs").await;
-        let Some((at, hosts)) = routes_of(&dump) else { continue };
+        let Some((at, hosts)) = routes_in_force().await else { continue };
         let mut seen = seen.lock();
         if seen.last().is_none_or(|(last, _)| *last != at) {
             seen.push((at, hosts));
         }
     }
+}
+
+/// What share of a host's requests the gateway's Envoy sends to each Service now, by its own account.
+pub async fn shares(host: &str) -> Shares {
+    let routes = routes_in_force().await;
+    routes.and_then(|(_, mut hosts)| hosts.remove(host)).unwrap_or_default()
+}
+
+async fn routes_in_force() -> Option<(Timestamp, BTreeMap<String, Shares>)> {
+    routes_of(&fetch("http://127.0.0.1:15000/config_dump?resource=dynamic_route_configs").await)
 }
 
 /// When the last of the routes was updated, and where they lead.

@@ -34,6 +34,9 @@ pub use self::scripts::{say_aloud, tools};
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};
 
+/// Port 80 of `istio-system/public-gateway`.
+pub const GATEWAY: &str = "http://10.99.0.1:18080/";
+
 /// By the clock of which the logs of other processes tell, too.
 pub fn now() -> Timestamp {
     aviary_actors::Clock::system().now()

@@ -7,9 +7,10 @@ use std::time::Duration;
 use aviary_loadtest::users::{self, Users};
 use serde_json::{Value, json};
 
+pub use super::GATEWAY;
+pub use super::loop_evidence::shares;
 use super::{
-    Inside, api, canary, canary_is_gone, create_through, deployment, end_of, eventually, fetch, get, in_bench,
-    set_image,
+    Inside, api, canary, canary_is_gone, create_through, deployment, end_of, eventually, get, in_bench, set_image,
 };
 
 #[test]
@@ -91,37 +92,8 @@ pub fn canary_behind_the_gateway() -> Value {
 
 /// Requests a second.
 const RATE: f64 = 100.0;
-/// Port 80 of `istio-system/public-gateway`.
-pub const GATEWAY: &str = "http://10.99.0.1:18080/";
 
 pub async fn answers(host: &str) -> bool {
     let answer = reqwest::Client::new().get(GATEWAY).header("host", host).send().await;
     answer.is_ok_and(|answer| answer.status() == 200)
-}
-
-/// What share of a host's requests the gateway's Envoy sends to each Service, by its own account.
-pub async fn shares(host: &str) -> BTreeMap<String, u64> {
-    let dump = fetch("http://127.0.0.1:15000/config_dump?resource=dynamic_route_configs").await;
-    let mut found = BTreeMap::new();
-    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    for virtual_host in all(&dump["configs"]).iter().flat_map(|config| all(&config["route_config"]["virtual_hosts"])) {
-        if !all(&virtual_host["domains"]).contains(&json!(host)) {
-            continue;
-        }
-        for route in all(&virtual_host["routes"]) {
-            // One destination is no list.
-            if let Some(cluster) = route["route"]["cluster"].as_str() {
-                found.insert(service_of(cluster), 100);
-            }
-            for cluster in all(&route["route"]["weighted_clusters"]["clusters"]) {
-                found.insert(service_of(cluster["name"].as_str().unwrap()), cluster["weight"].as_u64().unwrap());
-            }
-        }
-    }
-    found
-}
-
-/// `outbound|80||podinfo-canary.test.svc.cluster.local` is `podinfo-canary`.
-fn service_of(cluster: &str) -> String {
-    cluster.rsplit('|').next().and_then(|name| name.split('.').next()).unwrap_or_default().to_owned()
 }

@@ -17,12 +17,10 @@ use serde_json::json;
 use super::host::{Headers, Host};
 use super::scene::VIRTUAL_SERVICE;
 use super::{all, run_all, run_all_with_kills};
-use crate::real::{Aviary, Inside, in_bench, is_full_set};
+use crate::real::{Aviary, GATEWAY, Inside, in_bench, is_full_set};
 use crate::support::api;
 use crate::support::process::eventually;
 
-/// Port 80 of the Gateway `istio-system/public-gateway`.
-const GATEWAY: &str = "http://10.99.0.1:18080/";
 const ARGUMENTS: &[&str] = &["--mesh-provider", "istio"];
 /// Requests per second of a scenario's users: two or three of them for a canary with 25 %, twenty-five in a round, and not more
 /// than a small machine bears from thirty scenarios.
