@@ -92,9 +92,17 @@ impl Operator {
 
 /// Waits for a condition of another process, which tells nobody when it comes true.
 pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    assert!(comes_true(PATIENCE, condition).await, "waited in vain for: {what}");
+}
+
+/// Whether such a condition comes true in this time.
+pub async fn comes_true(patience: Duration, condition: impl AsyncFn() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
     while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain for: {what}");
+        if Instant::now() >= deadline {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    true
 }

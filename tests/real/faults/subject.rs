@@ -1,5 +1,6 @@
 //! A canary with users, in a namespace of its own.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,18 +12,21 @@ use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::{api, eventually};
-use crate::real::{answered, get};
+use crate::real::{GATEWAY, answered, get};
+use crate::support::process::comes_true;
 use crate::support::{canary, create_through, deployment};
 
 /// What is released, in turn.
 pub const IMAGES: [&str; 2] = ["podinfo:6.0.1", "podinfo:6.0.2"];
 /// The weights of a canary in its analysis.
 pub const STEPS: [u64; 2] = [30, 60];
-const GATEWAY: &str = "http://10.99.0.1:18080/";
 const NAME: &str = "podinfo";
 /// A machine that is busy with something else stands still for seconds; a request that is lost is never answered. At 50 a second
 /// as many may be under way as users have connections.
 const USERS_PATIENCE: Duration = Duration::from_secs(15);
+/// For a weight, and for the rest of a release: it takes three quarters of a minute when nothing disturbs it, twice that on a busy
+/// machine, and what a fault has cost is added.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Group, version and kind of what tells how a release ended. ReplicaSets are left out: which old ones there are tells of the
 /// way, and of the pods' template the Deployments tell, too.
@@ -71,8 +75,9 @@ impl Subject {
             get(&canaries, NAME).await.is_some_and(|canary| canary["status"]["phase"] == "Initialized")
         })
         .await;
+        let asking = reqwest::Client::new();
         eventually(&format!("{namespace} is served"), async || {
-            let answer = reqwest::Client::new().get(GATEWAY).header("host", &host).send().await;
+            let answer = asking.get(GATEWAY).header("host", &host).send().await;
             answer.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
@@ -121,25 +126,48 @@ impl Subject {
 
     /// Waits until a release is half-way, at this weight of the canary or above. Whoever asks may be refused meanwhile.
     pub async fn reaches(&self, weight: u64) {
-        eventually(&format!("{} has reached {weight}", self.namespace), async || {
-            let status = self.status().await;
-            status["phase"] == "Progressing" && status["canaryWeight"].as_u64().unwrap_or_default() >= weight
+        self.waits_for(&format!("weight {weight}"), async || self.is_half_way(weight).await).await;
+    }
+
+    /// The same for the release of this image, which may have gone on to its promotion already: then it is not half-way.
+    pub async fn is_met_at(&self, weight: u64, image: &str) -> bool {
+        let is_met = Cell::new(false);
+        self.waits_for(&format!("{weight} or the end of {image}"), async || {
+            is_met.set(self.is_half_way(weight).await);
+            is_met.get() || self.is_promoted(image).await
         })
         .await;
+        is_met.get()
+    }
+
+    async fn is_half_way(&self, weight: u64) -> bool {
+        let status = self.status().await;
+        status["phase"] == "Progressing" && status["canaryWeight"].as_u64().unwrap_or_default() >= weight
     }
 
     /// Waits until this image is promoted and the target is idle again.
     pub async fn released(&self, image: &str) {
-        eventually(&format!("{image} is promoted in {}", self.namespace), async || self.has_released(image).await)
-            .await;
+        self.waits_for(&format!("{image} to be released"), async || self.has_released(image).await).await;
         self.target_is_at_rest().await;
     }
 
     pub async fn has_released(&self, image: &str) -> bool {
-        let status = self.status().await;
-        assert_ne!(status["phase"], "Failed", "{}: {}", self.namespace, self.story().await);
+        let phase = self.status().await["phase"].clone();
+        assert_ne!(phase, "Failed", "{}: {}", self.namespace, self.story().await);
+        phase == "Succeeded" && self.is_promoted(image).await
+    }
+
+    /// Whether the primary is made of this image, also if its pods are not yet.
+    async fn is_promoted(&self, image: &str) -> bool {
         let primary = get(&self.deployments(), &format!("{NAME}-primary")).await.unwrap();
-        status["phase"] == "Succeeded" && primary["spec"]["template"]["spec"]["containers"][0]["image"] == image
+        primary["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    }
+
+    /// Waits for a part of a release; what happened instead is told.
+    async fn waits_for(&self, what: &str, condition: impl AsyncFn() -> bool) {
+        if !comes_true(RELEASE_PATIENCE, condition).await {
+            panic!("{} waited in vain for {what}\n{}", self.namespace, self.story().await);
+        }
     }
 
     async fn target_is_at_rest(&self) {
