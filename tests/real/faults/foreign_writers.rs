@@ -1,5 +1,6 @@
 //! Others write to what Aviary works with, while a release runs.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::subject::{End, IMAGES, STEPS, Subject};
 use super::{Stage, eventually};
@@ -42,12 +43,20 @@ pub struct Outcome {
 /// primary by the promotion.
 pub async fn survive(stage: &Stage) -> Outcome {
     let subject = Subject::create(&stage.client, "writers", 50.0).await;
-    let touched =
-        [(subject.routes(), "podinfo"), (subject.canaries(), "podinfo"), (subject.deployments(), "podinfo-primary")];
-    let period = watch::Sender::new(OFTEN);
-    let touch = |(api, name)| tokio::spawn(touch_all_the_time(api, name, period.subscribe()));
-    let busy: Vec<_> = touched.into_iter().map(touch).collect();
+    let touching = Touching::start(&subject);
+    tokio::select! {
+        () = release(&subject) => {}
+        never = touching.calms_down_after_a_conflict(stage) => match never {},
+    }
+    touching.end().await;
+    assert_others_are_respected(&subject).await;
+    take_back(&subject).await;
+    let end = subject.end_at_rest().await;
+    Outcome { subject, end }
+}
 
+/// A release, with an edit of the status, of the routes and of the primary on the way.
+async fn release(subject: &Subject) {
     subject.set_image(IMAGES[0]).await;
     subject.reaches(STEPS[0]).await;
     let weights = Weights::follow(subject.routes());
@@ -81,19 +90,17 @@ pub async fn survive(stage: &Stage) -> Outcome {
     })
     .await;
     subject.reaches(STEPS[1]).await;
-    if conflicts(stage) > 0 {
-        period.send_replace(SELDOM);
-    }
     let primary = get(&subject.deployments(), "podinfo-primary").await.unwrap();
-    let runs = |primary: &Value| primary["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-    assert_eq!(
-        (runs(&primary), &primary["spec"]["replicas"]),
-        (json!(FOREIGN_IMAGE), &json!(FOREIGN_REPLICAS)),
-        "{primary:#}"
-    );
-
+    assert_eq!(image_and_replicas(&primary), (json!(FOREIGN_IMAGE), json!(FOREIGN_REPLICAS)), "{primary:#}");
     subject.released(IMAGES[0]).await;
-    busy.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+fn image_and_replicas(deployment: &Value) -> (Value, Value) {
+    let spec = &deployment["spec"];
+    (spec["template"]["spec"]["containers"][0]["image"].clone(), spec["replicas"].clone())
+}
+
+async fn assert_others_are_respected(subject: &Subject) {
     let routes = get(&subject.routes(), "podinfo").await.unwrap();
     assert_eq!(routes["spec"]["http"][0]["name"], "main", "{routes:#}");
     assert_eq!(routes["spec"]["http"][0]["route"][0]["headers"]["response"]["set"]["x-side"], "primary", "{routes:#}");
@@ -102,12 +109,10 @@ pub async fn survive(stage: &Stage) -> Outcome {
     assert!(routes["metadata"]["annotations"][TOUCHED].is_string(), "{routes:#}");
     let primary = get(&subject.deployments(), "podinfo-primary").await.unwrap();
     assert_eq!(primary["metadata"]["labels"]["team"], "payments", "{primary:#}");
-    assert_eq!((runs(&primary), &primary["spec"]["replicas"]), (json!(IMAGES[0]), &json!(REPLICAS)), "{primary:#}");
-    assert_eq!(subject.times_told("Copying podinfo.writers template spec").await, 1, "{}", subject.story().await);
-    assert_eq!(subject.times_told(&format!("was {FOREIGN_WEIGHT} instead of")).await, 1, "{}", subject.story().await);
-    take_back(&subject).await;
-    let end = subject.end_at_rest().await;
-    Outcome { subject, end }
+    assert_eq!(image_and_replicas(&primary), (json!(IMAGES[0]), json!(REPLICAS)), "{primary:#}");
+    for told_once in ["Copying podinfo.writers template spec".to_owned(), format!("was {FOREIGN_WEIGHT} instead of")] {
+        assert_eq!(subject.times_told(&told_once).await, 1, "{told_once}: {}", subject.story().await);
+    }
 }
 
 impl Outcome {
@@ -184,13 +189,52 @@ async fn change(api: &Api<DynamicObject>, name: &str, change: impl Fn(&mut Value
     .await;
 }
 
-async fn touch_all_the_time(api: Api<DynamicObject>, name: &str, period: watch::Receiver<Duration>) {
+/// Somebody who writes to the routes, to the canary and to the primary all the time.
+struct Touching {
+    /// `None` when it is to end.
+    period: watch::Sender<Option<Duration>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Touching {
+    fn start(subject: &Subject) -> Touching {
+        let period = watch::Sender::new(Some(OFTEN));
+        let touch = |(api, name)| tokio::spawn(touch_all_the_time(api, name, period.subscribe()));
+        let tasks = touched(subject).into_iter().map(touch).collect();
+        Touching { period, tasks }
+    }
+
+    async fn calms_down_after_a_conflict(&self, stage: &Stage) -> Infallible {
+        while conflicts(stage) == 0 {
+            tokio::time::sleep(OFTEN).await;
+        }
+        self.period.send_replace(Some(SELDOM));
+        std::future::pending().await
+    }
+
+    /// Returns when the last write has been answered.
+    async fn end(self) {
+        self.period.send_replace(None);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+fn touched(subject: &Subject) -> [(Api<DynamicObject>, &'static str); 3] {
+    [(subject.routes(), "podinfo"), (subject.canaries(), "podinfo"), (subject.deployments(), "podinfo-primary")]
+}
+
+async fn touch_all_the_time(api: Api<DynamicObject>, name: &str, mut period: watch::Receiver<Option<Duration>>) {
     for number in 0_u64.. {
+        let Some(pause) = *period.borrow_and_update() else { return };
         let edit = json!({"metadata": {"annotations": {TOUCHED: number.to_string()}}});
         // A busy API server may refuse one.
         let _ = api.patch(name, &PatchParams::default(), &Patch::Merge(edit)).await;
-        let period = *period.borrow();
-        tokio::time::sleep(period).await;
+        // Until the period is another one, or nobody is there any more to end this.
+        if let Ok(Err(_)) = tokio::time::timeout(pause, period.changed()).await {
+            return;
+        }
     }
 }
 
@@ -198,9 +242,7 @@ async fn touch_all_the_time(api: Api<DynamicObject>, name: &str, period: watch::
 async fn take_back(subject: &Subject) {
     let everywhere = json!({"metadata": {"annotations": {TOUCHED: null}, "labels": {"team": null}}});
     let params = PatchParams::default();
-    for (api, name) in
-        [(subject.routes(), "podinfo"), (subject.canaries(), "podinfo"), (subject.deployments(), "podinfo-primary")]
-    {
+    for (api, name) in touched(subject) {
         api.patch(name, &params, &Patch::Merge(&everywhere)).await.unwrap();
     }
     change(&subject.routes(), "podinfo", |routes| {
