@@ -1,12 +1,12 @@
 //! Two controllers, of which the leader is stopped for longer than its Lease and continued.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aviary_loadtest::random::Random;
 use http::Method;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::operator::Operator;
@@ -59,16 +59,15 @@ impl Replica {
         eventually(&format!("{} leads", self.name), leads).await;
     }
 
-    /// Stops it while a write of its own is under way, which arrives after that. Returns since when it is stopped.
+    /// Stops it while writes of its own are under way, which go on when the gate is opened. Returns since when it is stopped.
     async fn stop_with_a_write_under_way(&self) -> Timestamp {
         self.gate.is_closed.send_replace(true);
         loop {
-            eventually("a write is under way", async || self.gate.held() > 0).await;
+            eventually("a write is under way", async || !self.gate.held().is_empty()).await;
             self.operator.signal("STOP");
             let stopped = now();
             // It may have given up in the moment before.
-            if self.gate.held() > 0 {
-                self.gate.is_closed.send_replace(false);
+            if !self.gate.held().is_empty() {
                 return stopped;
             }
             self.operator.signal("CONT");
@@ -85,7 +84,8 @@ async fn start_operator(stage: &Stage, name: &'static str, way: &Way) -> Operato
 #[derive(Default)]
 struct Gate {
     is_closed: watch::Sender<bool>,
-    held: AtomicUsize,
+    /// The paths of those that it holds.
+    held: Mutex<Vec<String>>,
 }
 
 impl Gate {
@@ -95,30 +95,92 @@ impl Gate {
             return;
         }
         let mut is_closed = self.is_closed.subscribe();
-        let _held = Held::new(&self.held);
+        let _held = Held::new(&self.held, path);
         // Its sender lives as long as the gate.
         let _ = is_closed.wait_for(|is_closed| !is_closed).await;
     }
 
-    fn held(&self) -> usize {
-        self.held.load(Ordering::SeqCst)
+    fn open(&self) {
+        self.is_closed.send_replace(false);
+    }
+
+    fn held(&self) -> Vec<String> {
+        self.held.lock().clone()
     }
 }
 
-/// Counts one as long as somebody waits for it.
-struct Held<'a>(&'a AtomicUsize);
+/// Is among these as long as somebody waits for it.
+struct Held<'a> {
+    all: &'a Mutex<Vec<String>>,
+    path: &'a str,
+}
 
 impl Held<'_> {
-    fn new(count: &AtomicUsize) -> Held<'_> {
-        count.fetch_add(1, Ordering::SeqCst);
-        Held(count)
+    fn new<'a>(all: &'a Mutex<Vec<String>>, path: &'a str) -> Held<'a> {
+        all.lock().push(path.to_owned());
+        Held { all, path }
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let mut all = self.all.lock();
+        if let Some(index) = all.iter().position(|path| path == self.path) {
+            all.swap_remove(index);
+        }
     }
+}
+
+/// When the writes arrive that were under way as their leader was stopped.
+#[derive(Clone, Copy, Debug)]
+enum Arrival {
+    /// Its Lease has not run out.
+    AtOnce,
+    /// The next leader has written the same objects meanwhile.
+    Late,
+}
+
+/// What was under way as the leader was stopped arrives, and the other one leads.
+async fn change_of_leader(stage: &Stage, leader: &Replica, follower: &Replica, arrival: Arrival) {
+    let stopped = leader.stop_with_a_write_under_way().await;
+    let is_write_of = |call: &Call, name: &str| call.account == name && call.is_write_of_object();
+    let writes_after =
+        |name: &str, since: Timestamp| stage.audit.any(|call| is_write_of(call, name) && call.received >= since);
+    let late_since = match arrival {
+        Arrival::AtOnce => {
+            leader.gate.open();
+            eventually("the write that was under way arrives", async || writes_after(leader.name, stopped)).await;
+            follower.leads().await;
+            // The new one has begun to write when the old one wakes up.
+            eventually("the new leader writes", async || writes_after(follower.name, stopped)).await;
+            None
+        }
+        Arrival::Late => {
+            follower.leads().await;
+            let is_overtaken = |path: &str| {
+                let is_same = |call: &Call| call.uri.split('?').next() == Some(path) && call.succeeded();
+                stage.audit.any(|call| is_write_of(call, follower.name) && call.received >= stopped && is_same(call))
+            };
+            let are_overtaken = async || leader.gate.held().iter().all(|path| is_overtaken(path));
+            eventually("the new leader writes what the old one was to write", are_overtaken).await;
+            let opened = now();
+            leader.gate.open();
+            eventually("the write that was under way arrives", async || writes_after(leader.name, opened)).await;
+            Some(opened)
+        }
+    };
+    leader.operator.signal("CONT");
+    assert_eq!(leader.operator.exit().await.code(), Some(1), "{} has lost its Lease", leader.name);
+    assert!(leader.operator.has_said("Leadership lost"));
+    if let Some(opened) = late_since {
+        let calls = stage.audit.calls();
+        let late = calls.iter().filter(|call| is_write_of(call, leader.name) && call.received >= opened);
+        late.for_each(|call| assert!(call.met_another_writer(), "{call}"));
+    }
+    stage.say(format!(
+        "{} was stopped with a write under way, which arrived {arrival:?}; {} took over",
+        leader.name, follower.name
+    ));
 }
 
 /// No write of the old leader succeeds after the new one has acquired: the audit log says so.
@@ -131,24 +193,14 @@ pub async fn is_exclusive(stage: &mut Stage) {
     let mut follower = Replica::start(stage, NAMES[1]).await;
     let subjects = Subject::create_all(&stage.client, "leadership", SUBJECTS, 50.0).await;
     let mut images = IMAGES.iter().cycle();
+    let mut arrivals = [Arrival::Late, Arrival::AtOnce].into_iter().cycle();
     for _ in 0..stage.size.leaders_stopped {
-        let image = images.next().unwrap();
+        let (image, arrival) = (images.next().unwrap(), arrivals.next().unwrap());
         for subject in &subjects {
             subject.set_image(image).await;
         }
         tokio::time::sleep(Duration::from_millis(1000 + random.below(6000))).await;
-        let stopped = leader.stop_with_a_write_under_way().await;
-        let writes_after = |name: &str| {
-            stage.audit.any(|call| call.account == name && call.is_write_of_object() && call.received > stopped)
-        };
-        eventually("the write that was under way arrives", async || writes_after(leader.name)).await;
-        follower.leads().await;
-        // The new one has begun to write when the old one wakes up.
-        eventually("the new leader writes", async || writes_after(follower.name)).await;
-        leader.operator.signal("CONT");
-        assert_eq!(leader.operator.exit().await.code(), Some(1), "{} has lost its Lease", leader.name);
-        assert!(leader.operator.has_said("Leadership lost"));
-        stage.say(format!("{} was stopped with a write under way, {} took over", leader.name, follower.name));
+        change_of_leader(stage, &leader, &follower, arrival).await;
         std::mem::swap(&mut leader, &mut follower);
         follower.start_again(stage).await;
 
