@@ -49,13 +49,23 @@ impl Operator {
         command.args(["--mesh-provider", "istio", "--port", "0"]).args(arguments).args(settle_times());
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let operator = Operator { process: Mutex::new(command.spawn().unwrap()), log: path, log_start };
-        eventually(&format!("{name} works"), async || operator.has_said("Started operator workers")).await;
+        eventually(&format!("{name} works"), async || {
+            let ended = operator.process.lock().try_wait().unwrap();
+            assert!(ended.is_none(), "{name} has ended: {ended:?}\n{}", operator.said());
+            operator.has_said("Started operator workers")
+        })
+        .await;
         operator
     }
 
-    pub fn has_said(&self, text: &str) -> bool {
+    /// In this life.
+    fn said(&self) -> String {
         let log = std::fs::read(&self.log).unwrap();
-        String::from_utf8_lossy(&log[self.log_start..]).contains(text)
+        String::from_utf8_lossy(&log[self.log_start..]).into_owned()
+    }
+
+    pub fn has_said(&self, text: &str) -> bool {
+        self.said().contains(text)
     }
 
     pub fn signal(&self, name: &str) {
