@@ -17,7 +17,7 @@ use super::now;
 use super::scripts::{INSIDE, are_tools_there, say_aloud, script};
 
 /// For a bench to come up, and for a test body to end: several times what they take on a busy machine of two cores.
-const LIMIT: Duration = Duration::from_secs(1200);
+pub const LIMIT: Duration = Duration::from_secs(1200);
 /// With it tests do all that they can, and not only a sample.
 const FULL_SET: &str = "AVIARY_REAL_FULL";
 /// For a test body of the full set: several times what the longest takes.
@@ -58,13 +58,18 @@ impl Bench {
     /// Starts a bench in this directory, and waits until all of it is ready. `None`, and a word on standard error, on a machine
     /// that does not have the parts.
     pub fn up(directory: &Path) -> Option<Bench> {
+        Bench::up_with(&[], directory)
+    }
+
+    /// The same with these options of `up`.
+    pub fn up_with(options: &[&str], directory: &Path) -> Option<Bench> {
         if !are_tools_there() {
             return None;
         }
         let mut command = script("up");
         // Tests are the network themselves, see `Inside::network`.
         command.env("AVIARY_LOADTEST", "");
-        command.arg("--attached").arg(directory).stdin(Stdio::piped());
+        command.arg("--attached").args(options).arg(directory).stdin(Stdio::piped());
         let (mut process, lines) = spawn_with_lines(command);
         let life_line = process.stdin.take().unwrap();
         let bench = Bench { directory: directory.to_owned(), process, _life_line: life_line, lines };
@@ -157,28 +162,23 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
     let (mut process, lines) = spawn_with_lines(command);
     let limit = if is_full_set() { FULL_LIMIT } else { LIMIT };
     let deadline = Instant::now() + limit;
-    let mut report = VecDeque::new();
-    let mut has_panicked = false;
+    let mut report = Report::default();
     loop {
         match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 println!("{line}");
-                has_panicked |= line.contains("panicked at");
-                if !has_panicked && report.len() == LINES_BEFORE_PANIC {
-                    report.pop_front();
-                }
-                if report.len() < REPORT_LINES {
-                    report.push_back(line);
-                }
+                report.take(line);
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("{test} did not end within {limit:?}"),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                report.tell(test);
+                panic!("{test} did not end within {limit:?}");
+            }
         }
     }
     let status = process.wait().unwrap();
     if !status.success() {
-        // At once, too: a run of many tests may be cut off before the harness comes to what they wrote.
-        report.iter().for_each(|line| say_aloud(line));
+        report.tell(test);
     }
     assert!(status.success(), "{test}: {status}");
     // With a wrong name no test runs, and that is no failure to the executable.
@@ -190,6 +190,31 @@ pub fn in_bench<Body: Future<Output = ()>>(test: &str, body: impl FnOnce(Inside)
         began.elapsed().as_secs_f64(),
         up.as_secs_f64()
     ));
+}
+
+/// Of what a test wrote: the lines around its panic, or the last ones.
+#[derive(Default)]
+struct Report {
+    lines: VecDeque<String>,
+    has_panicked: bool,
+}
+
+impl Report {
+    fn take(&mut self, line: String) {
+        self.has_panicked |= line.contains("panicked at");
+        if !self.has_panicked && self.lines.len() == LINES_BEFORE_PANIC {
+            self.lines.pop_front();
+        }
+        if self.lines.len() < REPORT_LINES {
+            self.lines.push_back(line);
+        }
+    }
+
+    /// At once: a run of many tests may be cut off before the harness comes to what they wrote.
+    fn tell(&self, test: &str) {
+        say_aloud(&format!("FAILED {test}"));
+        self.lines.iter().for_each(|line| say_aloud(line));
+    }
 }
 
 struct KeptOnFailure(Option<tempfile::TempDir>);

@@ -1,9 +1,9 @@
 //! What the scripts say to a wrong word: one line that names it, and a failure.
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
-use super::scripts::script;
+use super::scripts::{INSIDE, REQUIRED, script};
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).trim().to_owned()
@@ -76,4 +76,24 @@ fn a_component_that_does_not_exist_is_named_with_those_that_do() {
     settings("api-server");
     let said = refused("component", &[directory, "start", "envoy"]);
     assert!(said.contains("there is no component 'envoy'") && said.ends_with("kube-controller-manager"), "{said}");
+}
+
+/// One that needs a bench, where none of the parts is there, nor can be.
+fn test_without_tools(required: Option<&str>) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "real::versions_of_canaries::both_versions_of_a_canary_hand_out_the_same_object"]);
+    command.env_remove(INSIDE).env_remove(REQUIRED).env("AVIARY_REAL_CACHE", "/dev/null/nothing");
+    let output = command.envs(required.map(|value| (REQUIRED, value))).output().unwrap();
+    (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), said(&output)))
+}
+
+#[test]
+fn a_test_is_skipped_aloud_without_the_tools_unless_they_are_required() {
+    let (passed, told) = test_without_tools(None);
+    assert!(passed && told.contains("1 passed"), "{told}");
+    for part in ["SKIPPED", "Kubernetes", "istiod", "kwok", "Envoy"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let (passed, told) = test_without_tools(Some("1"));
+    assert!(!passed && told.contains("1 failed") && told.contains("tests/real/tools failed"), "{told}");
 }

@@ -20,6 +20,7 @@ mod permissions;
 mod release;
 mod rollouts;
 mod scripts;
+mod side_by_side;
 mod versions_of_canaries;
 mod way;
 

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::bench::{self, Bench};
 use super::eventually;
 use super::scripts::are_tools_there;
+use crate::support::process::comes_true;
 
 /// Set in the process that owns the bench: the bench's directory.
 const OWNED: &str = "AVIARY_BENCH_OWNED";
@@ -43,11 +44,11 @@ async fn owners_are_killed() {
             .spawn()
             .unwrap();
         let owner = Mutex::new(owner);
-        eventually(file, async || {
+        let is_there = async || {
             assert_eq!(owner.lock().try_wait().unwrap(), None, "the bench did not come up");
             directory.path().join(file).exists()
-        })
-        .await;
+        };
+        assert!(comes_true(bench::LIMIT, is_there).await, "waited in vain for {file}");
         let mut owner = owner.into_inner();
         let namespace = std::fs::read_to_string(directory.path().join("run/namespace")).unwrap();
         let processes = || processes_of(namespace.trim(), directory.path());
