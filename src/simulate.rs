@@ -1,6 +1,7 @@
 //! `aviary simulate`: what would happen to a release, in virtual time, with the operator as it ships.
 
 mod audience;
+mod chats;
 mod complete;
 pub(crate) mod files;
 mod kinds;
@@ -17,6 +18,7 @@ mod scenario;
 mod schedule;
 mod schema;
 mod series;
+mod services;
 mod subject;
 mod table;
 mod time;
@@ -165,10 +167,15 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused
             return (manifests, Err(problems));
         }
     };
-    if let Err(problems) = pairs::rewind(&mut manifests, &mut subjects) {
+    let rivals = subject::rivals(&subjects, &manifests);
+    if !rivals.is_empty() {
+        return (manifests, Err(rivals));
+    }
+    let found = pairs::rewind(&mut manifests, &mut subjects)
+        .and_then(|()| services::find_releases(&mut manifests, &mut subjects));
+    if let Err(problems) = found {
         return (manifests, Err(problems));
     }
-    manifests.notes.extend(subject::rivals(&subjects));
     complete::complete(&mut manifests, &subjects, &scenario);
     let setup = plan(args, config, &mut manifests, subjects, scenario);
     (manifests, setup)

@@ -402,9 +402,37 @@ fn two_canaries_of_one_target_are_told() {
     let directory = tempfile::tempdir().unwrap();
     let twin = CANARY.replace("name: shop\nspec", "name: twin\nspec");
     let file = written(&directory, "both.yaml", &format!("{CANARY}---\n{twin}"));
-    let Played { messages, .. } = play(&["-f", &file]);
-    let expected =
-        "several canaries have the target Deployment/shop, and will be in each other's way: shop.default, twin.default";
+    let Played { report, messages, .. } = play(&["-f", &file]);
+    assert_eq!(report.exit_code, 2);
+    let expected = "Canary default/twin: spec.targetRef: Deployment/shop is the target of canary shop, too, and only the older one is run";
+    assert!(messages.contains(expected), "{messages}");
+}
+
+#[test]
+fn a_frozen_release_is_no_rollback() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = root().join("docs/systems/birdwatch");
+    let service = folder.join("service.yaml").display().to_string();
+    let rolls_back = std::fs::read_to_string(folder.join("aleph.yaml")).unwrap();
+    let freezes = written(&directory, "frozen.yaml", &rolls_back.replace("rollback", "freeze"));
+    let scenario = written(&directory, "bad.yaml", "versions: {new: {errorRate: 0.3}}\n");
+    let Played { report, out, messages } =
+        play(&["-f", &freezes, "-f", &service, "-n", "test", "--scenario", &scenario]);
+    assert_eq!((report.verdict, report.exit_code), (Verdict::Frozen, 1), "{out}\n{messages}");
+    assert!(out.contains("FROZEN aleph.test: example.com/aleph:v04, after"), "{out}");
+    let rolls_back = written(&directory, "aleph.yaml", &rolls_back);
+    let Played { report, out, .. } = play(&["-f", &rolls_back, "-f", &service, "-n", "test", "--scenario", &scenario]);
+    assert_eq!(report.verdict, RolledBack, "{out}");
+}
+
+#[test]
+fn two_canaries_of_one_service_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let other = CANARY.replace("shop", "till").replace("service: {port", "service: {name: shop, port");
+    let file = written(&directory, "both.yaml", &format!("{CANARY}---\n{other}"));
+    let Played { report, messages, .. } = play(&["-f", &file]);
+    assert_eq!(report.exit_code, 2);
+    let expected = "Canary default/till: spec.service.name: Service/shop is the service of canary shop, too";
     assert!(messages.contains(expected), "{messages}");
 }
 

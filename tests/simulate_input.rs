@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use aviary::simulate::Verdict::{NotUnderstood, Promoted};
+use aviary::simulate::Verdict::{NotUnderstood, Promoted, RolledBack};
 use serde_json::Value;
 
 use crate::simulate::{CANARY, Played, fixture, play, root, written};
@@ -51,20 +51,90 @@ actions:
     assert_eq!(errors(&messages), ["1:29: actions[0].name: there is no canary \"podinf\"; did you mean \"podinfo\"?"]);
 }
 
-/// What it selects is changed by its user, and by no image.
+/// A Canary of Service `web`; users judge by the pods that its copy for the canary selects.
+const SERVICE_CANARY: &str = "apiVersion: flagger.app/v1beta1
+kind: Canary
+metadata: {name: web}
+spec:
+  targetRef: {apiVersion: v1, kind: Service, name: web}
+  service: {port: 80}
+  analysis:
+    interval: 10s
+    threshold: 2
+    stepWeight: 25
+    maxWeight: 50
+    metrics:
+      - name: errors
+        interval: 1m
+        thresholdRange: {max: 1}
+        query: sum(rate(istio_requests_total{reporter=\"source\",destination_service_name=\"web-canary\",response_code=~\"5.*\"}[1m])) or vector(0)
+";
+
+const SERVICE: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web, version: v1}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+fn web(version: &str, image: &str) -> String {
+    format!(
+        "---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web-{version}}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: web, version: {version}}}}}
+  template:
+    metadata: {{labels: {{app: web, version: {version}}}}}
+    spec: {{containers: [{{name: web, image: \"{image}\"}}]}}
+"
+    )
+}
+
 #[test]
-fn a_service_as_target_is_refused_with_what_to_try_instead() {
+fn a_service_is_released_by_selecting_the_pods_of_the_other_version() {
     let directory = tempfile::tempdir().unwrap();
-    let target = "apiVersion: v1, kind: Service, name: web";
-    let text = format!(
-        "apiVersion: flagger.app/v1beta1\nkind: Canary\nmetadata: {{name: web}}\nspec:\n  targetRef: {{{target}}}\n  \
-         service: {{port: 80}}\n  analysis: {{interval: 10s, threshold: 1, stepWeight: 50, maxWeight: 50}}\n"
-    );
-    let Played { report, messages, .. } = play(&["-f", &written(&directory, "s.yaml", &text)]);
-    assert_eq!(report.exit_code, 2);
-    let [error] = &errors(&messages)[..] else { panic!("{messages}") };
-    assert!(error.contains("spec.targetRef.kind: Service web is released by selecting other pods"), "{error}");
-    assert!(error.contains("aviary sandbox"), "{error}");
+    let all = [SERVICE_CANARY, SERVICE, &web("v1", "web:1.0"), &web("v2", "web:2.0")].concat();
+    let file = written(&directory, "web.yaml", &all);
+    let Played { report, out, messages } = play(&["-f", &file]);
+    assert_eq!(report.verdict, Promoted, "{out}\n{messages}");
+    assert!(out.contains("$ kubectl set selector service/web app=web,version=v2"), "{out}");
+    assert!(out.contains("PROMOTED web.default: web:2.0, after"), "{out}");
+    assert!(messages.contains("the pods of Deployment web-v2 instead of those of web-v1"), "{messages}");
+
+    let scenario = written(&directory, "bad.yaml", "versions: {new: {errorRate: 0.5}}\n");
+    let Played { report, out, messages } = play(&["-f", &file, "--scenario", &scenario]);
+    assert_eq!(report.verdict, RolledBack, "{out}\n{messages}");
+}
+
+#[test]
+fn the_next_version_behind_a_service_is_made_up_where_there_is_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let all = [SERVICE_CANARY, SERVICE, &web("v1", "web:1.0")].concat();
+    let Played { report, out, messages } = play(&["-f", &written(&directory, "web.yaml", &all)]);
+    assert_eq!(report.verdict, Promoted, "{out}\n{messages}");
+    assert!(messages.contains("Deployment default/web-v1-next is not in the input and was made up"), "{messages}");
+    assert!(out.contains("PROMOTED web.default: web:1.1, after"), "{out}");
+}
+
+#[test]
+fn a_service_without_pods_or_with_an_image_to_release_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = |text: &str, more: &[&str]| {
+        let file = written(&directory, "web.yaml", text);
+        let Played { report, messages, .. } = play(&[["-f", file.as_str()].as_slice(), more].concat());
+        assert_eq!(report.verdict, NotUnderstood, "{messages}");
+        messages
+    };
+    assert!(told(SERVICE_CANARY, &[]).contains("Service web is not in the input; add it"));
+    let without_pods = [SERVICE_CANARY, SERVICE].concat();
+    assert!(told(&without_pods, &[]).contains("the pods that Service web selects (app=web,version=v1); add it"));
+    let all = [without_pods.as_str(), &web("v1", "web:1.0")].concat();
+    let scenario = written(&directory, "s.yaml", "releases: [{tag: '3.0'}]\n");
+    let messages = told(&all, &["--scenario", &scenario]);
+    assert!(messages.contains("releases[0].tag: Service web is released by selecting other pods"), "{messages}");
 }
 
 const IMPLAUSIBLE: &str = "\

@@ -51,6 +51,8 @@ pub struct Check {
     pub kind: CheckKind,
     /// Its limit.
     pub limit: Limit,
+    /// How far back its query looks.
+    pub window: Duration,
 }
 
 /// Why a check has no value.
@@ -80,6 +82,13 @@ pub(crate) enum Verdict {
     Missing(Message),
     /// The monitoring does not answer, which says nothing about the canary.
     Unknown(String),
+    /// The monitoring answers again, but has no values yet, which says nothing about the canary either until it has lasted.
+    Recovering {
+        /// What is missing.
+        text: String,
+        /// How long a missing value is not held against the canary.
+        counts_after: Duration,
+    },
     /// The monitoring answers, but has nothing to compare yet.
     NoData,
 }
@@ -97,6 +106,7 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
         }
     }
     let mut unknown = None;
+    let mut recovering = None;
     for (position, check) in plan.checks.iter().enumerate() {
         let Some(sample) = answer.value.samples.get(position) else {
             unknown = unknown.or_else(|| Some(format!("{}: not measured", check.name)));
@@ -106,16 +116,16 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             match relative(plan, state, check, rise, sample, answer.at) {
                 Verdict::Pass => {}
                 Verdict::Unknown(text) => unknown = unknown.or(Some(text)),
-                verdict @ (Verdict::Fail(_) | Verdict::Missing(_) | Verdict::NoData) => return verdict,
+                verdict => return verdict,
             }
             continue;
         }
         match sample {
-            Ok(value) if value.is_nan() && recovers(plan, state, answer.at) => {
-                unknown = unknown.or_else(|| Some(format!("{}: no values yet", check.name)));
+            Ok(value) if value.is_nan() && recovers(plan, state, check, answer.at) => {
+                recovering = recovering.or_else(|| Some((format!("{}: no values yet", check.name), check)));
             }
-            Err(SampleError::NoValues(text)) if recovers(plan, state, answer.at) => {
-                unknown = unknown.or_else(|| Some(text.clone()));
+            Err(SampleError::NoValues(text)) if recovers(plan, state, check, answer.at) => {
+                recovering = recovering.or_else(|| Some((text.clone(), check)));
             }
             Ok(value) if value.is_nan() => {
                 let text = format!("Halt advancement no values found for metric: {}", check.name);
@@ -138,7 +148,11 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             },
         }
     }
-    unknown.map_or(Verdict::Pass, Verdict::Unknown)
+    match (unknown, recovering) {
+        (Some(text), _) => Verdict::Unknown(text),
+        (None, Some((text, check))) => Verdict::Recovering { text, counts_after: recovery(plan, check) },
+        (None, None) => Verdict::Pass,
+    }
 }
 
 /// Judges a value by the first one. Whatever keeps the monitoring from giving one, a broken query too, says nothing about the canary
@@ -220,18 +234,28 @@ fn overdue(plan: &Plan, state: &State, check: &Check, error: &str, at: Timestamp
 }
 
 /// Monitoring that was away has not seen enough at first: Prometheus needs two scrapes for a rate. Its first answers may be
-/// empty, and say nothing about the canary, for as long as a missing answer would not.
-fn recovers(plan: &Plan, state: &State, at: Timestamp) -> bool {
-    match plan.outage {
-        OutagePolicy::Fail => false,
-        OutagePolicy::Hold { limit } => away(state, at).is_some_and(|away| away < limit),
-    }
+/// empty, and say nothing about the canary. Users of a version that reports nothing must not wait for longer than that.
+fn recovers(plan: &Plan, state: &State, check: &Check, at: Timestamp) -> bool {
+    let OutagePolicy::Hold { limit } = plan.outage else { return false };
+    let Some(outage) = state.outage else { return false };
+    let answers = outage.answered_since.map(|since| passed(since, at)).unwrap_or_default();
+    passed(outage.since, at) < limit && answers < recovery(plan, check)
+}
+
+/// How long monitoring that is back may have no values: until all that the query looks at lies after its return, and one
+/// interval for what Prometheus needs to find the pods.
+fn recovery(plan: &Plan, check: &Check) -> Duration {
+    check.window.saturating_add(plan.interval)
 }
 
 /// For how long there has been no complete answer; `None` when the last one was.
 fn away(state: &State, at: Timestamp) -> Option<Duration> {
-    // A clock that went backwards (another machine leads) shortens nothing.
-    state.metrics_unavailable_since.map(|since| Duration::try_from(at.duration_since(since)).unwrap_or_default())
+    state.outage.map(|outage| passed(outage.since, at))
+}
+
+/// A clock that went backwards (another machine leads) shortens nothing.
+fn passed(since: Timestamp, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(since)).unwrap_or_default()
 }
 
 fn breach(check: &Check, value: f64) -> Option<Breach> {
@@ -290,7 +314,7 @@ mod tests {
     use super::{Check, CheckKind, Limit, breach};
 
     fn check(kind: CheckKind, limit: Limit) -> Check {
-        Check { name: "m".into(), index: 0, kind, limit }
+        Check { name: "m".into(), index: 0, kind, limit, window: std::time::Duration::from_secs(60) }
     }
 
     fn text(kind: CheckKind, limit: Limit, value: f64) -> Option<String> {

@@ -57,5 +57,5 @@ pub use snapshot::{
     Answer, Answers, HookAnswer, Pending, PrimaryView, Readiness, Returned, Reverting, RoundAnswer, ServingSince,
     Snapshot, Split, TargetView, are_other_configs,
 };
-pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, PROMOTED, PromotedCondition, SCALED_DOWN, State};
+pub use state::{ACCEPTED, DEGRADED, METRICS_AVAILABLE, Outage, PROMOTED, PromotedCondition, SCALED_DOWN, State};
 pub use strategy::{AbTesting, Advance, BlueGreen, News, Position, Strategy, Weighted, Weights};

@@ -397,6 +397,7 @@ fn checks(analysis: &ValidatedAnalysis) -> Vec<Check> {
             MetricLimit::Threshold(threshold) => Limit::Threshold(threshold),
             MetricLimit::Rise(rise) => Limit::Rise(rise),
         },
+        window: metric.interval,
     });
     let (templates, mut ordered): (Vec<_>, Vec<_>) = all.partition(|check| check.kind == CheckKind::Template);
     ordered.extend(templates);

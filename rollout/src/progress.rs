@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aviary_crds::status::Phase;
+use aviary_crds::status::{Phase, whole_seconds};
 use aviary_crds::validated::WebhookType;
 use jiff::Timestamp;
 
@@ -16,6 +16,7 @@ use crate::promotion::{self, call_post_rollout};
 use crate::repair::{repair, without_target};
 use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back, tell_no_signal};
 use crate::snapshot::{Readiness, RoundAnswer, Split, TargetView};
+use crate::state::Outage;
 use crate::step::{Context, Gate, Step, Validity};
 use crate::strategy::{Advance, News};
 
@@ -129,7 +130,7 @@ fn withdraw(context: Context, target: &TargetView) -> Decision {
             next.last_promoted.clone_from(&target.revision);
             next.tracked_configs.clone_from(&target.configs);
             next.last_step = None;
-            next.metrics_unavailable_since = None;
+            next.outage = None;
         },
     )
 }
@@ -157,7 +158,7 @@ fn restart(context: Context, target: &TargetView) -> Decision {
         next.last_step = None;
         next.baseline = None;
         next.last_value = None;
-        next.metrics_unavailable_since = None;
+        next.outage = None;
     })
 }
 
@@ -171,7 +172,7 @@ fn freeze(context: Context) -> Decision {
         next.failed_checks = 0;
         next.iterations = 0;
         next.last_step = None;
-        next.metrics_unavailable_since = None;
+        next.outage = None;
     })
 }
 
@@ -291,14 +292,14 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
         return ask_with_rollback(context, Question::Round);
     };
     match judge(plan, state, round) {
-        Verdict::Pass if state.metrics_unavailable_since.is_some() && has_gates(plan) => {
+        Verdict::Pass if state.outage.is_some() && has_gates(plan) => {
             // A gate may stay closed for long; the outage must not look as if it lasted until then.
-            settle_outage(context).write(state.phase, |next| next.metrics_unavailable_since = None)
+            settle_outage(context).write(state.phase, |next| next.outage = None)
         }
         // A query that is compared with itself may be empty at first, and that would be a value.
-        Verdict::Pass if state.metrics_unavailable_since.is_some() && plan.relative_check().is_some() => {
+        Verdict::Pass if state.outage.is_some() && plan.relative_check().is_some() => {
             settle_outage(context).write(state.phase, |next| {
-                next.metrics_unavailable_since = None;
+                next.outage = None;
                 next.last_step = Some(seen.now);
             })
         }
@@ -306,12 +307,13 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
         Verdict::NoData => hold_for_data(context, round.at),
         Verdict::Fail(message) => count_failure(settle_outage(context), message, seen.now),
         Verdict::Missing(message) => {
-            let since = state.metrics_unavailable_since;
+            let outage = state.outage;
             let mut decision = count_failure(context.step(), message, seen.now);
-            decision.next.metrics_unavailable_since = since;
+            decision.next.outage = outage;
             decision
         }
         Verdict::Unknown(error) => hold_for_monitoring(context, error, round.at),
+        Verdict::Recovering { text, counts_after } => hold_for_values(context, text, counts_after, round.at),
     }
 }
 
@@ -384,7 +386,7 @@ fn advance(context: Context, step: Step, next: Advance) -> Decision {
         state.canary_weight = next.to.weight;
         state.iterations = next.to.iterations;
         state.last_step = Some(seen.now);
-        state.metrics_unavailable_since = None;
+        state.outage = None;
     })
 }
 
@@ -394,13 +396,13 @@ fn count_failure(step: Step, message: Message, now: Timestamp) -> Decision {
     step.emit(message).write(phase, |next| {
         next.failed_checks = next.failed_checks.saturating_add(u32::from(counts));
         next.last_step = Some(now);
-        next.metrics_unavailable_since = None;
+        next.outage = None;
     })
 }
 
 /// Starts a step that follows from a real answer of the monitoring.
 fn settle_outage(context: Context) -> Step {
-    match context.state.metrics_unavailable_since {
+    match context.state.outage {
         Some(_) => context.step().emit(Message::MetricsRecovered { canary: context.plan.canary_id() }),
         None => context.step(),
     }
@@ -414,14 +416,33 @@ fn hold_for_monitoring(context: Context, error: String, at: Timestamp) -> Decisi
         OutagePolicy::Fail => Duration::ZERO,
     };
     let message = Message::MetricsOutage { canary: plan.canary_id(), weight: state.canary_weight, error, limit };
-    if state.metrics_unavailable_since.is_none() {
+    let Some(outage) = state.outage else {
         return context.step().emit(message).write(state.phase, |next| {
-            next.metrics_unavailable_since = Some(at);
+            next.outage = Some(Outage { since: at, answered_since: None });
             next.last_step = Some(seen.now);
         });
+    };
+    // It was back for a moment only.
+    if outage.answered_since.is_some() {
+        return context.step().write(state.phase, |next| next.outage = Some(Outage { answered_since: None, ..outage }));
     }
+    ask_again_after(context, message, at)
+}
+
+/// The monitoring is back, but has not seen enough yet. That is waited for as well, though not for as long.
+fn hold_for_values(context: Context, error: String, limit: Duration, at: Timestamp) -> Decision {
+    let Context { plan, state, .. } = context;
+    if let Some(outage @ Outage { answered_since: None, .. }) = state.outage {
+        let answered_since = Some(whole_seconds(at));
+        return context.step().write(state.phase, |next| next.outage = Some(Outage { answered_since, ..outage }));
+    }
+    let message = Message::MetricsOutage { canary: plan.canary_id(), weight: state.canary_weight, error, limit };
+    ask_again_after(context, message, at)
+}
+
+fn ask_again_after(context: Context, message: Message, at: Timestamp) -> Decision {
     let ask_again = context.interval_after(at);
-    if seen.now >= ask_again {
+    if context.seen.now >= ask_again {
         return ask_with_rollback(context, Question::Round);
     }
     context.hold(HoldKind::MetricsOutage, message, Duration::MAX, Some(ask_again))

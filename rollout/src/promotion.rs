@@ -27,7 +27,7 @@ pub(crate) fn enter(step: Step) -> Decision {
     step.write(Phase::Promoting, |next| {
         // No soak before the first step back: it is made as soon as the primary is ready.
         next.last_step = None;
-        next.metrics_unavailable_since = None;
+        next.outage = None;
     })
 }
 
@@ -183,7 +183,7 @@ fn finish<'a>(context: Context<'a>, step: Step<'a>, target: &TargetView, outcome
             next.scale_down_due = false;
             next.last_promoted.clone_from(&state.last_applied);
             next.last_step = None;
-            next.metrics_unavailable_since = None;
+            next.outage = None;
         },
     )
 }

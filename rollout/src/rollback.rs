@@ -67,7 +67,7 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
         next.last_applied.clone_from(&target.revision);
         next.tracked_configs.clone_from(&target.configs);
         next.last_step = None;
-        next.metrics_unavailable_since = None;
+        next.outage = None;
     })
 }
 

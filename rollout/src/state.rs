@@ -43,8 +43,8 @@ pub struct State {
     /// Absent means that the next step need not wait; during an analysis with canary traffic, that the soak starts when
     /// the canary is ready.
     pub last_step: Option<Timestamp>,
-    /// Since when the monitoring does not answer.
-    pub metrics_unavailable_since: Option<Timestamp>,
+    /// The monitoring is away, or has not been back for long.
+    pub outage: Option<Outage>,
     /// First value of the query that is compared with itself, in the present run or the last one.
     pub baseline: Option<f64>,
     /// Its last value.
@@ -95,7 +95,7 @@ impl State {
             last_promoted: status.last_promoted_spec.clone().unwrap_or_default(),
             last_transition: status.last_transition_time,
             last_step: last_step(status),
-            metrics_unavailable_since: status.metrics_unavailable_since.or_else(|| outage_condition(status)),
+            outage: Outage::from_status(status),
             baseline: status.baseline,
             last_value: status.last_value,
             session_cookie: non_empty(status.session_affinity_cookie.as_ref()),
@@ -128,16 +128,7 @@ impl State {
                 last_transition_time: Some(whole_seconds(promoted.transitioned)),
             });
         }
-        if let Some(since) = self.metrics_unavailable_since {
-            conditions.push(CanaryCondition {
-                condition_type: METRICS_AVAILABLE.to_owned(),
-                status: "False".to_owned(),
-                reason: "MetricsUnavailable".to_owned(),
-                message: "The metrics backend does not answer; the canary holds its weight.".to_owned(),
-                last_update_time: Some(whole_seconds(since)),
-                last_transition_time: Some(whole_seconds(since)),
-            });
-        }
+        conditions.extend(self.outage.map(Outage::condition));
         if self.scale_down_due {
             let since = self.last_transition.map(whole_seconds);
             conditions.push(CanaryCondition {
@@ -162,7 +153,7 @@ impl State {
             last_promoted_spec: Some(self.last_promoted.clone()).filter(|hash| !hash.is_empty()),
             last_transition_time: self.last_transition.map(whole_seconds),
             last_step_time: self.last_step,
-            metrics_unavailable_since: self.metrics_unavailable_since,
+            metrics_unavailable_since: self.outage.map(|outage| outage.since),
             baseline: self.baseline,
             last_value: self.last_value,
             session_affinity_cookie: self.session_cookie.clone(),
@@ -190,10 +181,48 @@ fn last_step(status: &CanaryStatus) -> Option<Timestamp> {
     status.last_step_time.or(status.last_transition_time.filter(|_| timed && status.observed_generation.is_none()))
 }
 
-/// Under Flagger's CRD the field for it is pruned, the condition is not.
-fn outage_condition(status: &CanaryStatus) -> Option<Timestamp> {
-    let condition = status.conditions.iter().find(|condition| condition.condition_type == METRICS_AVAILABLE)?;
-    condition.last_transition_time.filter(|_| condition.status == "False")
+/// A time without complete answers of the monitoring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Since when there has been no complete answer.
+    pub since: Timestamp,
+    /// Since when all backends answer again, although without values, in whole seconds.
+    pub answered_since: Option<Timestamp>,
+}
+
+/// Reason of [`METRICS_AVAILABLE`]: no answer.
+const METRICS_UNAVAILABLE: &str = "MetricsUnavailable";
+/// Reason of [`METRICS_AVAILABLE`]: answers without values, since the condition's last update.
+const NO_VALUES_YET: &str = "NoValuesYet";
+
+impl Outage {
+    /// Under Flagger's CRD the field for it is pruned, the condition is not.
+    fn from_status(status: &CanaryStatus) -> Option<Outage> {
+        let mut conditions = status.conditions.iter();
+        let condition =
+            conditions.find(|condition| condition.condition_type == METRICS_AVAILABLE && condition.status == "False");
+        let since = status.metrics_unavailable_since.or_else(|| condition?.last_transition_time)?;
+        let answers = condition.filter(|condition| condition.reason == NO_VALUES_YET);
+        Some(Outage { since, answered_since: answers.and_then(|condition| condition.last_update_time) })
+    }
+
+    fn condition(self) -> CanaryCondition {
+        let (reason, message) = match self.answered_since {
+            None => (METRICS_UNAVAILABLE, "The metrics backend does not answer; the canary holds its weight."),
+            Some(_) => (
+                NO_VALUES_YET,
+                "The metrics backend answers again, but has no values yet; the canary holds its weight.",
+            ),
+        };
+        CanaryCondition {
+            condition_type: METRICS_AVAILABLE.to_owned(),
+            status: "False".to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_update_time: Some(whole_seconds(self.answered_since.unwrap_or(self.since))),
+            last_transition_time: Some(whole_seconds(self.since)),
+        }
+    }
 }
 
 fn promoted_from(condition: &CanaryCondition) -> Option<PromotedCondition> {
@@ -266,7 +295,7 @@ mod tests {
             last_promoted: "a".into(),
             last_transition: Some(at(1000)),
             last_step: Some(Timestamp::from_millisecond(1_000_123).unwrap()),
-            metrics_unavailable_since: Some(at(900)),
+            outage: Some(Outage { since: at(900), answered_since: Some(at(950)) }),
             baseline: Some(0.25),
             last_value: Some(1.5),
             scale_down_due: true,

@@ -142,7 +142,7 @@ pub(crate) fn detect(context: Context, target: &TargetView) -> Decision {
             next.last_step = None;
             next.baseline = None;
             next.last_value = None;
-            next.metrics_unavailable_since = None;
+            next.outage = None;
         })
 }
 

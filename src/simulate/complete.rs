@@ -43,7 +43,7 @@ fn add(manifests: &mut Manifests, object: Value, note: &str) {
 fn targets(manifests: &mut Manifests, subject: &Subject) {
     let (namespace, target) = (subject.namespace(), &subject.canary.target);
     // Its workloads are found by their labels, or missed.
-    if target.kind == TargetKind::Subset {
+    if [TargetKind::Subset, TargetKind::Service].contains(&target.kind) {
         return;
     }
     if manifests.find("apps", target.kind.as_str(), namespace, &target.name).is_some() {

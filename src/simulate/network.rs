@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::load_tester::LoadTester;
 use super::scenario::{Metric, MetricAnswer, PrometheusFault, PrometheusFaultKind, Scenario};
 use super::time::Time;
-use super::{queries, series};
+use super::{chats, queries, series};
 
 /// Host of values that the scenario gives. No name ends like this outside of this process.
 const METRICS_HOST: &str = "metrics.simulation.invalid";
@@ -236,17 +236,7 @@ impl Shared {
 
     fn alert(&self, body: &[u8]) {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
-        let text = |pointers: [&str; 3]| {
-            let found = pointers.iter().find_map(|pointer| body.pointer(pointer)?.as_str());
-            found.unwrap_or_default().to_owned()
-        };
-        // Slack and those that took its form over, Microsoft Teams, Google Chat.
-        let canary = text(["/attachments/0/author_name", "/sections/0/activitySubtitle", "/cards/0/header/subtitle"]);
-        let text = text([
-            "/attachments/0/text",
-            "/sections/0/activityTitle",
-            "/cards/0/sections/0/widgets/0/textParagraph/text",
-        ]);
+        let (canary, text) = chats::read(&body);
         self.observed.lock().alerts.push(Alert { at: self.time.now(), canary, text });
     }
 }

@@ -8,7 +8,7 @@ use aviary_crds::validated::TargetKind;
 use serde_json::Value;
 
 use super::manifests::Manifests;
-use super::scenario::{Config, Problem, Scenario, nearest};
+use super::scenario::{Config, Problem, Release, Scenario, nearest};
 use super::subject::Subject;
 
 /// One change of one target.
@@ -23,6 +23,8 @@ pub(crate) struct Planned {
     pub(crate) config: Option<Config>,
     /// The object that is the release itself.
     pub(crate) object: Option<Value>,
+    /// What a Service selects.
+    pub(crate) selector: Option<BTreeMap<String, String>>,
 }
 
 /// Everything that is released, and the images that take part.
@@ -31,7 +33,8 @@ pub(crate) struct Releases {
     pub(crate) planned: Vec<Planned>,
     /// By canary: the image before the first release.
     pub(crate) current: Vec<String>,
-    /// The image of an object that is the release itself, by position.
+    /// The image that is released without being set: of an object that is the release itself, or of the pods that a Service selects
+    /// next. By position.
     pub(crate) new: BTreeMap<usize, String>,
     pub(crate) notes: Vec<String>,
 }
@@ -47,7 +50,8 @@ impl Releases {
         for subject in subjects {
             let containers = containers(subject, manifests);
             let before = self::containers_of(subject.primary_workload(), subject, manifests);
-            let before = if subject.is_release_itself() { &before } else { &containers };
+            let has_both = subject.is_release_itself() || subject.next_selector.is_some();
+            let before = if has_both { &before } else { &containers };
             releases.current.push(before.first().map(|(_, image)| image.clone()).unwrap_or_default());
             present.push(containers);
         }
@@ -61,11 +65,18 @@ impl Releases {
                 image: None,
                 config: None,
                 object: manifest.map(|manifest| manifest.object.clone()),
+                selector: None,
             });
+        }
+        for (index, subject) in subjects.iter().enumerate().filter(|(_, subject)| subject.next_selector.is_some()) {
+            releases.new.insert(index, subject.release.clone().unwrap_or_default());
         }
         if scenario.releases.is_empty() {
             for (index, subject) in subjects.iter().enumerate().filter(|(_, subject)| !subject.is_release_itself()) {
-                releases.add_made_up(Duration::ZERO, index, subject, &mut present);
+                match &subject.next_selector {
+                    Some(selector) => releases.add_selection(Duration::ZERO, index, selector),
+                    None => releases.add_made_up(Duration::ZERO, index, subject, &mut present),
+                }
             }
             return (releases, problems);
         }
@@ -94,6 +105,15 @@ impl Releases {
             }
             for index in chosen {
                 let Some(subject) = subjects.get(index) else { continue };
+                if let Some(selector) = &subject.next_selector {
+                    match not_by_selection(release, &releases, index, subject) {
+                        Some((field, message)) => {
+                            problems.push(scenario.problem(&format!("{path}{field}"), message));
+                        }
+                        None => releases.add_selection(at, index, selector),
+                    }
+                    continue;
+                }
                 let image = match (&release.image, &release.tag) {
                     (Some(image), _) => Ok(Some(image.clone())),
                     (None, Some(tag)) => Ok(present.get(index).and_then(|containers| {
@@ -146,6 +166,7 @@ impl Releases {
                     image,
                     config: release.config.clone(),
                     object: None,
+                    selector: None,
                 });
             }
         }
@@ -170,7 +191,13 @@ impl Releases {
             image: Some((container.0.clone(), image)),
             config: None,
             object: None,
+            selector: None,
         });
+    }
+
+    fn add_selection(&mut self, at: Duration, subject: usize, selector: &BTreeMap<String, String>) {
+        let selector = Some(selector.clone());
+        self.planned.push(Planned { at, subject, image: None, config: None, object: None, selector });
     }
 
     /// Images that a key of `versions` stands for, for one canary; `None` if it is none of them.
@@ -194,6 +221,33 @@ impl Releases {
                 .collect(),
         }
     }
+}
+
+/// The field of a release that a Service cannot have, and why.
+fn not_by_selection(
+    release: &Release,
+    releases: &Releases,
+    index: usize,
+    subject: &Subject,
+) -> Option<(&'static str, String)> {
+    let fields = [
+        (".image", release.image.is_some()),
+        (".tag", release.tag.is_some()),
+        (".container", release.container.is_some()),
+        (".config", release.config.is_some()),
+    ];
+    let (service, next) = (subject.target(), subject.canary_workload());
+    if let Some((field, _)) = fields.into_iter().find(|(_, is_given)| *is_given) {
+        let message =
+            format!("Service {service} is released by selecting other pods, here those of {next}; leave it out");
+        return Some((field, message));
+    }
+    let is_released = releases.planned.iter().any(|planned| planned.subject == index);
+    is_released.then(|| {
+        let message =
+            format!("Service {service} selects the pods of {next} already, so nothing would be released; leave it out");
+        ("", message)
+    })
 }
 
 pub(crate) fn config_kind(config: &Config) -> &str {
@@ -230,13 +284,13 @@ fn containers(subject: &Subject, manifests: &Manifests) -> Vec<(String, String)>
 }
 
 fn containers_of(workload: &str, subject: &Subject, manifests: &Manifests) -> Vec<(String, String)> {
-    let kind = match subject.canary.target.kind {
-        TargetKind::Subset => TargetKind::Deployment,
-        kind => kind,
+    let kinds = match subject.canary.target.kind {
+        TargetKind::Subset | TargetKind::Service => vec![TargetKind::Deployment, TargetKind::DaemonSet],
+        kind => vec![kind],
     };
-    let Some(manifest) = manifests.find("apps", kind.as_str(), subject.namespace(), workload) else {
-        return Vec::new();
-    };
+    let mut found =
+        kinds.into_iter().filter_map(|kind| manifests.find("apps", kind.as_str(), subject.namespace(), workload));
+    let Some(manifest) = found.next() else { return Vec::new() };
     let containers = manifest.object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
     let text = |container: &Value, field: &str| container[field].as_str().unwrap_or_default().to_owned();
     containers.into_iter().flatten().map(|container| (text(container, "name"), text(container, "image"))).collect()

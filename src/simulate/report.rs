@@ -23,6 +23,8 @@ pub enum Verdict {
     Promoted,
     /// The last release was rolled back.
     RolledBack,
+    /// The last release failed and keeps its share of the users, as its object asks for (`if_unhealthy: freeze`).
+    Frozen,
     /// The last release had no end before the time limit: a gate stayed closed, or the monitoring away.
     Waiting,
     /// The operator did not take notice of a release: the canary is suspended, or nothing changed.
@@ -49,6 +51,7 @@ impl Verdict {
         match self {
             Verdict::Promoted => "promoted",
             Verdict::RolledBack => "rolled back",
+            Verdict::Frozen => "frozen",
             Verdict::Waiting => "still waiting",
             Verdict::NotReleased => "not released",
             Verdict::Deleted => "deleted",
@@ -260,7 +263,8 @@ impl Report {
 fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Releases) -> Option<CanaryReport> {
     let tracked = outcome.tracked.get(index)?;
     let (before, after) = outcome.requests.get(index)?;
-    let verdict = verdict(tracked);
+    let freezes = subject.canary.freezes;
+    let verdict = verdict(tracked, freezes);
     let seconds = |at: Timestamp| outcome.time.seconds(at, outcome.started);
     let mut timeline: Vec<RowReport> = tracked
         .rows
@@ -302,7 +306,7 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
         verdict,
         phase: tracked.phase,
         reasons: reasons(verdict, tracked, outcome, releases.planned.is_empty()),
-        releases: tracked.runs.iter().map(|run| release(run, outcome)).collect(),
+        releases: tracked.runs.iter().map(|run| release(run, freezes, outcome)).collect(),
         requests: Requests::between(before, after, subject.canary_workload(), subject.primary_workload()).into(),
         webhooks: outcome
             .observed
@@ -315,30 +319,31 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
     })
 }
 
-fn verdict(tracked: &Tracked) -> Verdict {
+fn verdict(tracked: &Tracked, freezes: bool) -> Verdict {
     if tracked.is_deleted {
         return Verdict::Deleted;
     }
     match tracked.runs.last() {
         None if !tracked.is_initialized() => Verdict::NotInitialized,
         None => Verdict::NotReleased,
-        Some(run) => of_run(run),
+        Some(run) => of_run(run, freezes),
     }
 }
 
-fn of_run(run: &Run) -> Verdict {
+fn of_run(run: &Run, freezes: bool) -> Verdict {
     match run.ended {
         None => Verdict::Waiting,
         Some((_, Phase::Succeeded)) => Verdict::Promoted,
+        Some((_, Phase::Failed)) if freezes && run.weight > 0 => Verdict::Frozen,
         Some(_) => Verdict::RolledBack,
     }
 }
 
-fn release(run: &Run, outcome: &Outcome) -> ReleaseReport {
+fn release(run: &Run, freezes: bool, outcome: &Outcome) -> ReleaseReport {
     let seconds = |at: Timestamp| outcome.time.seconds(at, outcome.started);
     ReleaseReport {
         image: run.image.clone(),
-        verdict: of_run(run),
+        verdict: of_run(run, freezes),
         start_seconds: seconds(run.started),
         duration_seconds: run.ended.map(|(at, _)| seconds(at) - seconds(run.started)),
     }
@@ -365,7 +370,7 @@ fn reasons(verdict: Verdict, tracked: &Tracked, outcome: &Outcome, nothing_plann
         }
         Verdict::NotInitialized => reasons.push("the canary was not initialized within an hour".to_owned()),
         Verdict::Deleted => reasons.push("the canary was deleted".to_owned()),
-        Verdict::Promoted | Verdict::RolledBack if !tracked.condition.is_empty() => {
+        Verdict::Promoted | Verdict::RolledBack | Verdict::Frozen if !tracked.condition.is_empty() => {
             reasons.push(tracked.condition.clone());
         }
         _ => {}

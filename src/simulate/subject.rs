@@ -23,8 +23,10 @@ pub(crate) struct Subject {
     pub(crate) provider: String,
     /// The image that its release brings, where the input says it.
     pub(crate) release: Option<String>,
-    /// Workloads of the primary and of the canary.
+    /// Workloads of the primary and of the canary; of a Service that which it selects now and that which it selects next.
     pub(crate) workloads: [String; 2],
+    /// What a Service selects with the release.
+    pub(crate) next_selector: Option<BTreeMap<String, String>>,
 }
 
 impl Subject {
@@ -143,20 +145,37 @@ pub(crate) fn subjects(
     (subjects, problems)
 }
 
-/// Notes about canaries that release the same workload: they take turns at overwriting what the other one does.
-pub(crate) fn rivals(subjects: &[Subject]) -> Vec<String> {
-    let mut by_target: BTreeMap<(&str, &str, &str), Vec<String>> = BTreeMap::new();
-    for subject in subjects {
-        let target = (subject.namespace(), subject.canary.target.kind.as_str(), subject.target());
-        by_target.entry(target).or_default().push(subject.id());
+/// Tells canaries that share their target or their service with another one: the operator runs the older one alone, and of
+/// objects that are created together none is.
+pub(crate) fn rivals(subjects: &[Subject], manifests: &Manifests) -> Vec<String> {
+    let mut problems = Vec::new();
+    // A release that is an object itself claims its target for as long as it is under way.
+    let lasting = |subject: &&Subject| !subject.is_release_itself();
+    for (index, subject) in subjects.iter().enumerate().filter(|(_, subject)| lasting(subject)) {
+        let (target, service) = (&subject.canary.target, subject.canary.service.apex());
+        let before =
+            subjects.iter().take(index).filter(lasting).filter(|other| other.namespace() == subject.namespace());
+        let mut shared = before.filter_map(|other| {
+            let theirs = &other.canary.target;
+            let has_service = |subject: &Subject| subject.kind() == "Canary";
+            if (target.kind, &target.name) == (theirs.kind, &theirs.name) {
+                Some((other, "spec.targetRef", format!("{}/{} is the target", target.kind.as_str(), target.name)))
+            } else if has_service(subject) && has_service(other) && service == other.canary.service.apex() {
+                Some((other, "spec.service.name", format!("Service/{service} is the service")))
+            } else {
+                None
+            }
+        });
+        let Some((other, field, what)) = shared.next() else { continue };
+        let message = format!(
+            "{field}: {what} of {} {}, too, and only the older one is run; leave one of them out",
+            other.kind().to_lowercase(),
+            other.name()
+        );
+        let manifest = manifests.find(subject.group(), subject.kind(), subject.namespace(), subject.name());
+        problems.extend(manifest.map(|manifest| manifest.message(field, &message)));
     }
-    let rivals = by_target.into_iter().filter(|(_, canaries)| canaries.len() > 1);
-    rivals
-        .map(|((_, kind, target), canaries)| {
-            let canaries = canaries.join(", ");
-            format!("several canaries have the target {kind}/{target}, and will be in each other's way: {canaries}")
-        })
-        .collect()
+    problems
 }
 
 /// Says that a canary without a provider refers to something that Istio has no use for. Flagger's manifests leave the
@@ -190,20 +209,13 @@ fn meant_for_another(manifest: &Manifest) -> Option<String> {
 fn understand(manifest: &Manifest, manifests: &Manifests, config: &ControllerConfig) -> Result<Subject, String> {
     let object: DynamicObject = serde_json::from_value(manifest.object.clone()).map_err(|error| error.to_string())?;
     let canary = config.validated(&object)?;
-    if canary.target.kind == TargetKind::Service {
-        return Err(format!(
-            "spec.targetRef.kind: Service {} is released by selecting other pods, which is not supported by simulate; try it \
-             with aviary sandbox",
-            canary.target.name
-        ));
-    }
     let provider = canary.provider.clone().filter(|provider| !provider.is_empty());
     let provider = provider.unwrap_or_else(|| config.providers.mesh_provider.clone());
     let workloads = match &canary.subset_version {
         None => [canary.target.primary_name(), canary.target.name.clone()],
         Some(version) => workloads_of_subsets(manifests, &canary, version)?,
     };
-    Ok(Subject { canary, provider, release: None, workloads })
+    Ok(Subject { canary, provider, release: None, workloads, next_selector: None })
 }
 
 /// The workloads behind both subsets: the one in production now, and the one with the version that is to be released.

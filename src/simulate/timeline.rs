@@ -70,6 +70,8 @@ impl Row {
 pub(crate) struct Run {
     pub(crate) started: Timestamp,
     pub(crate) ended: Option<(Timestamp, Phase)>,
+    /// The canary's share when it ended, in percent.
+    pub(crate) weight: i64,
     /// Image of the target when it began.
     pub(crate) image: String,
     /// Position of its first row.
@@ -194,12 +196,13 @@ impl Tracked {
         let starts = !is_open && !bootstraps && (!is_terminal(status.phase) || (ends && is_new_revision));
         if starts {
             let first_row = self.rows.len();
-            self.runs.push(Run { started: now, ended: None, image: self.image.clone(), first_row });
+            self.runs.push(Run { started: now, ended: None, weight: 0, image: self.image.clone(), first_row });
         }
         if let Some(run) = self.runs.last_mut().filter(|run| run.ended.is_none()) {
             // A restart on a newer revision goes on with it.
             run.image.clone_from(&self.image);
             run.ended = ends.then_some((now, status.phase));
+            run.weight = self.weight;
         }
     }
 

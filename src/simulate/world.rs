@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aviary_actors::{Clock, Controller, ControllerConfig, Metrics};
+use aviary_crds::validated::TargetKind;
 use aviary_sim::Cluster;
 use aviary_sim::calls::CallCounts;
 use aviary_sim::cluster::ClusterOptions;
@@ -31,7 +32,7 @@ use super::schedule::{self, Step};
 use super::subject::Subject;
 use super::time::Time;
 use super::timeline::{Around, RowKind, Tracked};
-use super::{audience, objects, queries, references};
+use super::{audience, objects, queries, references, services};
 use crate::embedded;
 
 /// User agent of the operator; its calls are counted and hit by faults under it.
@@ -459,6 +460,15 @@ async fn release(user: &Client, subject: &Subject, planned: &Planned) -> String 
             texts.push(error.to_string());
         }
     }
+    if let Some(selector) = &planned.selector {
+        texts.push(format!("kubectl set selector service/{} {}", subject.target(), services::in_words(selector)));
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(user.clone(), subject.namespace(), &resource(TargetKind::Service.as_str()));
+        let patch = Patch::Merge(json!({"spec": {"selector": selector}}));
+        if let Err(error) = api.patch(subject.target(), &PatchParams::default(), &patch).await {
+            texts.push(error.to_string());
+        }
+    }
     if let Some((container, image)) = &planned.image {
         let kind = subject.canary.target.kind.as_str();
         texts.push(format!("kubectl set image {}/{} {container}={image}", kind.to_lowercase(), subject.target()));
@@ -486,6 +496,6 @@ async fn release(user: &Client, subject: &Subject, planned: &Planned) -> String 
 
 /// The resource of a target, a ConfigMap or a Secret.
 fn resource(kind: &str) -> ApiResource {
-    let (group, version) = if ["ConfigMap", "Secret"].contains(&kind) { ("", "v1") } else { ("apps", "v1") };
+    let (group, version) = if ["ConfigMap", "Secret", "Service"].contains(&kind) { ("", "v1") } else { ("apps", "v1") };
     ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(group, version, kind))
 }

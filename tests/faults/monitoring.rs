@@ -91,9 +91,10 @@ fn a_prometheus_that_comes_back_empty_is_waited_for() {
     assert_same_end(&undisturbed("podinfo:6.0.1", "Succeeded"), &end, "down, then empty");
 }
 
-/// Nor is it waited for without end: a canary that nobody asks is not to be held for ever.
+/// Nor is it waited for without end: users of a version that reports nothing would have to stay on it. A window and an interval
+/// after its first answer, and two more checks.
 #[test]
-fn a_prometheus_that_stays_empty_counts_after_the_limit() {
+fn a_prometheus_that_stays_empty_counts_when_it_must_have_values() {
     in_virtual_time(async {
         let world = released_to(20).await;
         world.prometheus.set_fault(Some(PrometheusFault::Down));
@@ -102,7 +103,7 @@ fn a_prometheus_that_stays_empty_counts_after_the_limit() {
         world.prometheus.set_fault(Some(PrometheusFault::Empty));
         world.wait_for_phase("podinfo", "Failed").await;
         let took = world.cluster.clock().now().duration_since(start).as_secs();
-        assert!((620..=640).contains(&took), "{took}\n{}", world.story());
+        assert!((100..=130).contains(&took), "{took}\n{}", world.story());
         world.pass(Duration::from_secs(5)).await;
         assert_eq!(world.count_events("podinfo", "failed checks threshold reached 3"), 1);
     });

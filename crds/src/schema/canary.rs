@@ -30,6 +30,9 @@ const PROVIDERS: [&str; 20] = [
     "traefik",
 ];
 
+/// Why the object is refused, of which its phase says nothing. The last column, so that those of Flagger stay where they are.
+const REFUSED: &str = r#".status.conditions[?(@.type=="Accepted")].message"#;
+
 /// The columns of `kubectl get canaries`.
 pub(super) fn printer_columns() -> Value {
     let column = |name: &str, kind: &str, path: &str, wide: bool| {
@@ -50,6 +53,7 @@ pub(super) fn printer_columns() -> Value {
         column("StepWeights", "string", ".spec.analysis.stepWeights", true),
         column("MaxWeight", "string", ".spec.analysis.maxWeight", true),
         column("LastTransitionTime", "string", ".status.lastTransitionTime", false),
+        column("Refused", "string", REFUSED, false),
     ])
 }
 
@@ -60,6 +64,7 @@ pub(super) fn printer_columns_of_v1alpha1() -> Value {
         {"name": "Weight", "type": "string", "jsonPath": ".status.canaryWeight"},
         {"name": "FailedChecks", "type": "string", "jsonPath": ".status.failedChecks"},
         {"name": "LastTransitionTime", "type": "string", "jsonPath": ".status.lastTransitionTime"},
+        {"name": "Refused", "type": "string", "jsonPath": REFUSED},
     ])
 }
 

@@ -81,6 +81,7 @@ pub(crate) fn plan() -> Plan {
             index: 0,
             kind: CheckKind::SuccessRate,
             limit: Limit::Threshold(99.0),
+            window: Duration::from_secs(30),
         }],
         hooks: Vec::new(),
         outage: OutagePolicy::Hold { limit: Duration::from_secs(60) },

@@ -282,7 +282,7 @@ fn metrics_outage_holds_and_resumes() {
     assert_eq!(run.seconds_to("Hold"), 16 + REACH);
     // Asked again every interval: at 26, 36, 46 and 56, when the monitoring is back.
     assert_eq!(run.seconds_to("Metrics are available"), 56 + REACH);
-    assert_eq!(run.state().metrics_unavailable_since, None);
+    assert_eq!(run.state().outage, None);
 }
 
 /// A rate needs two scrapes: what a Prometheus that was started anew does not know yet is no failed check.
@@ -291,6 +291,24 @@ fn empty_answers_after_an_outage_are_part_of_it() {
     let run = settled(scenarios::outage_with_an_empty_end);
     assert_eq!(run.events, settled(scenarios::outage).events);
     assert_eq!(run.seconds_to("Metrics are available"), 56 + REACH);
+}
+
+/// Users of a version that reports nothing wait for the window of the query (30 s) and an interval (10 s) after the first
+/// answer, at 36, and not until the outage's limit.
+#[test]
+fn a_short_outage_does_not_hide_for_long_that_there_are_no_values() {
+    let run = settled(scenarios::outage_that_hides_silence);
+    assert_eq!(run.events[4], "Metrics are available again, resuming analysis of podinfo.default");
+    assert_eq!(run.seconds_to("Metrics are available"), 36 + REACH + 40);
+    assert_eq!(run.seconds_to("Rolling back"), 36 + REACH + 40 + 20);
+}
+
+/// It was back for a moment only, so the time begins anew with the next answer, at 66.
+#[test]
+fn monitoring_that_goes_away_again_has_its_time_anew() {
+    let run = settled(scenarios::flickering_monitoring);
+    assert_eq!(run.events.iter().filter(|event| event.starts_with("Hold")).count(), 1);
+    assert_eq!(run.seconds_to("Rolling back"), 66 + REACH + 40 + 20);
 }
 
 #[test]

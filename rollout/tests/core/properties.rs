@@ -162,7 +162,7 @@ proptest! {
             prop_assert_eq!(Some(&state.last_promoted), primary.map(|primary| &primary.revision));
             prop_assert_eq!(&target.revision, &state.last_promoted);
         }
-        prop_assert_eq!(state.metrics_unavailable_since, None);
+        prop_assert_eq!(state.outage, None);
         let decision = decide(&run.plan, state, &run.snapshot());
         prop_assert_eq!((decision.effects.len(), decision.wake, decision.hold), (0, Wake::OnChange, None));
     }

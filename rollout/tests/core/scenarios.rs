@@ -99,6 +99,17 @@ pub(crate) fn outage_with_an_empty_end() -> Run {
         .at(50, Event::Metrics(Metrics::Truth))
 }
 
+/// The monitoring comes back, and the canary still has no values.
+pub(crate) fn outage_that_hides_silence() -> Run {
+    let outage = OutagePolicy::Hold { limit: Duration::from_secs(600) };
+    release(Plan { outage, ..plan() }).at(12, Event::Metrics(Metrics::Outage)).at(30, Event::Metrics(Metrics::NoValues))
+}
+
+/// The same, and it goes away again for a moment.
+pub(crate) fn flickering_monitoring() -> Run {
+    outage_that_hides_silence().at(50, Event::Metrics(Metrics::Outage)).at(62, Event::Metrics(Metrics::NoValues))
+}
+
 pub(crate) fn long_outage() -> Run {
     weighted().at(12, Event::Metrics(Metrics::Outage))
 }
@@ -345,6 +356,8 @@ pub(crate) fn all() -> Vec<Scenario> {
         ("broken_bootstrap", broken_bootstrap),
         ("outage", outage),
         ("outage_with_an_empty_end", outage_with_an_empty_end),
+        ("outage_that_hides_silence", outage_that_hides_silence),
+        ("flickering_monitoring", flickering_monitoring),
         ("long_outage", long_outage),
         ("outage_as_failure", outage_as_failure),
         ("outage_behind_a_gate", outage_behind_a_gate),

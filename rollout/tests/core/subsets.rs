@@ -30,7 +30,7 @@ fn subset_plan() -> Plan {
 
 fn check(no_data: NoData, compares_previous: bool) -> Check {
     let limit = Limit::Rise(Rise { deviation: 0.5, compares_previous, no_data });
-    Check { name: "metric".into(), index: 0, kind: CheckKind::Query, limit }
+    Check { name: "metric".into(), index: 0, kind: CheckKind::Query, limit, window: Duration::from_secs(60) }
 }
 
 fn empty() -> Sample {

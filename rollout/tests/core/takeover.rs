@@ -452,6 +452,6 @@ fn pruned_fields_do_not_stretch_an_outage() {
     assert!(status.metrics_unavailable_since.is_some());
     (status.metrics_unavailable_since, status.last_step_time, status.observed_generation) = (None, None, None);
     let state = State::from_status(&status);
-    assert_eq!(state.metrics_unavailable_since, run.state().metrics_unavailable_since);
+    assert_eq!(state.outage, run.state().outage);
     assert!(state.last_step.is_some());
 }

@@ -3,8 +3,8 @@
 use aviary_crds::status::Phase;
 use aviary_crds::validated::WebhookType;
 use aviary_rollout::{
-    Answer, Answers, Decision, Effect, HookAnswer, Pending, Plan, PrimaryView, Readiness, RoundAnswer, SampleError,
-    Scale, ServingSince, Snapshot, Split, State, TargetView, decide, invariants,
+    Answer, Answers, Decision, Effect, HookAnswer, Outage, Pending, Plan, PrimaryView, Readiness, RoundAnswer,
+    SampleError, Scale, ServingSince, Snapshot, Split, State, TargetView, decide, invariants,
 };
 use jiff::Timestamp;
 
@@ -95,7 +95,7 @@ fn states(phase: Phase, now: Timestamp) -> Vec<State> {
                     last_applied: "applied".into(),
                     last_promoted: "promoted".into(),
                     tracked_configs: Some(configs("1")),
-                    metrics_unavailable_since: last_step,
+                    outage: last_step.map(|since| Outage { since, answered_since: None }),
                     ..State::default()
                 });
             }
