@@ -19,6 +19,8 @@ pub(crate) struct Tally {
     pub(crate) ended: usize,
     /// Whose events were compared.
     pub(crate) watches: usize,
+    /// Sequences in which no object ever was.
+    pub(crate) unwatched: usize,
     /// How often each known difference was met, and an example.
     known: BTreeMap<&'static str, (usize, String)>,
 }
@@ -47,6 +49,7 @@ impl Tally {
         self.unseen += other.unseen;
         self.ended += other.ended;
         self.watches += other.watches;
+        self.unwatched += other.unwatched;
         for (reason, (times, example)) in other.known {
             self.known.entry(reason).or_insert((0, example)).0 += times;
         }
@@ -82,11 +85,11 @@ impl fmt::Display for Tally {
         for (reason, (times, example)) in &self.known {
             writeln!(out, "{times} times: {reason}\n    {example}")?;
         }
-        let Self { operations, unseen, ended, watches, .. } = self;
+        let Self { operations, unseen, ended, watches, unwatched, .. } = self;
         write!(
             out,
             "{operations} operations and {watches} watches were compared; {ended} sequences ended early, which left {unseen} \
-             operations unseen"
+             operations unseen, and {unwatched} had no object to watch"
         )
     }
 }
