@@ -50,9 +50,7 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
     };
     let given_name = metadata["name"].as_str().unwrap_or_default();
     if given_name.is_empty() {
-        return Err(StatusError::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
+        return Err(no_name(name));
     }
     if given_name != name {
         return Err(StatusError::bad_request(format!(
@@ -60,6 +58,13 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
         )));
     }
     Ok(())
+}
+
+/// 400 for an object that does not say its name.
+pub(super) fn no_name(name: &str) -> StatusError {
+    StatusError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
 }
 
 pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusError> {
@@ -254,14 +259,8 @@ pub(super) fn check_preconditions(
     match version.parse::<u64>() {
         Ok(version) if version == present.resource_version => Ok(()),
         Ok(_) => Err(StatusError::modified(&target.resource, name)),
-        Err(_) => {
-            let problem = FieldError::invalid(
-                "metadata.resourceVersion",
-                &metadata["resourceVersion"],
-                format!("strconv.ParseUint: parsing \"{version}\": invalid syntax"),
-            );
-            Err(invalid(target, name, &[problem]))
-        }
+        // It is no status error, so it comes out as a plain 500.
+        Err(_) => Err(StatusError::new(500, "", format!("strconv.ParseUint: parsing \"{version}\": invalid syntax"))),
     }
 }
 

@@ -4,6 +4,7 @@ use futures::StreamExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 
+use crate::bench;
 use crate::support::{Refusal, config_map, deployment, object, value, version_of, world};
 
 fn create() -> PostParams {
@@ -51,8 +52,15 @@ async fn an_address_is_not_used_up() {
         }))
     };
     let rehearsed = services.create(&create(), &service("a")).await.unwrap();
-    let made = services.create(&PostParams::default(), &service("b")).await.unwrap();
-    assert_eq!(value(&made)["spec"]["clusterIP"], value(&rehearsed)["spec"]["clusterIP"]);
+    let mut again = service("b");
+    again.data["spec"]["clusterIP"] = value(&rehearsed)["spec"]["clusterIP"].clone();
+    services.create(&PostParams::default(), &again).await.unwrap();
+    if bench::inside().is_none() {
+        // A real server draws addresses at random, this one in a row.
+        let rehearsed = services.create(&create(), &service("c")).await.unwrap();
+        let made = services.create(&PostParams::default(), &service("d")).await.unwrap();
+        assert_eq!(value(&made)["spec"]["clusterIP"], value(&rehearsed)["spec"]["clusterIP"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

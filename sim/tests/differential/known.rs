@@ -1,5 +1,5 @@
 //! Differences that are there and are known. A sequence that meets one goes on if both servers refused, or if only the warnings
-//! differ; it ends if the objects are not the same any more. `sim/README.md` tells of them, too.
+//! differ; it ends if the objects are not the same any more. `sim/README.md` has the same list, with reasons.
 
 use crate::Place;
 use crate::generate::Operation;
@@ -63,6 +63,13 @@ const KNOWN: &[Known] = &[
     ("a custom resource whose apiVersion is null is refused by other words", |met| {
         met.real.code == 400 && met.here.code == 400 && met.said(met.real).contains("accessor error")
     }),
+    ("a custom resource that a patch leaves without apiVersion is refused by other words", |met| {
+        met.is_custom()
+            && met.operation.method == "PATCH"
+            && met.real.code == 500
+            && met.here.code == 400
+            && met.said(met.real).contains("Object 'apiVersion' is missing")
+    }),
     ("nulls within a strategic merge patch are shown here in the text that refuses it", |met| {
         met.said(met.real).contains("cannot restore slice from map") && met.real.code == met.here.code
     }),
@@ -92,7 +99,11 @@ const KNOWN: &[Known] = &[
             && met.said(met.here).contains("is registered for version")
     }),
     ("a JSON patch that empties managed fields and changes more", |met| {
-        met.is_json_patch() && met.says("managedFields") && met.differ_only_in("/metadata/managedFields")
+        let is_theirs = |path: &str| path.starts_with("/metadata/managedFields") || path == "/metadata/resourceVersion";
+        met.is_json_patch()
+            && met.says("managedFields")
+            && met.real.code == met.here.code
+            && met.places.iter().all(|place| is_theirs(&place.path))
     }),
     (
         "managed fields given with an apply are refused by whether they are null, and before the object is looked for",
@@ -150,6 +161,17 @@ const KNOWN: &[Known] = &[
             && format!("{}", met.real.body).contains("spec.clusterIPs")
     }),
 ];
+
+#[test]
+fn the_readme_lists_what_is_known() {
+    let readme = include_str!("../../README.md");
+    let heading = "## Answers that differ in random sequences";
+    let section = readme.split(heading).nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let listed: Vec<&str> = rows.map(|(known, _)| known).filter(|known| !known.is_empty()).collect();
+    let known: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
+    assert_eq!(listed, known);
+}
 
 /// What is known about a difference.
 pub(crate) fn reason(met: &Met<'_>) -> Option<&'static str> {

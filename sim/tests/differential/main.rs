@@ -192,6 +192,10 @@ impl Both {
     async fn run_all(&self, sequences: Vec<(u64, (&'static Kind, Vec<Operation>))>) -> Vec<Run> {
         let runs = sequences.into_iter().map(|(seed, (kind, operations))| async move {
             let (difference, tally) = self.difference(kind, &operations).await;
+            if let Some(difference) = &difference {
+                // At once, too: it may take long until all have run.
+                println!("{}", difference.tell(seed, &operations));
+            }
             Run { seed, kind, operations, difference, tally }
         });
         futures::stream::iter(runs).buffer_unordered(AT_ONCE).collect().await
