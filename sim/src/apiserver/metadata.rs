@@ -79,19 +79,27 @@ pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusErro
     if api_version == expected && kind == resource.kind {
         return Ok(());
     }
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let cause = if Definition::of_kind(group, version, kind).is_some() {
+    let version = api_version.split_once('/').map_or(api_version, |(_, version)| version);
+    let cause = if let Some(cause) = unregistered(api_version, kind) {
+        cause
+    } else {
         let package = resource.group.split('.').next().filter(|package| !package.is_empty()).unwrap_or("core");
         format!("converting ({version}.{kind}) to ({package}.{}): unknown conversion", resource.kind)
-    } else {
-        format!(
-            "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
-        )
     };
     Err(StatusError::bad_request(format!(
         "{kind} in version \"{version}\" cannot be handled as a {}: {cause}",
         resource.kind
     )))
+}
+
+/// What the real server says of a kind that it does not have; `None` for one that it has.
+pub(super) fn unregistered(api_version: &str, kind: &str) -> Option<String> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Definition::of_kind(group, version, kind).is_none().then(|| {
+        format!(
+            "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        )
+    })
 }
 
 /// Custom resources have to say what they are.
@@ -231,10 +239,13 @@ pub(super) fn check_preconditions(
     let metadata = &candidate["metadata"];
     let uid = metadata["uid"].as_str().unwrap_or_default();
     if lock.by_uid && !uid.is_empty() && uid != present.uid() {
+        let is_service = target.resource.group.is_empty() && target.resource.plural == "services";
+        // Beside what they say there are their endpoints.
+        let prefix = if is_service { "services/specs" } else { &*target.resource.plural };
         let registry_key = if target.namespace.is_empty() {
-            format!("/registry/{}/{name}", target.resource.plural)
+            format!("/registry/{prefix}/{name}")
         } else {
-            format!("/registry/{}/{}/{name}", target.resource.plural, target.namespace)
+            format!("/registry/{prefix}/{}/{name}", target.namespace)
         };
         return Err(StatusError::conflict(
             &target.resource,

@@ -185,12 +185,17 @@ impl<'a> Strategy<'a> {
         }
     }
 
-    /// A built-in object that a patch leaves without version is read by the names of Go's internal type, which has none of those
-    /// that the API has: nothing is left of it.
-    pub(super) fn check_version_is_left(&self, name: &str, patched: &Value) -> Result<(), StatusError> {
+    /// Whether what a JSON or merge patch leaves of a built-in object can be read at all. Without version it is read by the names of
+    /// Go's internal type, which has none of those that the API has: nothing is left of it.
+    pub(super) fn check_type_is_left(&self, name: &str, patched: &Value) -> Result<(), StatusError> {
         let version = patched.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
-        if self.target.resource.custom || !version.is_empty() {
+        if self.target.resource.custom {
             return Ok(());
+        }
+        if !version.is_empty() {
+            let kind = patched.get("kind").and_then(Value::as_str).filter(|kind| !kind.is_empty());
+            let cause = kind.and_then(|kind| metadata::unregistered(version, kind));
+            return cause.map_or(Ok(()), |cause| Err(patch::invalid(patched.to_string(), &cause)));
         }
         if self.field_validation == FieldValidation::Strict {
             let fields = patched.as_object().into_iter().flatten().map(|(field, _)| field);
@@ -219,8 +224,9 @@ impl<'a> Strategy<'a> {
 
     /// `transformDecodeError`.
     fn unhandled(&self, cause: &str) -> StatusError {
-        let kind = &self.target.resource.kind;
-        let version = &self.target.version;
+        let is_scale = self.target.subresource == "scale";
+        let kind = if is_scale { "Scale" } else { &*self.target.resource.kind };
+        let version = if is_scale { "v1" } else { &*self.target.version };
         StatusError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {cause}"))
     }
 
@@ -429,6 +435,9 @@ impl<'a> Strategy<'a> {
                 _ => problems.extend(found),
             }
         } else if !resource.custom {
+            if self.target.subresource == "status" {
+                problems.extend(validation::status_problems(&resource.kind, value));
+            }
             problems.extend(validation::problems(
                 &resource.group,
                 &resource.kind,

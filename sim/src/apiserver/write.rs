@@ -191,7 +191,7 @@ impl ApiServer {
             let (mut patched, origin) =
                 patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
             if matches!(origin, patch::Origin::Patch) {
-                strategy.check_version_is_left(name, &patched)?;
+                strategy.check_type_is_left(name, &patched)?;
             }
             if target.resource.custom && target.subresource == "status" && patched["kind"].is_string() {
                 // What such a write keeps of the object includes its kind.
