@@ -71,7 +71,8 @@ const KNOWN: &[Known] = &[
             && met.said(met.real).contains("Object 'apiVersion' is missing")
     }),
     ("nulls within a strategic merge patch are shown here in the text that refuses it", |met| {
-        met.said(met.real).contains("cannot restore slice from map") && met.real.code == met.here.code
+        (met.said(met.real) + &met.real.body["details"].to_string()).contains("cannot restore ")
+            && met.real.code == met.here.code
     }),
     ("managed fields of an object that does not fit its schema are forgotten by the real one", |met| {
         met.real.code == met.here.code
@@ -136,8 +137,15 @@ const KNOWN: &[Known] = &[
     ("a name that was generated and is taken is told by other words", |met| {
         met.says("generateName") && met.real.code == 409 && met.here.code == 409
     }),
-    ("whole numbers with a fraction of zero in custom resources are stored with it here", |met| {
-        met.is_custom() && met.real.code == met.here.code && met.places.iter().all(Place::is_the_same_number)
+    ("a whole number with a fraction of zero in the place of the same without is a change to the real one", |met| {
+        let follows = |path: &str| {
+            matches!(path, "/metadata/generation" | "/metadata/resourceVersion")
+                || path.starts_with("/metadata/managedFields")
+        };
+        met.is_custom()
+            && met.says(".0")
+            && met.real.code == met.here.code
+            && met.places.iter().all(|place| follows(&place.path))
     }),
     ("numbers with a fraction in the place of whole ones are refused by other words", |met| {
         met.is_custom() && met.says(".5") && met.real.code == 422 && met.here.code == 422
