@@ -7,6 +7,7 @@ use super::fields::{self, Apply, ApplyError, Before, Conflict};
 use super::patch::Origin;
 use super::request::{Query, Target};
 use super::response::Answer;
+use super::schema::conform::make_all_whole;
 use super::strategy::{Ownership, Strategy, WriteOptions};
 use super::write::{self, Replacement, WriteRequest};
 use super::{ApiServer, metadata, scale};
@@ -116,7 +117,10 @@ impl ApiServer {
         check_manager(manager, OPTIONS)?;
         let options = WriteOptions::parse(query, OPTIONS)?;
         let strategy = Strategy::new(target, self.store.clock(), options.field_validation);
-        let config = decode(body.bytes)?;
+        let mut config = decode(body.bytes)?;
+        if target.resource.custom {
+            make_all_whole(&mut config);
+        }
         let is_forced = query.flag("force");
         if !exists {
             if !target.subresource.is_empty() {

@@ -50,9 +50,7 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
     };
     let given_name = metadata["name"].as_str().unwrap_or_default();
     if given_name.is_empty() {
-        return Err(StatusError::bad_request(format!(
-            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-        )));
+        return Err(no_name(name));
     }
     if given_name != name {
         return Err(StatusError::bad_request(format!(
@@ -60,6 +58,13 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
         )));
     }
     Ok(())
+}
+
+/// 400 for an object that does not say its name.
+pub(super) fn no_name(name: &str) -> StatusError {
+    StatusError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
 }
 
 pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusError> {
@@ -74,19 +79,27 @@ pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusErro
     if api_version == expected && kind == resource.kind {
         return Ok(());
     }
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let cause = if Definition::of_kind(group, version, kind).is_some() {
+    let version = api_version.split_once('/').map_or(api_version, |(_, version)| version);
+    let cause = if let Some(cause) = unregistered(api_version, kind) {
+        cause
+    } else {
         let package = resource.group.split('.').next().filter(|package| !package.is_empty()).unwrap_or("core");
         format!("converting ({version}.{kind}) to ({package}.{}): unknown conversion", resource.kind)
-    } else {
-        format!(
-            "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
-        )
     };
     Err(StatusError::bad_request(format!(
         "{kind} in version \"{version}\" cannot be handled as a {}: {cause}",
         resource.kind
     )))
+}
+
+/// What the real server says of a kind that it does not have; `None` for one that it has.
+pub(super) fn unregistered(api_version: &str, kind: &str) -> Option<String> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Definition::of_kind(group, version, kind).is_none().then(|| {
+        format!(
+            "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme \"pkg/runtime/scheme.go:111\""
+        )
+    })
 }
 
 /// Custom resources have to say what they are.
@@ -226,10 +239,13 @@ pub(super) fn check_preconditions(
     let metadata = &candidate["metadata"];
     let uid = metadata["uid"].as_str().unwrap_or_default();
     if lock.by_uid && !uid.is_empty() && uid != present.uid() {
+        let is_service = target.resource.group.is_empty() && target.resource.plural == "services";
+        // Beside what they say there are their endpoints.
+        let prefix = if is_service { "services/specs" } else { &*target.resource.plural };
         let registry_key = if target.namespace.is_empty() {
-            format!("/registry/{}/{name}", target.resource.plural)
+            format!("/registry/{prefix}/{name}")
         } else {
-            format!("/registry/{}/{}/{name}", target.resource.plural, target.namespace)
+            format!("/registry/{prefix}/{}/{name}", target.namespace)
         };
         return Err(StatusError::conflict(
             &target.resource,
@@ -254,14 +270,8 @@ pub(super) fn check_preconditions(
     match version.parse::<u64>() {
         Ok(version) if version == present.resource_version => Ok(()),
         Ok(_) => Err(StatusError::modified(&target.resource, name)),
-        Err(_) => {
-            let problem = FieldError::invalid(
-                "metadata.resourceVersion",
-                &metadata["resourceVersion"],
-                format!("strconv.ParseUint: parsing \"{version}\": invalid syntax"),
-            );
-            Err(invalid(target, name, &[problem]))
-        }
+        // It is no status error, so it comes out as a plain 500.
+        Err(_) => Err(StatusError::new(500, "", format!("strconv.ParseUint: parsing \"{version}\": invalid syntax"))),
     }
 }
 

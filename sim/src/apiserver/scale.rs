@@ -6,8 +6,15 @@ use super::request::Target;
 use super::response::{Answer, Encoder};
 use crate::store::{FieldError, Record, ScalePaths, StatusError, to_bytes};
 
+/// The replicas of a custom resource that has none, to the write that has to set them (`invalidSpecReplicas`).
+const NEVER_SET: i64 = i32::MIN as i64;
+
 pub(super) fn answer(target: &Target, record: &Record, encoder: &Encoder, code: u16) -> Result<Answer, StatusError> {
-    let scale = read(paths(target)?, &record.value());
+    let (paths, object) = (paths(target)?, record.value());
+    if at(&object, &paths.spec_replicas).is_null() {
+        return Err(StatusError::internal(&format!("the spec replicas field \"{}\" does not exist", dotted(paths))));
+    }
+    let scale = read(paths, &object);
     let body = match &encoder.table {
         Some(table) => table.object(&scale),
         None => scale,
@@ -33,16 +40,27 @@ pub(super) fn read(paths: &ScalePaths, object: &Value) -> Value {
         status["selector"] = json!(selector);
     }
     // Of these two zeros the type leaves one out.
-    let spec = match number_at(object, &paths.spec_replicas) {
+    let replicas = &at(object, &paths.spec_replicas);
+    let spec = match replicas.as_i64().unwrap_or(if replicas.is_null() { NEVER_SET } else { 0 }) {
         0 => json!({}),
         replicas => json!({"replicas": replicas}),
     };
     json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": kept, "spec": spec, "status": status})
 }
 
+fn dotted(paths: &ScalePaths) -> String {
+    paths.spec_replicas.iter().map(|segment| format!(".{segment}")).collect()
+}
+
 /// The object with the replicas that a `Scale` asks for.
 pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Value, StatusError> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas == NEVER_SET {
+        return Err(StatusError::bad_request(format!(
+            "the spec replicas field \"{}\" cannot be empty",
+            dotted(paths(target)?)
+        )));
+    }
     if replicas < 0 {
         let problem = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
         let name = object["metadata"]["name"].as_str().unwrap_or_default();

@@ -4,7 +4,7 @@
 
 mod cel;
 mod compile;
-mod conform;
+pub(crate) mod conform;
 pub(crate) mod decode;
 mod path;
 mod properties;

@@ -95,6 +95,8 @@ pub(super) struct Strategy<'a> {
     pub(super) ownership: Ownership,
     /// Unknown fields of a custom resource's metadata, to be told with those of the rest.
     unknown_metadata: Vec<String>,
+    /// Those of all of a custom resource, where only its status is written.
+    unknown_beside_status: Option<Vec<String>>,
     /// Texts for the client, e.g. about unknown fields.
     pub(super) warnings: Vec<String>,
 }
@@ -111,6 +113,7 @@ impl<'a> Strategy<'a> {
             repeated_in_patch: Vec::new(),
             ownership: Ownership::Update(String::new()),
             unknown_metadata: Vec::new(),
+            unknown_beside_status: None,
             warnings: Vec::new(),
         }
     }
@@ -182,6 +185,27 @@ impl<'a> Strategy<'a> {
         }
     }
 
+    /// Whether what a JSON or merge patch leaves of a built-in object can be read at all. Without version it is read by the names of
+    /// Go's internal type, which has none of those that the API has: nothing is left of it.
+    pub(super) fn check_type_is_left(&self, name: &str, patched: &Value) -> Result<(), StatusError> {
+        let version = patched.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+        if self.target.resource.custom {
+            return Ok(());
+        }
+        if !version.is_empty() {
+            let kind = patched.get("kind").and_then(Value::as_str).filter(|kind| !kind.is_empty());
+            let cause = kind.and_then(|kind| metadata::unregistered(version, kind));
+            return cause.map_or(Ok(()), |cause| Err(patch::invalid(patched.to_string(), &cause)));
+        }
+        if self.field_validation == FieldValidation::Strict {
+            let fields = patched.as_object().into_iter().flatten().map(|(field, _)| field);
+            let unknown = fields.filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"));
+            let texts: Vec<String> = unknown.map(|field| format!("unknown field \"{field}\"")).collect();
+            return Err(patch::invalid(patched.to_string(), &format!("strict decoding error: {}", texts.join(", "))));
+        }
+        Err(metadata::no_name(name))
+    }
+
     /// The schema of what is written: the object's, or that of a `Scale`.
     pub(super) fn schema(&self) -> Option<SchemaRef> {
         if self.target.subresource == "scale" {
@@ -200,8 +224,9 @@ impl<'a> Strategy<'a> {
 
     /// `transformDecodeError`.
     fn unhandled(&self, cause: &str) -> StatusError {
-        let kind = &self.target.resource.kind;
-        let version = &self.target.version;
+        let is_scale = self.target.subresource == "scale";
+        let kind = if is_scale { "Scale" } else { &*self.target.resource.kind };
+        let version = if is_scale { "v1" } else { &*self.target.version };
         StatusError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {cause}"))
     }
 
@@ -235,6 +260,9 @@ impl<'a> Strategy<'a> {
         let given = fields::take_text(&mut candidate);
         let is_status = self.target.subresource == "status";
         let before = present.value();
+        if is_status && self.target.resource.custom {
+            self.look_beside_status(&candidate, &before);
+        }
         let mut value = if is_status { self.with_new_status(&before, candidate) } else { candidate };
         self.set_type(&mut value);
         metadata::keep_server_fields(&mut value, &before);
@@ -330,6 +358,19 @@ impl<'a> Strategy<'a> {
         candidate
     }
 
+    /// Notes unknown fields of a custom resource whose status alone is going to be written: they are told all the same.
+    fn look_beside_status(&mut self, candidate: &Value, present: &Value) {
+        let is_written = |name: &str| !matches!(name, "status" | "metadata" | "apiVersion" | "kind");
+        let fields = candidate.as_object().into_iter().flatten();
+        let says_more =
+            fields.filter(|(name, _)| is_written(name)).any(|(name, value)| present.get(name) != Some(value));
+        let is_applied = matches!(self.ownership, Ownership::Applied(_));
+        let schema = self.target.served_version().and_then(|version| version.schema.clone());
+        if let Some(schema) = schema.filter(|_| says_more && !is_applied) {
+            self.unknown_beside_status = Some(schema.conform(&mut candidate.clone()).unknown_fields);
+        }
+    }
+
     fn complete(&mut self, value: &mut Value, present: Option<&Value>) -> Result<(), StatusError> {
         let resource = &self.target.resource;
         let is_definition = resource.group_kind == kinds::CUSTOM_RESOURCE_DEFINITION;
@@ -352,7 +393,8 @@ impl<'a> Strategy<'a> {
             return Ok(());
         };
         let mut unknown = std::mem::take(&mut self.unknown_metadata);
-        unknown.extend(schema.conform(value).unknown_fields);
+        let found = schema.conform(value).unknown_fields;
+        unknown.extend(self.unknown_beside_status.take().unwrap_or(found));
         self.report_unknown_fields(&unknown, value)
     }
 
@@ -393,6 +435,9 @@ impl<'a> Strategy<'a> {
                 _ => problems.extend(found),
             }
         } else if !resource.custom {
+            if self.target.subresource == "status" {
+                problems.extend(validation::status_problems(&resource.kind, value));
+            }
             problems.extend(validation::problems(
                 &resource.group,
                 &resource.kind,

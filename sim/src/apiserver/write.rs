@@ -190,6 +190,13 @@ impl ApiServer {
             let schema = strategy.schema();
             let (mut patched, origin) =
                 patch::apply(target, schema.as_deref(), body.content_type, body.bytes, visible)?;
+            if matches!(origin, patch::Origin::Patch) {
+                strategy.check_type_is_left(name, &patched)?;
+            }
+            if target.resource.custom && target.subresource == "status" && patched["kind"].is_string() {
+                // What such a write keeps of the object includes its kind.
+                patched["kind"] = Value::from(target.resource.kind.clone());
+            }
             strategy.decode_patched(&mut patched, origin, present)?;
             metadata::check_identity(target, Some(name), &patched)?;
             Ok(to_stored(target, patched))

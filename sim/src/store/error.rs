@@ -166,6 +166,12 @@ impl StatusError {
         Self::new(400, "BadRequest", message)
     }
 
+    /// 500 `InternalError` (`errors.NewInternalError`).
+    pub(crate) fn internal(cause: &str) -> Self {
+        let told = StatusCause { reason: String::new(), message: cause.to_owned(), field: String::new() };
+        Self::new(500, "InternalError", format!("Internal error occurred: {cause}")).with_causes(vec![told])
+    }
+
     /// 403 `Forbidden` for a new object in a namespace that is being deleted.
     pub(crate) fn namespace_terminating(resource: &ResourceType, namespace: &str, name: &str) -> Self {
         let cause = StatusCause {

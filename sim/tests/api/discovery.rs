@@ -1,5 +1,6 @@
 use kube::discovery::Discovery;
 
+use crate::bench;
 use crate::support::{Refusal, widget_definition_in, world};
 
 #[tokio::test(start_paused = true)]
@@ -35,15 +36,18 @@ async fn the_server_names_its_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn health_is_one_check() {
+async fn health_is_told_check_by_check() {
     let world = world().await;
-    for (path, text) in [
-        ("/readyz?verbose", "[+]ping ok\nreadyz check passed\n"),
-        ("/livez?verbose=1", "[+]ping ok\nlivez check passed\n"),
-        ("/healthz/ping", "ok"),
-    ] {
+    let text = async |path: &str| {
         let request = http::Request::get(path).body(Vec::new()).unwrap();
-        assert_eq!(world.client.request_text(request).await.unwrap(), text, "{path}");
+        world.client.request_text(request).await.unwrap()
+    };
+    assert_eq!(text("/healthz/ping").await, "ok");
+    for (path, end) in [("/readyz?verbose", "readyz check passed\n"), ("/livez?verbose=1", "livez check passed\n")] {
+        let told = text(path).await;
+        assert!(told.starts_with("[+]ping ok\n") && told.ends_with(end), "{path}: {told}");
+        // A real server has dozens of others.
+        assert!(bench::inside().is_some() || told.lines().count() == 2, "{path}: {told}");
     }
 }
 

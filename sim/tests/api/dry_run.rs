@@ -4,6 +4,7 @@ use futures::StreamExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 
+use crate::bench;
 use crate::support::{Refusal, config_map, deployment, object, value, version_of, world};
 
 fn create() -> PostParams {
@@ -50,9 +51,19 @@ async fn an_address_is_not_used_up() {
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]},
         }))
     };
-    let rehearsed = services.create(&create(), &service("a")).await.unwrap();
-    let made = services.create(&PostParams::default(), &service("b")).await.unwrap();
-    assert_eq!(value(&made)["spec"]["clusterIP"], value(&rehearsed)["spec"]["clusterIP"]);
+    let at_address = |name: &str| {
+        let mut service = service(name);
+        service.data["spec"]["clusterIP"] = json!("10.0.77.7");
+        service
+    };
+    services.create(&create(), &at_address("a")).await.unwrap();
+    services.create(&PostParams::default(), &at_address("b")).await.unwrap();
+    if bench::inside().is_none() {
+        // A real server draws addresses at random, this one in a row.
+        let rehearsed = services.create(&create(), &service("c")).await.unwrap();
+        let made = services.create(&PostParams::default(), &service("d")).await.unwrap();
+        assert_eq!(value(&made)["spec"]["clusterIP"], value(&rehearsed)["spec"]["clusterIP"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

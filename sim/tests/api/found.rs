@@ -81,6 +81,59 @@ async fn a_custom_resource_without_version_is_refused_under_the_name_of_its_reso
     assert_eq!(widgets.patch("a", &PatchParams::default(), &patch).await.refusal().message, expected);
 }
 
+const WIDGET_A: &str = "/apis/example.com/v1/namespaces/test/widgets/a";
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_no_number_is_an_error_of_the_server() {
+    let world = world().await;
+    world.config_maps().create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let refusal = json_patch(&world, json!([{"op": "add", "path": "/metadata/resourceVersion", "value": "9x"}])).await;
+    let refusal = refusal.refusal();
+    assert_eq!((refusal.code, refusal.message.as_str()), (500, "strconv.ParseUint: parsing \"9x\": invalid syntax"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_patch_that_takes_a_built_in_objects_version_leaves_nothing_of_it() {
+    let world = world().await;
+    world.config_maps().create(&PostParams::default(), &config_map("a")).await.unwrap();
+    let refusal = json_patch(&world, json!([{"op": "remove", "path": "/apiVersion"}])).await.refusal();
+    let expected = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    assert_eq!((refusal.code, refusal.message.as_str()), (400, expected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_a_custom_resource_does_not_have_cannot_be_read_but_set() {
+    let world = world().await;
+    let widgets = world.widgets().await;
+    widgets.create(&PostParams::default(), &widget("a", &json!({"size": 1}))).await.unwrap();
+    let refusal = world.request("GET", &format!("{WIDGET_A}/scale"), "", "").await.refusal();
+    let expected = "Internal error occurred: the spec replicas field \".spec.replicas\" does not exist";
+    assert_eq!((refusal.code, refusal.message.as_str()), (500, expected));
+    let patch = async |body: Value| {
+        world.request("PATCH", &format!("{WIDGET_A}/scale"), "application/merge-patch+json", &body.to_string()).await
+    };
+    let refusal = patch(json!({"metadata": {}})).await.refusal();
+    let expected = "the spec replicas field \".spec.replicas\" cannot be empty";
+    assert_eq!((refusal.code, refusal.message.as_str()), (400, expected));
+    assert_eq!(patch(json!({"spec": {"replicas": 2}})).await.unwrap()["spec"]["replicas"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_to_the_status_of_a_custom_resource_is_told_of_unknown_fields_anywhere_and_keeps_the_kind() {
+    let world = world().await;
+    let widgets = world.widgets().await;
+    widgets.create(&PostParams::default(), &widget("a", &json!({"size": 1}))).await.unwrap();
+    let patch = async |query: &str, body: Value| {
+        let path = format!("{WIDGET_A}/status{query}");
+        world.request("PATCH", &path, "application/merge-patch+json", &body.to_string()).await
+    };
+    let refusal = patch("?fieldValidation=Strict", json!({"spec": {"unheard": 1}})).await.refusal();
+    assert_eq!(refusal.code, 422);
+    assert!(refusal.message.contains("strict decoding error: unknown field \"spec.unheard\""), "{}", refusal.message);
+    let other = patch("", json!({"kind": "Other", "status": {"phase": "Ready"}})).await.unwrap();
+    assert_eq!((&other["kind"], &other["status"]["phase"]), (&json!("Widget"), &json!("Ready")));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_scale_of_zero_does_not_say_so() {
     let world = world().await;

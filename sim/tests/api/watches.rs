@@ -48,7 +48,8 @@ async fn a_watch_from_any_version_begins_with_what_is_there() {
     let world = world().await;
     let maps = world.config_maps();
     maps.create(&PostParams::default(), &config_map("a")).await.unwrap();
-    let params = WatchParams::default().timeout(5);
+    // Which a busy real server may tell after the bookmark with which it announces the end.
+    let params = WatchParams::default().timeout(5).disable_bookmarks();
     assert_eq!(collect(&maps, &params, "0", 1).await, ["added a"]);
 }
 

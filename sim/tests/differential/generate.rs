@@ -40,11 +40,23 @@ pub(crate) struct Operation {
 pub(crate) fn sequence(random: &mut Random) -> (&'static Kind, Vec<Operation>) {
     let kind = random.pick(KINDS);
     let length = 3 + random.below(8);
-    let mut operations = vec![create(kind, random)];
+    // The first may be refused, and of nothing nothing can be told.
+    let mut operations = vec![create(kind, random), create_base(kind)];
     for _ in 1..length {
         operations.push(operation(kind, random));
     }
     (kind, operations)
+}
+
+/// The kind's valid object.
+pub(crate) fn create_base(kind: &Kind) -> Operation {
+    let body = (kind.base)().to_string();
+    Operation { method: "POST", path: kind.collection.to_owned(), content_type: "application/json", body }
+}
+
+/// Reads what is at a path.
+pub(crate) fn read_at(path: &str) -> Operation {
+    Operation { method: "GET", path: path.to_owned(), content_type: "application/json", body: String::new() }
 }
 
 /// The name of the last object of a sequence, which tells that there is no more to come.
@@ -90,7 +102,7 @@ fn read(kind: &Kind, random: &mut Random) -> Operation {
         2 => format!("{}?fieldSelector=metadata.name%3Da", kind.collection),
         _ => format!("{}/a", kind.collection),
     };
-    Operation { method: "GET", path, content_type: "application/json", body: String::new() }
+    read_at(&path)
 }
 
 /// Sets a value at a pointer, with objects on the way.

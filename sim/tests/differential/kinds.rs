@@ -11,6 +11,13 @@ pub(crate) struct Kind {
     pub(crate) fields: fn() -> Vec<Field>,
 }
 
+impl Kind {
+    /// Whether a definition made it: the groups of built-in kinds have no domain.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.collection.contains('.')
+    }
+}
+
 pub(crate) struct Field {
     pub(crate) pointer: &'static str,
     pub(crate) values: Vec<Value>,

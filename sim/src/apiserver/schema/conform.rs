@@ -31,6 +31,29 @@ fn prune(schema: &Schema, value: &mut Value, path: &FieldPath<'_>, unknown: &mut
                 prune(item_schema, item, &path.index(index), unknown);
             }
         }
+        Value::Number(_) => make_whole(value),
+        _ => {}
+    }
+}
+
+/// `5.0` becomes `5`: that is how Go writes it, wherever it is read next.
+fn make_whole(value: &mut Value) {
+    /// All whole numbers up to here are different ones as doubles.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    if value.is_i64() || value.is_u64() {
+        return;
+    }
+    if let Some(number) = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < MOST) {
+        *value = Value::from(number as i64);
+    }
+}
+
+/// The same for all numbers of a configuration that is applied.
+pub(crate) fn make_all_whole(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(make_all_whole),
+        Value::Array(items) => items.iter_mut().for_each(make_all_whole),
+        Value::Number(_) => make_whole(value),
         _ => {}
     }
 }

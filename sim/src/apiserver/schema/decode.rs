@@ -68,7 +68,9 @@ impl DecodeError {
     /// The same in the words of `runtime.DefaultUnstructuredConverter`, which reads what a strategic merge patch made.
     pub(crate) fn in_converter_words(&self) -> String {
         let Self::Type { found, place, .. } = self else {
-            return self.to_string();
+            let text = self.to_string();
+            // It leaves bytes to the decoder of JSON.
+            return if text.starts_with("illegal base64") { format!("error decoding from json: {text}") } else { text };
         };
         let found = match found.split(' ').next().unwrap_or_default() {
             "number" if found.contains('.') => "float64",

@@ -15,6 +15,15 @@ pub(super) use self::event::event_update_problems;
 use self::problems::Problems;
 use crate::store::FieldError;
 
+/// Problems of what is written to the status of a built-in object, and of nothing else.
+pub(super) fn status_problems(kind: &str, value: &Value) -> Vec<FieldError> {
+    let mut problems = Problems::default();
+    if kind == "Service" {
+        service::status(value, &mut problems);
+    }
+    problems.0
+}
+
 /// All problems of a new or changed object of a built-in kind, in the API server's words and order.
 pub(super) fn problems(group: &str, kind: &str, value: &Value, present: Option<&Value>) -> Vec<FieldError> {
     let mut problems = Problems::default();

@@ -4,8 +4,18 @@ use serde_json::{Value, json};
 
 use super::pod::PROTOCOLS;
 use super::problems::{Problems, items};
+use crate::store::FieldError;
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+
+/// `ValidateServiceStatusUpdate`.
+pub(super) fn status(value: &Value, problems: &mut Problems) {
+    let has_ingress = value["status"]["loadBalancer"]["ingress"].as_array().is_some_and(|ingress| !ingress.is_empty());
+    if has_ingress && value["spec"]["type"] != "LoadBalancer" {
+        let field = "status.loadBalancer.ingress";
+        problems.0.push(FieldError::forbidden(field, "may only be used when `spec.type` is 'LoadBalancer'"));
+    }
+}
 
 pub(super) fn service(value: &Value, present: Option<&Value>, problems: &mut Problems) {
     let spec = &value["spec"];
