@@ -115,7 +115,7 @@ impl ApiServer {
         };
         check_manager(manager, OPTIONS)?;
         let options = WriteOptions::parse(query, OPTIONS)?;
-        let strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        let strategy = Strategy::new(target, self.store.clock(), options);
         let config = decode(body.bytes)?;
         let is_forced = query.flag("force");
         if !exists {
