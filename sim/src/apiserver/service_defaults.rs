@@ -12,8 +12,11 @@ const FIRST_CLUSTER_IP: u32 = 0x0A60_000A;
 /// kube-apiserver's own default of `--service-node-port-range`.
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30_000..=32_767;
 
+/// Whether a Service of this spec's type has a field.
+type HasField = fn(&Value) -> bool;
+
 /// Fields that only some types have, and that go when the type does.
-const OF_TYPES: [(&str, fn(&Value) -> bool); 7] = [
+const OF_TYPES: [(&str, HasField); 7] = [
     ("clusterIP", has_address),
     ("clusterIPs", has_address),
     ("ipFamilies", has_address),

@@ -23,7 +23,7 @@ pub(super) fn autoscaler(value: &Value, problems: &mut Problems) {
         problems.invalid("spec.maxReplicas", &json!(maximum), "must be greater than or equal to `minReplicas`");
     }
     let group = &spec["scaleTargetRef"]["apiVersion"];
-    if !group.as_str().is_some_and(|group| !group.is_empty()) {
+    if group.as_str().is_none_or(str::is_empty) {
         problems.invalid("spec.scaleTargetRef.apiVersion", &json!(""), "apiVersion must specify API group");
     }
     let metrics = items(spec, "metrics");
