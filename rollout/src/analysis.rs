@@ -116,7 +116,9 @@ pub(crate) fn judge(plan: &Plan, state: &State, answer: &Answer<RoundAnswer>) ->
             match relative(plan, state, check, rise, sample, answer.at) {
                 Verdict::Pass => {}
                 Verdict::Unknown(text) => unknown = unknown.or(Some(text)),
-                verdict => return verdict,
+                verdict @ (Verdict::Fail(_) | Verdict::Missing(_) | Verdict::NoData | Verdict::Recovering { .. }) => {
+                    return verdict;
+                }
             }
             continue;
         }

@@ -33,6 +33,7 @@ mod reviews;
 mod scale;
 pub(crate) mod schema;
 mod selectors;
+mod service_defaults;
 mod strategy;
 mod subresources;
 pub(crate) mod table;

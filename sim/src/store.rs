@@ -169,7 +169,8 @@ impl Store {
 
     /// Reads, changes and writes an object under the lock.
     ///
-    /// A change of anything but `metadata` and `status` raises the generation (for kinds that have one). No change at all is no
+    /// A change of anything but `metadata` and `status` raises the generation (for kinds that have one), but for the binding of a
+    /// pod to a node, which in Kubernetes is no update. No change at all is no
     /// write: no event, same resourceVersion. Removing the last finalizer of an object that is being deleted removes the object.
     /// Name, namespace, uid and creationTimestamp cannot be changed. What the change sets belongs to `kube-controller-manager`, if
     /// the object's fields have owners at all: objects that [`Store::create`] made have none until something is applied to them.
@@ -189,7 +190,8 @@ impl Store {
             let mut value = (*present).clone();
             change(&mut value);
             restore_identity(&mut value, &present);
-            if resource.tracks_generation && differs_outside_metadata(&value, &present, true) {
+            let is_binding = resource.group_kind == kinds::POD && present["spec"].get("nodeName").is_none();
+            if resource.tracks_generation && !is_binding && differs_outside_metadata(&value, &present, true) {
                 raise_generation(&mut value, &present);
             }
             fields::track_controller(&resource, &present, &mut value, self.shared.clock.now());

@@ -116,7 +116,7 @@ impl ApiServer {
         };
         check_manager(manager, OPTIONS)?;
         let options = WriteOptions::parse(query, OPTIONS)?;
-        let strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        let strategy = Strategy::new(target, self.store.clock(), options);
         let mut config = decode(body.bytes)?;
         if target.resource.custom {
             make_all_whole(&mut config);

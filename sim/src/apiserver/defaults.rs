@@ -3,11 +3,10 @@
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use super::{admission, job_defaults};
+use super::{admission, job_defaults, service_defaults};
 use crate::store::State;
 
-/// First address given to services is 10.96.0.10; the ones below are left to the cluster's own services.
-const FIRST_CLUSTER_IP: u32 = 0x0A60_000A;
+pub(super) const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Which of its templates a DaemonSet has, counted from 1.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
@@ -32,9 +31,11 @@ pub(crate) fn apply(group: &str, kind: &str, value: &mut Value) {
             job_defaults::cron_job(value);
         }
         ("", "PersistentVolumeClaim") => set(&mut value["spec"], "volumeMode", json!("Filesystem")),
-        ("", "Service") => service(value),
+        ("", "Service") => service_defaults::apply(&mut value["spec"]),
         ("", "Secret") => secret(value),
         ("", "Namespace") => namespace(value),
+        ("networking.k8s.io", "NetworkPolicy") => network_policy(&mut value["spec"]),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => role_binding(value),
         ("autoscaling", "HorizontalPodAutoscaler") => {
             set(&mut value["spec"], "minReplicas", json!(1));
             let target = json!({"type": "Utilization", "averageUtilization": 80});
@@ -62,7 +63,7 @@ pub(super) fn allocate(group: &str, kind: &str, value: &mut Value, present: Opti
         }
         ("apps", "DaemonSet") => number_template(value, present),
         ("", "PersistentVolumeClaim") if present.is_none() => value["status"] = json!({"phase": "Pending"}),
-        ("", "Service") => allocate_service(&mut value["spec"], present, state),
+        ("", "Service") => service_defaults::allocate(&mut value["spec"], present, state),
         ("", "Namespace") => {
             set(&mut value["spec"], "finalizers", json!(["kubernetes"]));
             set(&mut value["status"], "phase", json!("Active"));
@@ -84,7 +85,7 @@ fn number_template(daemon_set: &mut Value, present: Option<&Value>) {
     daemon_set["metadata"]["annotations"][TEMPLATE_GENERATION] = json!(number.to_string());
 }
 
-fn set(object: &mut Value, field: &str, default: Value) {
+pub(super) fn set(object: &mut Value, field: &str, default: Value) {
     if object.is_null() {
         *object = Value::Object(Map::new());
     }
@@ -97,7 +98,7 @@ fn set(object: &mut Value, field: &str, default: Value) {
     }
 }
 
-fn items<'a>(object: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {
+pub(super) fn items<'a>(object: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {
     object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
@@ -223,62 +224,6 @@ fn volume(volume: &mut Value) {
     }
 }
 
-fn service(value: &mut Value) {
-    let spec = &mut value["spec"];
-    set(spec, "type", json!("ClusterIP"));
-    set(spec, "sessionAffinity", json!("None"));
-    if spec["sessionAffinity"] == "ClientIP" {
-        set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": 10_800}}));
-    }
-    for port in items(spec, "ports") {
-        set(port, "protocol", json!("TCP"));
-        let number = port["port"].clone();
-        if port["targetPort"] == 0 || port["targetPort"] == "" {
-            port["targetPort"] = Value::Null;
-        }
-        set(port, "targetPort", number);
-    }
-    if spec["type"] == "ExternalName" {
-        return;
-    }
-    set(spec, "internalTrafficPolicy", json!("Cluster"));
-    if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
-        set(spec, "externalTrafficPolicy", json!("Cluster"));
-    }
-    if spec["type"] == "LoadBalancer" {
-        set(spec, "allocateLoadBalancerNodePorts", json!(true));
-    }
-}
-
-fn allocate_service(spec: &mut Value, present: Option<&Value>, state: &mut State) {
-    if spec["type"] == "ExternalName" {
-        return;
-    }
-    set(spec, "ipFamilies", json!(["IPv4"]));
-    set(spec, "ipFamilyPolicy", json!("SingleStack"));
-    allocate_cluster_ip(spec, present, state);
-    if matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer")) {
-        for port in items(spec, "ports") {
-            state.last_cluster_ip += 1;
-            // The default node port range, 30000-32767.
-            set(port, "nodePort", json!(30_000 + state.last_cluster_ip % 2_768));
-        }
-    }
-}
-
-fn allocate_cluster_ip(spec: &mut Value, present: Option<&Value>, state: &mut State) {
-    if spec["clusterIP"].as_str().is_none_or(str::is_empty) {
-        let kept = present.map(|present| present["spec"]["clusterIP"].clone()).filter(Value::is_string);
-        spec["clusterIP"] = kept.unwrap_or_else(|| {
-            let address = FIRST_CLUSTER_IP.wrapping_add(state.last_cluster_ip);
-            state.last_cluster_ip += 1;
-            json!(std::net::Ipv4Addr::from(address).to_string())
-        });
-    }
-    let addresses = json!([spec["clusterIP"]]);
-    set(spec, "clusterIPs", addresses);
-}
-
 /// `stringData` is write-only: it ends up in `data`.
 fn secret(value: &mut Value) {
     set(value, "type", json!("Opaque"));
@@ -290,6 +235,29 @@ fn secret(value: &mut Value) {
         let encoded = serde_json::to_value(ByteString(bytes)).unwrap_or_default();
         set(value, "data", json!({}));
         value["data"][name.as_str()] = encoded;
+    }
+}
+
+/// A policy is about what comes in, and about what goes out if it has rules for that.
+fn network_policy(spec: &mut Value) {
+    let has_egress = spec["egress"].as_array().is_some_and(|rules| !rules.is_empty());
+    let types = if has_egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+    if spec["policyTypes"].as_array().is_none_or(Vec::is_empty) {
+        spec["policyTypes"] = types;
+    }
+    for direction in ["ingress", "egress"] {
+        for rule in items(spec, direction) {
+            items(rule, "ports").for_each(|port| set(port, "protocol", json!("TCP")));
+        }
+    }
+}
+
+fn role_binding(value: &mut Value) {
+    set(&mut value["roleRef"], "apiGroup", json!(RBAC_GROUP));
+    for subject in items(value, "subjects") {
+        if matches!(subject["kind"].as_str(), Some("User" | "Group")) {
+            set(subject, "apiGroup", json!(RBAC_GROUP));
+        }
     }
 }
 

@@ -444,10 +444,11 @@ fn owner_problems(owners: &Value, problems: &mut Vec<FieldError>) {
     for owner in owners.as_array().into_iter().flatten() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().is_none_or(str::is_empty) {
+                let detail = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 problems.push(FieldError::invalid(
                     format!("metadata.ownerReferences.{field}"),
                     &Value::String(String::new()),
-                    "must not be empty",
+                    detail,
                 ));
             }
         }

@@ -62,7 +62,13 @@ impl Query {
         let Some(text) = self.get("resourceVersion") else {
             return Ok(None);
         };
-        text.parse().map(Some).map_err(|_| StatusError::bad_request(format!("invalid resource version: \"{text}\"")))
+        text.parse().map(Some).map_err(|_| {
+            // As Go's strconv tells it.
+            StatusError::bad_request(format!(
+                "invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": \
+                 invalid syntax"
+            ))
+        })
     }
 }
 

@@ -142,7 +142,6 @@ fn extra_fields(resource: &ResourceType) -> &'static [&'static str] {
         ("", "Namespace") => &["status.phase"],
         ("", "Node") => &["spec.unschedulable"],
         ("", "Service") => &["spec.clusterIP", "spec.type"],
-        ("apps", "ReplicaSet") => &["status.replicas"],
         ("batch", "Job") => &["status.successful"],
         _ => &[],
     }
@@ -160,6 +159,8 @@ fn field_text(object: &Value, path: &str) -> String {
         value = &value[segment];
     }
     match value {
+        // Left out when they are false.
+        Value::Null if matches!(path, "spec.unschedulable" | "spec.hostNetwork") => false.to_string(),
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),

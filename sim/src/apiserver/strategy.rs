@@ -10,7 +10,7 @@ use super::schema::SchemaRef;
 use super::schema::decode::{self, DecodeError};
 use super::views::View;
 use super::write::Body;
-use super::{body, defaults, definition, metadata, patch, scale, validation};
+use super::{body, defaults, definition, metadata, patch, scale, service_defaults, validation};
 use crate::clock::Clock;
 use crate::store::{FieldError, Record, State, StatusError, differs_outside_metadata, kinds, raise_generation};
 
@@ -82,7 +82,7 @@ pub(super) enum Ownership {
 pub(super) struct Strategy<'a> {
     target: &'a Target,
     clock: Clock,
-    field_validation: FieldValidation,
+    options: WriteOptions,
     /// What the object was read from; problems are told in other words for each.
     origin: Origin,
     /// The request's body, where the object was read from one of JSON that names a field twice or may have to be told about
@@ -102,11 +102,11 @@ pub(super) struct Strategy<'a> {
 }
 
 impl<'a> Strategy<'a> {
-    pub(super) fn new(target: &'a Target, clock: Clock, field_validation: FieldValidation) -> Self {
+    pub(super) fn new(target: &'a Target, clock: Clock, options: WriteOptions) -> Self {
         Self {
             target,
             clock,
-            field_validation,
+            options,
             origin: Origin::Body,
             document: &[],
             repeats_fields: false,
@@ -248,7 +248,9 @@ impl<'a> Strategy<'a> {
         let text = self.managed_fields(before, value, &given);
         fields::store_text(value, text);
         self.allocate(state, value, None);
-        self.validate(value, None)
+        self.validate(state, value, None)?;
+        self.warn(value);
+        Ok(())
     }
 
     pub(super) fn prepare_update(
@@ -274,7 +276,8 @@ impl<'a> Strategy<'a> {
         let text = self.managed_fields(live, &value, &given);
         fields::store_text(&mut value, text);
         self.allocate(state, &mut value, Some(&before));
-        self.validate(&value, Some(present))?;
+        self.validate(state, &value, Some(present))?;
+        self.warn(&value);
         if !is_status && self.raises_generation(&value, &before) {
             raise_generation(&mut value, &before);
         }
@@ -384,6 +387,11 @@ impl<'a> Strategy<'a> {
         let schema = self.target.served_version().and_then(|version| version.schema.clone());
         if !resource.custom {
             defaults::apply(&resource.group, &resource.kind, value);
+            if resource.group_kind == kinds::SERVICE
+                && let Some(present) = present
+            {
+                service_defaults::leave_former_type(&mut value["spec"], &present["spec"]);
+            }
             if let Some(schema) = schema {
                 decode::fill_structs(&schema, value);
             }
@@ -400,7 +408,7 @@ impl<'a> Strategy<'a> {
 
     fn report_unknown_fields(&mut self, unknown: &[String], value: &Value) -> Result<(), StatusError> {
         let nothing_found = unknown.is_empty() && !self.repeats_fields && self.repeated_in_patch.is_empty();
-        if nothing_found || self.field_validation == FieldValidation::Ignore {
+        if nothing_found || self.options.field_validation == FieldValidation::Ignore {
             return Ok(());
         }
         let texts: Vec<String> = if self.document.is_empty() {
@@ -409,7 +417,7 @@ impl<'a> Strategy<'a> {
         } else {
             body::strict_errors(self.document, unknown)
         };
-        if self.field_validation == FieldValidation::Strict {
+        if self.options.field_validation == FieldValidation::Strict {
             let cause = format!("strict decoding error: {}", texts.join(", "));
             return Err(match &self.origin {
                 Origin::Body => self.unhandled(&cause),
@@ -421,7 +429,13 @@ impl<'a> Strategy<'a> {
         Ok(())
     }
 
-    fn validate(&self, value: &Value, present: Option<&Record>) -> Result<(), StatusError> {
+    fn warn(&mut self, value: &Value) {
+        if self.target.resource.group_kind == kinds::SERVICE {
+            self.warnings.extend(service_defaults::warnings(&value["spec"]));
+        }
+    }
+
+    fn validate(&self, state: &State, value: &Value, present: Option<&Record>) -> Result<(), StatusError> {
         let resource = &self.target.resource;
         let mut problems = metadata::problems(self.target, value);
         if let Some(present) = present {
@@ -448,6 +462,10 @@ impl<'a> Strategy<'a> {
                 && let Some(present) = present
             {
                 problems.extend(validation::event_update_problems(value, &present.value()));
+            }
+            if problems.is_empty() && resource.group_kind == kinds::SERVICE {
+                let before = present.map(Record::value);
+                problems = service_defaults::node_port_problems(value, before.as_deref(), state, self.options.dry_run);
             }
         } else if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
             let before = present.map(Record::value);

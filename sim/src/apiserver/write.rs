@@ -59,7 +59,7 @@ impl ApiServer {
         }
         let options = WriteOptions::parse(query, "CreateOptions")?;
         let (mut value, repeats_fields) = decode(target, body)?;
-        let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        let mut strategy = Strategy::new(target, self.store.clock(), options);
         strategy.ownership = Ownership::Update(apply::manager(query, body.client, "CreateOptions")?);
         if body.is_json() {
             strategy.set_document(body.bytes, repeats_fields);
@@ -118,7 +118,7 @@ impl ApiServer {
             return Ok(answer);
         }
         let (mut value, repeats_fields) = decode(target, body)?;
-        let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        let mut strategy = Strategy::new(target, self.store.clock(), options);
         strategy.ownership = Ownership::Update(manager?);
         if body.is_json() {
             strategy.set_document(body.bytes, repeats_fields);
@@ -165,7 +165,7 @@ impl ApiServer {
         {
             return Ok(answer);
         }
-        let mut strategy = Strategy::new(target, self.store.clock(), options.field_validation);
+        let mut strategy = Strategy::new(target, self.store.clock(), options);
         strategy.ownership = Ownership::Update(manager);
         strategy.look_for_repeats(&request.body);
         // A patch that leaves the version alone has the present one.

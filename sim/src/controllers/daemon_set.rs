@@ -40,6 +40,32 @@ fn surges(daemon_set: &Value) -> bool {
     }
 }
 
+/// Taints that a DaemonSet's pods tolerate, and the effect of each (`AddOrUpdateDaemonPodTolerations`).
+const TOLERATED: [(&str, &str); 6] = [
+    ("node.kubernetes.io/not-ready", "NoExecute"),
+    ("node.kubernetes.io/unreachable", "NoExecute"),
+    ("node.kubernetes.io/disk-pressure", "NoSchedule"),
+    ("node.kubernetes.io/memory-pressure", "NoSchedule"),
+    ("node.kubernetes.io/pid-pressure", "NoSchedule"),
+    ("node.kubernetes.io/unschedulable", "NoSchedule"),
+];
+
+/// Makes a pod stay where others have to leave.
+pub(super) fn tolerate_troubles_of_nodes(spec: &mut Value) {
+    if !spec["tolerations"].is_array() {
+        spec["tolerations"] = json!([]);
+    }
+    let shares_network = spec["hostNetwork"] == true;
+    let Some(tolerations) = spec["tolerations"].as_array_mut() else { return };
+    let of_network = shares_network.then_some(("node.kubernetes.io/network-unavailable", "NoSchedule"));
+    for (key, effect) in TOLERATED.into_iter().chain(of_network) {
+        let toleration = json!({"effect": effect, "key": key, "operator": "Exists"});
+        if !tolerations.contains(&toleration) {
+            tolerations.push(toleration);
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn reconcile_daemon_set(&mut self, name: &ObjectName) -> Option<Timestamp> {
         let Some(object) = self.store.get(&kinds::DAEMON_SET, &name.namespace, &name.name) else {

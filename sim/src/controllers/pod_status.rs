@@ -33,8 +33,28 @@ pub(super) enum ContainerStage {
 pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now: Timestamp) -> Value {
     let none = Vec::new();
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array).unwrap_or(&none);
-    let statuses: Vec<Value> =
+    let mut statuses: Vec<Value> =
         containers.iter().zip(stages).map(|(container, stage)| container_status(pod, container, *stage, now)).collect();
+    let init_containers = pod.pointer("/spec/initContainers").and_then(Value::as_array).unwrap_or(&none);
+    let initialises = stages.contains(&ContainerStage::Creating);
+    let completed = !stages.is_empty() && stages.iter().all(|stage| *stage == ContainerStage::Completed);
+    let init_statuses: Vec<Value> = init_containers
+        .iter()
+        .map(|container| {
+            let stage = match (initialises, is_sidecar(container)) {
+                (true, _) => ContainerStage::Creating,
+                (false, true) if !completed => ContainerStage::Running { ready: true },
+                (false, _) => ContainerStage::Completed,
+            };
+            init_status(pod, container, stage, now)
+        })
+        .collect();
+    let incomplete = initialises && !init_containers.is_empty();
+    if incomplete {
+        for status in &mut statuses {
+            status["state"] = json!({"waiting": {"reason": "PodInitializing"}});
+        }
+    }
     let unready: Vec<&str> = containers
         .iter()
         .zip(stages)
@@ -45,7 +65,6 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
         use ContainerStage::{Creating, ErrImagePull, ImagePullBackOff};
         matches!(stage, Creating | ErrImagePull | ImagePullBackOff)
     });
-    let completed = !stages.is_empty() && stages.iter().all(|stage| *stage == ContainerStage::Completed);
     let not_ready = completed.then(|| ("PodCompleted", String::new()));
     let not_ready = not_ready.or_else(|| {
         (!unready.is_empty()).then(|| {
@@ -55,14 +74,14 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
     });
     let conditions = [
         ("PodReadyToStartContainers", None),
-        ("Initialized", None),
+        ("Initialized", incomplete.then(|| ("ContainersNotInitialized", incomplete_names(init_containers)))),
         ("Ready", not_ready.clone()),
         ("ContainersReady", not_ready),
         ("PodScheduled", None),
     ]
     .map(|(condition_type, problem)| pod_condition(pod, condition_type, problem, now));
     let start_time = pod.pointer("/status/startTime").cloned().unwrap_or_else(|| json!(whole_second(now)));
-    json!({
+    let mut status = json!({
         "phase": match (completed, pending) {
             (true, _) => "Succeeded",
             (false, true) => "Pending",
@@ -76,7 +95,41 @@ pub(super) fn render(pod: &Value, stages: &[ContainerStage], address: &str, now:
         "startTime": start_time,
         "containerStatuses": statuses,
         "qosClass": qos_class(&pod["spec"]),
-    })
+    });
+    if !init_statuses.is_empty() {
+        status["initContainerStatuses"] = init_statuses.into();
+    }
+    status
+}
+
+/// An init container that runs beside the others.
+fn is_sidecar(container: &Value) -> bool {
+    text(container, "/restartPolicy") == Some("Always")
+}
+
+fn incomplete_names(init_containers: &[Value]) -> String {
+    let names: Vec<&str> = init_containers.iter().filter_map(|container| text(container, "/name")).collect();
+    format!("containers with incomplete status: [{}]", names.join(" "))
+}
+
+/// Init containers end well as soon as the pod starts, whatever their image.
+fn init_status(pod: &Value, container: &Value, stage: ContainerStage, now: Timestamp) -> Value {
+    let mut status = status_of("/status/initContainerStatuses", pod, container, stage, now);
+    match stage {
+        ContainerStage::Creating => status["state"] = json!({"waiting": {"reason": "PodInitializing"}}),
+        ContainerStage::Completed => {
+            status["ready"] = true.into();
+            let name = text(container, "/name").unwrap_or_default();
+            if let Some(state) = present_status("/status/initContainerStatuses", pod, name)
+                .and_then(|before| before.get("state"))
+                .filter(|state| state.get("terminated").is_some())
+            {
+                status["state"] = state.clone();
+            }
+        }
+        _ => {}
+    }
+    status
 }
 
 /// The status of a pod that no node is fit for.
@@ -102,13 +155,19 @@ fn pod_condition(pod: &Value, condition_type: &str, problem: Option<(&str, Strin
     condition
 }
 
+fn present_status<'a>(list: &str, pod: &'a Value, name: &str) -> Option<&'a Value> {
+    let statuses = pod.pointer(list).and_then(Value::as_array);
+    statuses.into_iter().flatten().find(|status| text(status, "/name") == Some(name))
+}
+
 fn container_status(pod: &Value, container: &Value, stage: ContainerStage, now: Timestamp) -> Value {
+    status_of("/status/containerStatuses", pod, container, stage, now)
+}
+
+fn status_of(list: &str, pod: &Value, container: &Value, stage: ContainerStage, now: Timestamp) -> Value {
     let name = text(container, "/name").unwrap_or_default();
     let image = text(container, "/image").unwrap_or_default();
-    let before = pod
-        .pointer("/status/containerStatuses")
-        .and_then(Value::as_array)
-        .and_then(|statuses| statuses.iter().find(|status| text(status, "/name") == Some(name)));
+    let before = present_status(list, pod, name);
     let restarts = before.and_then(|before| before.get("restartCount")).and_then(Value::as_u64).unwrap_or(0);
     let mut status = json!({
         "name": name, "image": image, "imageID": "", "ready": false, "started": false,
@@ -214,6 +273,35 @@ mod tests {
         assert_eq!(second["conditions"][0]["lastTransitionTime"], "1970-01-01T00:00:10Z");
         let third = render(&pod(&second), &[up, up], "10.0.0.1", at(30));
         assert_eq!(second, third);
+    }
+
+    #[test]
+    fn init_containers_end_before_the_others_start_and_sidecars_run_beside_them() {
+        let with_init = |status: &Value| {
+            let mut pod = pod(status);
+            pod["spec"]["initContainers"] = json!([
+                {"name": "migrate", "image": "migrate:1"},
+                {"name": "mesh", "image": "mesh:1", "restartPolicy": "Always"},
+            ]);
+            pod
+        };
+        let at = |second| Timestamp::from_second(second).unwrap_or_default();
+        let creating = [ContainerStage::Creating; 2];
+        let first = render(&with_init(&json!({})), &creating, "10.0.0.1", at(10));
+        assert_eq!(first["conditions"][1]["message"], "containers with incomplete status: [migrate mesh]");
+        for list in ["containerStatuses", "initContainerStatuses"] {
+            assert_eq!(first[list][0]["state"]["waiting"]["reason"], "PodInitializing", "{list}");
+        }
+        let running = [ContainerStage::Running { ready: true }; 2];
+        let second = render(&with_init(&first), &running, "10.0.0.1", at(20));
+        let [migrate, mesh] = [0, 1].map(|index| &second["initContainerStatuses"][index]);
+        assert_eq!((&migrate["state"]["terminated"]["reason"], &migrate["ready"]), (&json!("Completed"), &json!(true)));
+        assert_eq!(
+            (&mesh["state"]["running"]["startedAt"], &mesh["started"]),
+            (&json!("1970-01-01T00:00:20Z"), &json!(true))
+        );
+        assert_eq!(second["conditions"][1]["status"], "True");
+        assert_eq!(render(&with_init(&second), &running, "10.0.0.1", at(30)), second);
     }
 
     #[test]

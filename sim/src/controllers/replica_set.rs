@@ -172,6 +172,13 @@ impl Engine {
         let mut pod = json!({"metadata": metadata, "spec": template["spec"], "status": {"phase": "Pending"}});
         if let Some(identity) = identity {
             add_claims(&mut pod["spec"], owner, &identity.name);
+            pod["spec"]["hostname"] = identity.name.as_str().into();
+            if let Some(service) = text(owner, "/spec/serviceName") {
+                pod["spec"]["subdomain"] = service.into();
+            }
+        }
+        if component == "daemonset-controller" {
+            super::daemon_set::tolerate_troubles_of_nodes(&mut pod["spec"]);
         }
         complete_pod_spec(&mut pod["spec"]);
         pod["status"]["qosClass"] = qos_class(&pod["spec"]).into();

@@ -175,6 +175,11 @@ impl Prometheus {
                 Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n")
             }
             "/-/healthy" => Answer::text(StatusCode::OK, "Prometheus Server is Healthy.\n"),
+            "/" => Answer::text(
+                StatusCode::OK,
+                "This Prometheus has no pages, only its API: /api/v1/query?query=up, /api/v1/query_range, /api/v1/labels, and the rest \
+                 that Grafana asks for.\n",
+            ),
             "/-/ready" => Answer::text(StatusCode::OK, "Prometheus Server is Ready.\n"),
             _ => {
                 let what = path.strip_prefix(STATUS);

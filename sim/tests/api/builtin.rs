@@ -172,3 +172,29 @@ async fn a_stateful_set_may_mount_its_claims() {
         "StatefulSet.apps \"other\" is invalid: spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"wwww\""
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_network_policy_is_about_what_comes_in_unless_it_says_otherwise() {
+    let world = world().await;
+    let policies = world.api("networking.k8s.io", "v1", "NetworkPolicy");
+    let types = async |name: &str, spec: serde_json::Value| {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec,
+        });
+        value(&policies.create(&PostParams::default(), &object(policy)).await.unwrap())["spec"]["policyTypes"].clone()
+    };
+    assert_eq!(types("in", json!({"podSelector": {}})).await, json!(["Ingress"]));
+    assert_eq!(types("both", json!({"podSelector": {}, "egress": [{}]})).await, json!(["Ingress", "Egress"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_claim_says_how_much_and_how() {
+    let world = world().await;
+    let claims = world.api("", "v1", "PersistentVolumeClaim");
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}, "spec": {}});
+    assert_eq!(
+        claims.create(&PostParams::default(), &object(claim)).await.refusal().message,
+        "PersistentVolumeClaim \"c\" is invalid: [spec.accessModes: Required value: at least 1 access mode is required, \
+         spec.resources[storage]: Required value]"
+    );
+}

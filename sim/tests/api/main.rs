@@ -23,6 +23,8 @@ mod quotas;
 mod ratcheting;
 mod real;
 mod recorded;
+mod rights;
+mod services;
 mod status;
 mod strategic;
 mod support;

@@ -243,3 +243,49 @@ async fn a_stateful_set_keeps_the_names_of_its_pods() {
     tokio::time::sleep(std::time::Duration::from_secs(20)).await;
     assert_eq!(pods(), [pod("db-0", "db:2")]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_there_keeps_its_spec() {
+    let running = running().await;
+    let path = format!("/api/v1/namespaces/default/pods/{}", running.pod);
+    let patch = async |spec: Value| {
+        let request = http::Request::patch(&path).header("Content-Type", "application/strategic-merge-patch+json");
+        let body = json!({"spec": spec}).to_string().into_bytes();
+        running.client.request::<Value>(request.body(body).unwrap()).await
+    };
+    // Its node was given to it, which is no change of its own.
+    let pod = running.pods()[0].clone();
+    assert_eq!((&pod["metadata"]["generation"], &pod["spec"]["nodeName"]), (&json!(1), &json!("node-1")));
+    let name = pod["spec"]["containers"][0]["name"].clone();
+    for change in [
+        json!({"nodeName": "node-2"}),
+        json!({"restartPolicy": "Never"}),
+        json!({"containers": [{"name": name, "env": [{"name": "A", "value": "b"}]}]}),
+    ] {
+        let refusal = patch(change).await.refusal();
+        assert_eq!(refusal.code, 422);
+        let wanted = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,";
+        assert!(refusal.message.contains(wanted), "{}", refusal.message);
+    }
+    let refusal = patch(json!({"containers": [{"name": "more", "image": "more:1"}]})).await.refusal();
+    assert!(refusal.message.ends_with("spec.containers: Forbidden: pod updates may not add or remove containers"));
+    let refusal = patch(json!({"tolerations": null})).await.refusal();
+    assert!(refusal.message.contains("existing toleration can not be modified"), "{}", refusal.message);
+    patch(json!({"activeDeadlineSeconds": 500})).await.unwrap();
+    let refusal = patch(json!({"activeDeadlineSeconds": 600})).await.refusal();
+    assert!(refusal.message.ends_with("must be less than or equal to previous value"), "{}", refusal.message);
+    let changed = patch(json!({"containers": [{"name": name, "image": "other:2"}]})).await.unwrap();
+    assert_eq!(changed["metadata"]["generation"], 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_are_left_out_when_false_are_found_as_false() {
+    let running = running().await;
+    let names = async |path: &str| {
+        let list: Value = running.client.request(http::Request::get(path).body(Vec::new()).unwrap()).await.unwrap();
+        list["items"].as_array().unwrap().len()
+    };
+    assert_eq!(names("/api/v1/nodes?fieldSelector=spec.unschedulable%3Dfalse").await, 1);
+    assert_eq!(names("/api/v1/nodes?fieldSelector=spec.unschedulable%3Dtrue").await, 0);
+    assert_eq!(names("/api/v1/pods?fieldSelector=spec.hostNetwork%3Dfalse").await, 2);
+}

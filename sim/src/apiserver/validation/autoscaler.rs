@@ -22,6 +22,10 @@ pub(super) fn autoscaler(value: &Value, problems: &mut Problems) {
     if maximum < minimum {
         problems.invalid("spec.maxReplicas", &json!(maximum), "must be greater than or equal to `minReplicas`");
     }
+    let group = &spec["scaleTargetRef"]["apiVersion"];
+    if group.as_str().is_none_or(str::is_empty) {
+        problems.invalid("spec.scaleTargetRef.apiVersion", &json!(""), "apiVersion must specify API group");
+    }
     let metrics = items(spec, "metrics");
     for (index, metric) in metrics.iter().enumerate() {
         check_metric(metric, &format!("spec.metrics[{index}]"), problems);

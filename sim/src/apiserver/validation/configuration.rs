@@ -123,6 +123,50 @@ pub(super) fn lease(value: &Value, problems: &mut Problems) {
     problems.not_negative("spec.leaseTransitions", &spec["leaseTransitions"]);
 }
 
+/// Claims are stored, not bound; what they have to say is looked at (`ValidatePersistentVolumeClaimSpec`).
+pub(super) fn volume_claim(value: &Value, problems: &mut Problems) {
+    let spec = &value["spec"];
+    if spec["accessModes"].as_array().is_none_or(Vec::is_empty) {
+        problems.required("spec.accessModes", "at least 1 access mode is required");
+    }
+    if spec["resources"]["requests"]["storage"].is_null() {
+        problems.required("spec.resources[storage]", "");
+    }
+}
+
+/// The priorities that every cluster has (`pkg/apis/scheduling/v1/helpers.go`), and the highest that people may give.
+const SYSTEM_PRIORITIES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
+
+pub(super) fn priority_class(value: &Value, present: Option<&Value>, problems: &mut Problems) {
+    let name = value["metadata"]["name"].as_str().unwrap_or_default();
+    let priority = value["value"].as_i64().unwrap_or(0);
+    if name.starts_with("system-") {
+        if !SYSTEM_PRIORITIES.contains(&(name, priority)) {
+            let detail = format!(
+                "priority class names with 'system-' prefix are reserved for system use only. error: {name} is not a known \
+                 system priority class"
+            );
+            problems.forbidden("metadata.name", &detail);
+        }
+    } else if priority > HIGHEST_USER_PRIORITY {
+        let detail = format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
+        problems.forbidden("value", &detail);
+    }
+    let Some(present) = present else {
+        let policies = ["Never", "PreemptLowerPriority"];
+        problems.one_of("preemptionPolicy", &value["preemptionPolicy"], &policies);
+        return;
+    };
+    if present["value"].as_i64().unwrap_or(0) != priority {
+        problems.forbidden("value", "may not be changed in an update.");
+    }
+    if present["preemptionPolicy"] != value["preemptionPolicy"] {
+        problems.invalid("preemptionPolicy", &value["preemptionPolicy"], "field is immutable");
+    }
+}
+
 pub(super) fn disruption_budget(value: &Value, problems: &mut Problems) {
     let spec = &value["spec"];
     let (minimum, maximum) = (&spec["minAvailable"], &spec["maxUnavailable"]);

@@ -5,7 +5,9 @@ mod configuration;
 mod event;
 mod ingress;
 mod pod;
+mod pod_update;
 mod problems;
+mod rbac;
 mod service;
 mod workload;
 
@@ -33,7 +35,13 @@ pub(super) fn problems(group: &str, kind: &str, value: &Value, present: Option<&
         }
         ("batch", "Job") => workload::job(&value["spec"], "spec", &mut problems),
         ("batch", "CronJob") => workload::cron_job(value, &mut problems),
-        ("", "Pod") => pod::spec(&value["spec"], "spec", &mut problems),
+        ("", "Pod") => {
+            pod::spec(&value["spec"], "spec", &mut problems);
+            if let Some(present) = present {
+                pod_update::pod_update(&value["spec"], &present["spec"], &mut problems);
+            }
+        }
+        ("", "PersistentVolumeClaim") => configuration::volume_claim(value, &mut problems),
         ("", "Service") => service::service(value, present, &mut problems),
         ("", "ConfigMap") => configuration::config_map(value, present, &mut problems),
         ("", "ResourceQuota") => configuration::quota(value, &mut problems),
@@ -42,6 +50,11 @@ pub(super) fn problems(group: &str, kind: &str, value: &Value, present: Option<&
         ("coordination.k8s.io", "Lease") => configuration::lease(value, &mut problems),
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice(value, &mut problems),
         ("networking.k8s.io", "Ingress") => ingress::ingress(value, &mut problems),
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => rbac::role(kind, value, &mut problems),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            rbac::binding(kind, value, present, &mut problems);
+        }
+        ("scheduling.k8s.io", "PriorityClass") => configuration::priority_class(value, present, &mut problems),
         ("policy", "PodDisruptionBudget") => configuration::disruption_budget(value, &mut problems),
         _ => {}
     }
