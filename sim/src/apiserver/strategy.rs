@@ -197,7 +197,7 @@ impl<'a> Strategy<'a> {
             let cause = kind.and_then(|kind| metadata::unregistered(version, kind));
             return cause.map_or(Ok(()), |cause| Err(patch::invalid(patched.to_string(), &cause)));
         }
-        if self.field_validation == FieldValidation::Strict {
+        if self.options.field_validation == FieldValidation::Strict {
             let fields = patched.as_object().into_iter().flatten().map(|(field, _)| field);
             let unknown = fields.filter(|field| !matches!(field.as_str(), "apiVersion" | "kind"));
             let texts: Vec<String> = unknown.map(|field| format!("unknown field \"{field}\"")).collect();
