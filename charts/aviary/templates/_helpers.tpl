@@ -61,7 +61,8 @@ http://{{ include "aviary.fullname" . }}-prometheus:9090
 {{- define "aviary.secrets" -}}
 {{- $secrets := dict -}}
 {{- $_ := set $secrets "SLACK_TOKEN" (default .Values.slackToken .Values.slack.token) -}}
-{{- $_ := set $secrets "SLACK_URL" .Values.slack.url -}}
+{{- /* The BirdWatch otomator's chart took the bot's token alone: it knew where Slack is. */ -}}
+{{- $_ := set $secrets "SLACK_URL" (default (ternary "https://slack.com/api/chat.postMessage" "" (not (empty .Values.slackToken))) .Values.slack.url) -}}
 {{- $_ := set $secrets "SLACK_PROXY_URL" (default .Values.slack.proxy .Values.slack.proxyUrl) -}}
 {{- $_ := set $secrets "MSTEAMS_URL" .Values.msteams.url -}}
 {{- $_ := set $secrets "MSTEAMS_PROXY_URL" .Values.msteams.proxyUrl -}}
