@@ -517,8 +517,8 @@ async fn slack_hears_of_a_birdwatch_by_the_token_that_the_chart_was_given() {
     operator.wait_ready().await;
 
     let client = sandbox.client().await;
-    let [service, birdwatch] =
-        ["service.yaml", "aleph.yaml"].map(|file| std::fs::read_to_string(format!("docs/systems/birdwatch/{file}")).unwrap());
+    let [service, birdwatch] = ["service.yaml", "aleph.yaml"]
+        .map(|file| std::fs::read_to_string(format!("docs/systems/birdwatch/{file}")).unwrap());
     for mut object in documents(&service).into_iter().chain(documents(&birdwatch)) {
         object["metadata"]["namespace"] = json!("test");
         create_through(client.clone(), object).await;

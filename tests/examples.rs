@@ -67,7 +67,10 @@ fn assert_has(found: &Value, written: &Value, place: &str) {
                 assert_has(&found[index], item, &format!("{place}, {index}"));
             }
         }
-        _ => assert!(found == written || found.as_f64().is_some_and(|it| written.as_f64() == Some(it)), "{place}: {found}"),
+        _ => assert!(
+            found == written || found.as_f64().is_some_and(|it| written.as_f64() == Some(it)),
+            "{place}: {found}"
+        ),
     }
 }
 
@@ -82,6 +85,7 @@ fn the_examples_are_taken_as_they_are() {
 /// Without this the test above might pass with anything.
 #[test]
 fn a_field_that_is_cut_away_is_seen() {
-    let cut = std::panic::catch_unwind(|| assert_has(&json!({"a": [{"b": 1}]}), &json!({"a": [{"b": 1, "c": 2}]}), "x"));
+    let cut =
+        std::panic::catch_unwind(|| assert_has(&json!({"a": [{"b": 1}]}), &json!({"a": [{"b": 1, "c": 2}]}), "x"));
     assert!(cut.is_err());
 }

@@ -184,6 +184,42 @@ fn a_finished_rollout_rests_until_the_canary_is_updated() {
     });
 }
 
+/// Steerer took the resource version of the canary's Deployment for its revision, which changes with every pod that starts.
+#[test]
+fn a_change_beside_the_pod_template_is_no_new_version() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_steerer(guide(|_| true)).await;
+        world.wait_for_rollout_state("finished").await;
+        world.pass(Duration::from_secs(60)).await;
+        let told = world.rollout_texts();
+        world.change(&kinds::DEPLOYMENT, "podinfo-canary", |canary| {
+            canary["metadata"]["annotations"]["example.com/touched"] = json!("by somebody");
+        });
+        world.pass(Duration::from_secs(300)).await;
+        assert_eq!((world.rollout_texts(), &world.rollout()["status"]["state"]), (told, &json!("finished")));
+        assert_eq!((world.rollout_replicas("podinfo-canary"), world.routed_weights()), (Some(0), (100, 0)));
+    });
+}
+
+/// What was checked of one version says nothing of the next.
+#[test]
+fn a_newer_version_in_the_middle_starts_over() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_steerer(guide(|_| true)).await;
+        world.wait_for_rollout_weight(60).await;
+        world.set_image("podinfo-canary", "quay.io/stefanprodan/podinfo:1.3.0");
+        world.wait_until("it starts over", || world.routed_weights().1 <= 10).await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.1.1");
+        world.wait_for_rollout_weight(50).await;
+        world.wait_for_rollout_state("finished").await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.3.0");
+        let report = world.traffic.report("test", "podinfo");
+        assert_eq!((report.failures(), report.interruptions), (0.0, 0), "{report:?}");
+    });
+}
+
 /// Steerer wrote the whole list of routes anew, and its own example lost its timeout.
 #[test]
 fn nothing_of_the_users_routes_changes_but_two_weights() {
@@ -246,7 +282,23 @@ fn after_the_promotion_only_readiness_counts() {
     });
 }
 
-/// NaN is less than nothing in Go, and Steerer's canaries without users passed.
+/// Zero by zero. NaN is not less than a threshold, and Steerer's canaries without users passed.
+#[test]
+fn a_canary_whose_users_go_away_halts() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_steerer(guide(|_| true)).await;
+        world.wait_for_rollout_weight(10).await;
+        world.traffic.set_load("test", "podinfo", 0.0);
+        world.pass(Duration::from_secs(900)).await;
+        let held = world.routed_weights();
+        assert!(held.1 < 100 && world.rollout()["status"]["state"] == "running", "{held:?}\n{}", world.story());
+        let texts = world.rollout_texts();
+        assert!(texts.iter().any(|text| text.starts_with("Halt rollout podinfo.test ")), "{texts:?}");
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.1.1");
+    });
+}
+
 #[test]
 fn an_answer_without_values_halts() {
     in_virtual_time(async {

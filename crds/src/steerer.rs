@@ -388,14 +388,16 @@ mod tests {
             ]);
         });
         let metrics = canary.unwrap().analysis.metrics;
-        let found: Vec<_> = metrics.iter().map(|check| (&check.source, check.limit, check.interval.as_secs())).collect();
+        let found: Vec<_> =
+            metrics.iter().map(|check| (&check.source, check.limit, check.interval.as_secs())).collect();
         let expected = [
             (&MetricSource::SuccessRate, MetricLimit::Threshold(99.0), 60),
             (&MetricSource::DurationInSeconds, MetricLimit::Threshold(500.0), 30),
         ];
         assert_eq!(found, expected);
         let wrong = rollout(|spec| {
-            spec["metrics"] = json!([{"threshold": 101}, {"name": "istio_request_duration_seconds_bucket", "threshold": -1}]);
+            spec["metrics"] =
+                json!([{"threshold": 101}, {"name": "istio_request_duration_seconds_bucket", "threshold": -1}]);
         });
         let text = wrong.unwrap_err();
         assert!(text.contains("spec.metrics[0].threshold: ") && text.contains("spec.metrics[1].threshold: "), "{text}");

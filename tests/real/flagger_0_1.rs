@@ -38,10 +38,12 @@ pub(super) async fn a_good_and_a_slow_version(bench: &Inside, client: &Client) {
 pub(super) async fn each_namespace_has_durations_in_one_unit() {
     for (namespace, other) in [(SECONDS, MILLISECONDS), (MILLISECONDS, SECONDS)] {
         let count = async |unit: &str| {
-            let selector = format!("istio_request_duration_{unit}_bucket{{destination_workload_namespace=\"{namespace}\"}}");
+            let selector =
+                format!("istio_request_duration_{unit}_bucket{{destination_workload_namespace=\"{namespace}\"}}");
             // Envoy tells no histogram of clusters that nobody has used for a while.
             let query = format!("count(count_over_time({selector}[10m]))");
-            let url = reqwest::Url::parse_with_params("http://prometheus:9090/api/v1/query", [("query", query)]).unwrap();
+            let url =
+                reqwest::Url::parse_with_params("http://prometheus:9090/api/v1/query", [("query", query)]).unwrap();
             fetch(url.as_str()).await["data"]["result"].as_array().unwrap().len()
         };
         assert_eq!((count(namespace).await, count(other).await), (1, 0), "{namespace}");

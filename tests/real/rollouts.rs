@@ -69,18 +69,21 @@ impl Scene {
 
 #[test]
 fn a_rollout_and_canaries_of_flagger_0_1_run_on_istio_side_by_side() {
-    in_bench("real::rollouts::a_rollout_and_canaries_of_flagger_0_1_run_on_istio_side_by_side", async |bench: Inside| {
-        let client = bench.client("admin").await;
-        let _network = bench.network().await;
-        let control_loop: &[&str] = if is_full_set() { &[] } else { &[CONTROL_LOOP] };
-        let _aviary = bench.start_aviary(&[&["--mesh-provider", "istio"], control_loop].concat());
-        tokio::join!(
-            a_rollout(&bench, &client),
-            super::flagger_0_1::a_good_and_a_failing_version(&bench, &client),
-            super::flagger_0_1::a_good_and_a_slow_version(&bench, &client),
-        );
-        super::flagger_0_1::each_namespace_has_durations_in_one_unit().await;
-    });
+    in_bench(
+        "real::rollouts::a_rollout_and_canaries_of_flagger_0_1_run_on_istio_side_by_side",
+        async |bench: Inside| {
+            let client = bench.client("admin").await;
+            let _network = bench.network().await;
+            let control_loop: &[&str] = if is_full_set() { &[] } else { &[CONTROL_LOOP] };
+            let _aviary = bench.start_aviary(&[&["--mesh-provider", "istio"], control_loop].concat());
+            tokio::join!(
+                a_rollout(&bench, &client),
+                super::flagger_0_1::a_good_and_a_failing_version(&bench, &client),
+                super::flagger_0_1::a_good_and_a_slow_version(&bench, &client),
+            );
+            super::flagger_0_1::each_namespace_has_durations_in_one_unit().await;
+        },
+    );
 }
 
 async fn a_rollout(bench: &Inside, client: &Client) {

@@ -52,6 +52,13 @@ impl Process {
         line
     }
 
+    /// Standard output, up to the end of the process.
+    pub fn output(&mut self) -> String {
+        let mut text = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+
     /// Standard error, up to the end of the process.
     pub fn errors(&mut self) -> String {
         let mut text = String::new();
