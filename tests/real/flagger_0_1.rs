@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use aviary_loadtest::users::{self, Users};
-use kube::{Api, Client, core::DynamicObject};
+use kube::Client;
+use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::{Value, json};
 
 use super::release::{GATEWAY, answers};
@@ -81,7 +82,7 @@ impl Canary {
     async fn release(&self, tag: &str) {
         // Pods of the release before would go on being counted for those of this one.
         let pods = api(self.client.clone(), "", "v1", "Pod", Some(self.namespace));
-        let of_canary = kube::api::ListParams::default().labels("app=podinfo");
+        let of_canary = ListParams::default().labels("app=podinfo");
         let are_gone = async || pods.list(&of_canary).await.unwrap().items.is_empty();
         eventually_within(PATIENCE, "the pods of the canary are gone", are_gone).await;
         set_image_in(&self.client, self.namespace, "podinfo", &format!("{IMAGE}:{tag}")).await;
