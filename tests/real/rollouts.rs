@@ -64,7 +64,8 @@ impl Scene {
 
     /// From weight 60 on every fifth request to the canary fails, until the rollout has halted.
     async fn fails_for_a_while_as_in_the_guide(&self) {
-        let at_60 = async || self.rollout().await["status"]["canary_weight"].as_u64().is_some_and(|weight| weight >= 60);
+        let at_60 =
+            async || self.rollout().await["status"]["canary_weight"].as_u64().is_some_and(|weight| weight >= 60);
         eventually_within(PATIENCE, "weight 60", at_60).await;
         self.canary_behaves(json!(r#"{"errorRatio": 0.2}"#)).await;
         eventually_within(PATIENCE, "it halts", async || self.halts().await > 0).await;
