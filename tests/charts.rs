@@ -267,7 +267,7 @@ fn the_chart_and_the_plain_manifests_are_the_same_objects() {
             &[&elected_here[..], &["--namespace=team-a,team-b"]].concat(),
         ),
         (
-            &["--set=slackToken=t,slack.channel=c,eventWebhook=http://e.example.com/"],
+            &["--set=slack.token=t,slack.channel=c,eventWebhook=http://e.example.com/"],
             &["--slack-token=t", "--slack-channel=c", "--event-webhook=http://e.example.com/"],
         ),
         (
