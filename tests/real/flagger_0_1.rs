@@ -32,7 +32,7 @@ pub(super) async fn a_good_and_a_failing_version(bench: &Inside, client: &Client
 pub(super) async fn a_good_and_a_slow_version(bench: &Inside, client: &Client) {
     let canary = Canary::begin(client, MILLISECONDS).await;
     canary.a_good_version().await;
-    canary.a_bad_version(bench, "1.3.0-slow2500", "request duration ", "ms").await;
+    canary.a_bad_version(bench, "1.3.0-slow2500", "request duration ", "s").await;
 }
 
 /// So the namespaces are what they are said to be, and each check had an answer in its own unit.
