@@ -23,7 +23,7 @@ const DESTINATION_RULE: GroupKind = GroupKind::known("networking.istio.io", "Des
 const BAD: &str = "aleph:v04";
 
 /// The example of the README, word for word.
-fn of_the_readme() -> Value {
+pub fn of_the_readme() -> Value {
     let mut object: Value = serde_saphyr::from_str(include_str!("../docs/systems/birdwatch/aleph.yaml")).unwrap();
     object["metadata"]["namespace"] = json!("test");
     object

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::real::tools;
 use crate::sandbox::Sandbox;
-use crate::support::process::eventually;
+use crate::support::process::{Operator, PATIENCE, eventually};
 use crate::support::{api, canary, create_through, deployment};
 
 const CHARTS: [&str; 4] = ["aviary", "loadtester", "grafana", "envoy"];
@@ -123,7 +123,9 @@ fn the_guides_commands_render_what_the_guides_go_on_to_use() {
     let objects = helm.objects("aviary", "birdwatch", &birdwatch);
     let deployment = find(&objects, "Deployment", "birdwatch");
     assert_eq!(flags(deployment).metrics_server, "http://prometheus.example.com");
-    assert_eq!(find(&objects, "Secret", "birdwatch")["stringData"], json!({"SLACK_TOKEN": "s3cr3t"}));
+    let secret = json!({"SLACK_TOKEN": "s3cr3t", "SLACK_URL": "https://slack.com/api/chat.postMessage"});
+    assert_eq!(find(&objects, "Secret", "birdwatch")["stringData"], secret);
+    assert_eq!(flags(deployment).slack_channel, "deployment");
     assert!(!deployment.to_string().contains("s3cr3t"), "{deployment}");
 
     let crossover = ["--namespace", "test", "--set", "prometheus.install=true", "--set", "meshProvider=smi:crossover"];
@@ -265,7 +267,7 @@ fn the_chart_and_the_plain_manifests_are_the_same_objects() {
             &[&elected_here[..], &["--namespace=team-a,team-b"]].concat(),
         ),
         (
-            &["--set=slackToken=t,slack.channel=c,eventWebhook=http://e.example.com/"],
+            &["--set=slack.token=t,slack.channel=c,eventWebhook=http://e.example.com/"],
             &["--slack-token=t", "--slack-channel=c", "--event-webhook=http://e.example.com/"],
         ),
         (
@@ -494,4 +496,53 @@ fn renderings_are_as_checked_in() {
         let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(checked_in == rendered, "{path} is out of date: run UPDATE_GENERATED=1 cargo test charts");
     }
+}
+
+/// The otomator's install command, up to the message: flags and environment of the chart's Deployment, the binary, a BirdWatch. Only
+/// Slack is somewhere else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slack_hears_of_a_birdwatch_by_the_token_that_the_chart_was_given() {
+    let Some(helm) = Helm::find() else { return };
+    let sandbox = Sandbox::start(&["--speed=20", "--error-rate=aleph:v04=0.5", "--namespace=test"]);
+    let (slack, mut posts) = slack().await;
+    let values = format!("slackToken=s3cr3t,slack.url={slack},prometheusUrl={}", sandbox.prometheus());
+    let objects = helm.objects("aviary", "birdwatch", &["--set", &values]);
+    let secrets = find(&objects, "Secret", "birdwatch")["stringData"].as_object().unwrap().clone();
+    let secrets: Vec<(String, String)> =
+        secrets.into_iter().map(|(name, value)| (name, value.as_str().unwrap().to_owned())).collect();
+    let arguments = container(find(&objects, "Deployment", "birdwatch"))["args"].as_array().unwrap().clone();
+    let kubeconfig = format!("--kubeconfig={}", sandbox.kubeconfig().display());
+    let arguments: Vec<&str> = arguments.iter().map(|one| one.as_str().unwrap()).chain([kubeconfig.as_str()]).collect();
+    let operator = Operator::start_with_environment(&arguments, &secrets);
+    operator.wait_ready().await;
+
+    let client = sandbox.client().await;
+    let [service, birdwatch] = ["service.yaml", "aleph.yaml"]
+        .map(|file| std::fs::read_to_string(format!("docs/systems/birdwatch/{file}")).unwrap());
+    for mut object in documents(&service).into_iter().chain(documents(&birdwatch)) {
+        object["metadata"]["namespace"] = json!("test");
+        create_through(client.clone(), object).await;
+    }
+    for expected in [
+        "New canary version v04 detected for aleph.test",
+        "Canary aleph.test is sick, all traffic is back on production",
+    ] {
+        let post = tokio::time::timeout(PATIENCE, posts.recv()).await.expect(expected).unwrap();
+        assert_eq!(post.0.as_deref(), Some("Bearer s3cr3t"));
+        assert_eq!((&post.1["channel"], &post.1["attachments"][0]["text"]), (&json!("deployment"), &json!(expected)));
+    }
+}
+
+/// Answers for Slack, and hands on who says to ask, and what was said.
+async fn slack() -> (String, tokio::sync::mpsc::UnboundedReceiver<(Option<String>, Value)>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/api/chat.postMessage", listener.local_addr().unwrap());
+    let (sender, posts) = tokio::sync::mpsc::unbounded_channel();
+    let take = async move |headers: axum::http::HeaderMap, body: String| {
+        let token = headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let _ = sender.send((token, serde_json::from_str(&body).unwrap()));
+    };
+    let router = axum::Router::new().route("/api/chat.postMessage", axum::routing::post(take));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (address, posts)
 }

@@ -96,6 +96,27 @@ async fn set(client: &Client, primary: &str, canary: &str) {
     splits.patch("podinfo", &PatchParams::default(), &patch).await.unwrap();
 }
 
+/// Crossover took the flag and did everything all the same.
+#[tokio::test]
+async fn a_dry_run_prints_the_files_and_writes_nothing() {
+    let sandbox = Sandbox::start(&["--namespace=test"]);
+    let client = sandbox.client().await;
+    let template = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "test", "name": "envoy-xds"},
+        "data": {"rds.yaml": ROUTES},
+    });
+    create_through(client.clone(), template).await;
+    create_through(client.clone(), split("70", "30")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut dry = crossover(&sandbox.kubeconfig(), directory.path(), &["-dry-run"]);
+    assert!(dry.exit().await.success());
+    let printed = dry.output();
+    assert!(printed.starts_with("# rds.yaml\n") && printed.contains("weight: 30"), "{printed}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    let configmaps = api(client, "", "v1", "ConfigMap", Some("test"));
+    assert!(configmaps.get_opt("envoy-xds-gen").await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn crossover_follows_splits_and_outlives_what_cannot_be_used() {
     let sandbox = Sandbox::start(&["--namespace=test"]);

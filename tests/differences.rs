@@ -1,5 +1,5 @@
 //! `docs/flagger-differences.md` against the tests: each quirk of Flagger has its row, and each test that a row names is there.
-//! So are those of the tables of `docs/proof.md` whose last column is `Test`.
+//! So are those of the tables of `docs/proof.md` and `docs/systems` whose last column is `Test`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,6 +7,13 @@ use std::sync::OnceLock;
 
 const PAGE: &str = include_str!("../docs/flagger-differences.md");
 const PROOF: &str = include_str!("../docs/proof.md");
+/// What was wrong with the systems that Aviary grew from, and what keeps it out.
+const SYSTEMS: [&str; 4] = [
+    include_str!("../docs/systems/steerer.md"),
+    include_str!("../docs/systems/flagger-0.1.md"),
+    include_str!("../docs/systems/crossover.md"),
+    include_str!("../docs/systems/birdwatch.md"),
+];
 /// The quirks are numbered from 1.
 const QUIRKS: usize = 50;
 /// Where tests are.
@@ -99,7 +106,12 @@ fn each_quirk_of_flagger_has_its_row() {
 fn each_test_that_the_pages_name_is_there() {
     let mut missing = Vec::new();
     let mut is_of_tests = false;
-    for line in PAGE.lines().chain(PROOF.lines()) {
+    let lists_tests = |page: &str| page.lines().any(|line| line.starts_with('|') && line.ends_with("| Test |"));
+    assert!(
+        SYSTEMS.iter().all(|page| lists_tests(page)),
+        "each system has a list of its faults and the tests against them"
+    );
+    for line in [PAGE, PROOF].iter().chain(&SYSTEMS).flat_map(|page| page.lines()) {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let Some(last) = cells.last().filter(|_| line.starts_with('|')) else {
             is_of_tests = false;

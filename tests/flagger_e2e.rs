@@ -8,7 +8,7 @@ mod fates;
 mod istio;
 mod kubernetes;
 mod pod_metrics;
-mod real;
+pub mod real;
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex};

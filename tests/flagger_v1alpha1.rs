@@ -11,30 +11,16 @@ use serde_json::{Value, json};
 
 use crate::support::{World, api, canary, create_through, in_virtual_time};
 
-/// The Canary of the README, without what a test cluster has not: a domain and an autoscaler.
-fn of_the_readme() -> Value {
-    json!({
-        "apiVersion": "flagger.app/v1alpha1",
-        "kind": "Canary",
-        "metadata": {"name": "podinfo", "namespace": "test"},
-        "spec": {
-            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
-            "service": {
-                "port": 9898,
-                "gateways": ["public-gateway.istio-system.svc.cluster.local"],
-                "hosts": ["app.istio.weavedx.com"],
-            },
-            "canaryAnalysis": {
-                "threshold": 5,
-                "maxWeight": 50,
-                "stepWeight": 10,
-                "metrics": [
-                    {"name": "istio_requests_total", "threshold": 99, "interval": "1m"},
-                    {"name": "istio_request_duration_seconds_bucket", "threshold": 500, "interval": "30s"},
-                ],
-            },
-        },
-    })
+/// The objects of the README.
+pub fn document() -> Vec<Value> {
+    serde_saphyr::from_multiple(include_str!("../docs/systems/flagger-0.1.yaml")).unwrap()
+}
+
+/// The Canary of the README, for a Deployment without an autoscaler.
+pub fn of_the_readme() -> Value {
+    let mut canary = document().into_iter().find(|object| object["kind"] == "Canary").unwrap();
+    canary["spec"].as_object_mut().unwrap().remove("autoscalerRef");
+    canary
 }
 
 impl World {

@@ -7,13 +7,14 @@ use aviary_sim::store::kinds;
 use serde_json::json;
 
 use crate::birdwatch::{BIRD_WATCH, in_steps_of_ten};
+use crate::steerer::{ROLLOUT, guide_of};
 use crate::support::checks::operator_calls;
 use crate::support::{AGENT, World, canary, daemon_set, deployment, in_virtual_time};
 
-/// What no call of the scenario below needs: `get` follows a conflict (`tests/faults`), the finalizers are asked for by
-/// an admission plugin that only some clusters have, and Steerer's Rollouts have scenarios of their own (`tests/steerer`).
+/// What no call of the scenario below needs: `get` follows a conflict (`tests/faults`), and the finalizers are asked for by an
+/// admission plugin that only some clusters have.
 fn is_left_out(verb: &str, resource: &str) -> bool {
-    verb == "get" || ["canaries/finalizers", "rollouts/status"].contains(&resource)
+    verb == "get" || resource == "canaries/finalizers"
 }
 
 /// One canary with everything, over its whole life. (That no call lacks a permission is looked at in every scenario.)
@@ -97,6 +98,11 @@ fn every_permission_is_used() {
         object["spec"]["delete_on_success"] = json!(true);
         world.create(object).await;
         world.wait_until("its version is in production", || world.get(&BIRD_WATCH, "aleph").is_none()).await;
+        for object in guide_of("steered") {
+            world.create(object).await;
+        }
+        let state = || world.get(&ROLLOUT, "steered").map(|rollout| rollout["status"]["state"].clone());
+        world.wait_until("the rollout has begun", || state() == Some(json!("running"))).await;
 
         let used: BTreeSet<(String, String)> = operator_calls(&world.cluster, &[AGENT]);
         let wanted = PERMISSIONS.iter().filter(|permission| permission.feature != Feature::LeaderElection);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{AGENT, World, api, canary, in_virtual_time};
 
-const ROLLOUT: GroupKind = GroupKind::known("apps.weave.works", "Rollout");
+pub const ROLLOUT: GroupKind = GroupKind::known("apps.weave.works", "Rollout");
 const NEW_IMAGE: &str = "podinfo:1.2.0";
 
 /// The objects of the guide; those that `change` returns `false` for are left out.
@@ -20,6 +20,15 @@ pub fn guide(mut wanted: impl FnMut(&mut Value) -> bool) -> Vec<Value> {
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     objects.retain_mut(|object| object["kind"] != "Namespace" && wanted(object));
     objects
+}
+
+/// The same under another name, where `podinfo` is taken.
+pub fn guide_of(name: &str) -> Vec<Value> {
+    guide(|object| {
+        let text = object.to_string().replace("podinfo", name);
+        *object = serde_json::from_str(&text.replace(&format!("stefanprodan/{name}"), "stefanprodan/podinfo")).unwrap();
+        true
+    })
 }
 
 impl World {
@@ -175,6 +184,42 @@ fn a_finished_rollout_rests_until_the_canary_is_updated() {
     });
 }
 
+/// Steerer took the resource version of the canary's Deployment for its revision, which changes with every pod that starts.
+#[test]
+fn a_change_beside_the_pod_template_is_no_new_version() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_steerer(guide(|_| true)).await;
+        world.wait_for_rollout_state("finished").await;
+        world.pass(Duration::from_secs(60)).await;
+        let told = world.rollout_texts();
+        world.change(&kinds::DEPLOYMENT, "podinfo-canary", |canary| {
+            canary["metadata"]["annotations"]["example.com/touched"] = json!("by somebody");
+        });
+        world.pass(Duration::from_secs(300)).await;
+        assert_eq!((world.rollout_texts(), &world.rollout()["status"]["state"]), (told, &json!("finished")));
+        assert_eq!((world.rollout_replicas("podinfo-canary"), world.routed_weights()), (Some(0), (100, 0)));
+    });
+}
+
+/// What was checked of one version says nothing of the next.
+#[test]
+fn a_newer_version_in_the_middle_starts_over() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_steerer(guide(|_| true)).await;
+        world.wait_for_rollout_weight(60).await;
+        world.set_image("podinfo-canary", "quay.io/stefanprodan/podinfo:1.3.0");
+        world.wait_until("it starts over", || world.routed_weights().1 <= 10).await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.1.1");
+        world.wait_for_rollout_weight(50).await;
+        world.wait_for_rollout_state("finished").await;
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.3.0");
+        let report = world.traffic.report("test", "podinfo");
+        assert_eq!((report.failures(), report.interruptions), (0.0, 0), "{report:?}");
+    });
+}
+
 /// Steerer wrote the whole list of routes anew, and its own example lost its timeout.
 #[test]
 fn nothing_of_the_users_routes_changes_but_two_weights() {
@@ -237,7 +282,23 @@ fn after_the_promotion_only_readiness_counts() {
     });
 }
 
-/// NaN is less than nothing in Go, and Steerer's canaries without users passed.
+/// Zero by zero. NaN is not less than a threshold, and Steerer's canaries without users passed.
+#[test]
+fn a_canary_whose_users_go_away_halts() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        world.begin_steerer(guide(|_| true)).await;
+        world.wait_for_rollout_weight(10).await;
+        world.traffic.set_load("test", "podinfo", 0.0);
+        world.pass(Duration::from_secs(900)).await;
+        let held = world.routed_weights();
+        assert!(held.1 < 100 && world.rollout()["status"]["state"] == "running", "{held:?}\n{}", world.story());
+        let texts = world.rollout_texts();
+        assert!(texts.iter().any(|text| text.starts_with("Halt rollout podinfo.test ")), "{texts:?}");
+        assert_eq!(world.rollout_image("podinfo"), "quay.io/stefanprodan/podinfo:1.1.1");
+    });
+}
+
 #[test]
 fn an_answer_without_values_halts() {
     in_virtual_time(async {
@@ -356,6 +417,59 @@ fn what_is_wrong_is_told_on_the_object() {
     });
 }
 
+/// Of Steerer's last days: a list of metrics, one of them a latency in milliseconds.
+#[test]
+fn a_slow_version_halts_where_a_latency_is_among_the_metrics() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let objects = guide(|object| {
+            if object["kind"] == "Rollout" {
+                object["spec"].as_object_mut().unwrap().remove("metric");
+                object["spec"]["metrics"] = json!([
+                    {"name": "istio_requests_total", "threshold": 99, "interval": "1m"},
+                    {"name": "istio_request_duration_seconds_bucket", "threshold": 500, "interval": "1m"},
+                ]);
+            }
+            true
+        });
+        world.traffic.set_behaviour(NEW_IMAGE, Behaviour::slow(1000.0, 1500.0));
+        world.begin_steerer(objects).await;
+        world.wait_for_rollout_weight(10).await;
+        world.pass(Duration::from_secs(300)).await;
+        assert_eq!((world.routed_weights(), &world.rollout()["status"]["state"]), ((90, 10), &json!("running")));
+        let texts = world.rollout_texts();
+        let halt = texts.iter().find(|text| text.starts_with("Halt rollout podinfo.test request duration "));
+        assert!(halt.is_some_and(|halt| halt.ends_with("s > 500ms")), "{texts:?}");
+        world.traffic.set_behaviour(NEW_IMAGE, Behaviour::failing(0.0));
+        world.wait_for_rollout_state("finished").await;
+    });
+}
+
+/// The analysis of Steerer's last days rolls back, which a Rollout does not. It is stored, and refused, and not cut away.
+#[test]
+fn an_analysis_in_a_rollout_is_not_lost_but_refused() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let analysis = json!({
+            "threshold": 10, "maxWeight": 50, "stepWeight": 5,
+            "metrics": [{"name": "istio_requests_total", "threshold": 99, "interval": "1m"}],
+        });
+        let objects = guide(|object| {
+            if object["kind"] == "Rollout" {
+                object["spec"]["canaryAnalysis"] = analysis.clone();
+            }
+            true
+        });
+        world.begin_steerer(objects).await;
+        world.wait_until("refused", || !world.rollout_texts().is_empty()).await;
+        world.pass(Duration::from_secs(300)).await;
+        assert_eq!(world.rollout()["spec"]["canaryAnalysis"], analysis);
+        let texts = world.rollout_texts();
+        assert!(texts[0].starts_with("spec.canaryAnalysis: is not served in a Rollout; use spec.metrics"), "{texts:?}");
+        assert_eq!(world.routed_weights(), (100, 0));
+    });
+}
+
 #[test]
 fn a_canary_and_a_rollout_of_one_target_are_told_so_on_both() {
     in_virtual_time(async {
@@ -425,17 +539,9 @@ fn a_cluster_without_rollouts_is_hardly_asked_for_them_until_they_come() {
         definition["metadata"] = json!({"name": name});
         definition.as_object_mut().unwrap().remove("status");
         world.create(definition).await;
-        let objects = guide(|object| {
-            // The canary's own routes and services have these names.
-            let text = object
-                .to_string()
-                .replace("podinfo", "steered")
-                .replace("stefanprodan/steered", "stefanprodan/podinfo");
-            *object = serde_json::from_str(&text).unwrap();
-            true
-        });
         world.traffic.set_load("test", "steered", 2000.0);
-        for object in objects {
+        // The canary's own routes and services have the names of the guide.
+        for object in guide_of("steered") {
             world.create(object).await;
         }
         let state = || world.get(&ROLLOUT, "steered").map(|rollout| rollout["status"]["state"].clone());

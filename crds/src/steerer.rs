@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::serde_helpers::{null_as_default, optional_whole};
 use crate::service::CanaryService;
@@ -34,6 +35,8 @@ pub const CANARY_WEIGHT: &str = "canary_weight";
 const DEFAULT_STEP: i64 = 10;
 /// The counter that Steerer's documents name.
 const DEFAULT_COUNTER: &str = "istio_requests_total";
+/// The histogram that they name beside it.
+const LATENCY: &str = "istio_request_duration_seconds_bucket";
 /// Window of the query where none is given.
 const DEFAULT_WINDOW: &str = "1m";
 /// Faster than Prometheus scrapes there is nothing new to see, and a zero would never let go of the processor.
@@ -69,6 +72,12 @@ pub struct RolloutSpec {
     /// What the canary is judged by.
     #[serde(default)]
     pub metric: Option<Metric>,
+    /// The same in the form of Steerer's last days: several, one of them a latency.
+    #[serde(default)]
+    pub metrics: Option<Vec<Metric>>,
+    /// What the last of Steerer's examples have in the place of `metrics` and of the routes' weight. It is refused: it rolls back.
+    #[serde(default)]
+    pub canary_analysis: Option<Value>,
 }
 
 /// One side of a [`Rollout`].
@@ -93,16 +102,17 @@ pub struct Routes {
     pub weight: Option<i64>,
 }
 
-/// The metric of a [`Rollout`].
+/// A metric of a [`Rollout`].
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Metric {
-    /// Name of the request counter. Default `istio_requests_total`.
+    /// Name of the request counter, in `metrics` also of the histogram of latencies. Default `istio_requests_total`.
     #[serde(default)]
     pub name: Option<String>,
     /// Window of the query. Default `1m`.
     #[serde(default)]
     pub interval: Option<String>,
-    /// Least success rate in percent. Without it only an answer without values halts the rollout.
+    /// Least success rate in percent; without it only an answer without values halts the rollout. For latencies the greatest 99th
+    /// percentile in milliseconds, which must be given.
     #[serde(default)]
     pub threshold: Option<f64>,
 }
@@ -167,7 +177,7 @@ fn validated(rollout: &Rollout, options: &ValidationOptions, problems: &mut Prob
             steps: Steps::Weight { step: u32::try_from(step).unwrap_or(1), max: 100 },
             max_weight: 100,
             declared_max_weight: 100,
-            metrics: spec.metric.iter().map(|metric| check(metric, problems)).collect(),
+            metrics: checks(spec, problems),
             ..skipped_analysis()
         },
     }
@@ -198,25 +208,54 @@ fn check_sides(spec: &RolloutSpec, problems: &mut Problems) {
     }
 }
 
-fn check(metric: &Metric, problems: &mut Problems) -> MetricCheck {
+fn checks(spec: &RolloutSpec, problems: &mut Problems) -> Vec<MetricCheck> {
+    if spec.canary_analysis.is_some() {
+        problems.add_missing(
+            "spec.canaryAnalysis",
+            "is not served in a Rollout",
+            "use spec.metrics and spec.virtualService.weight, or a Canary of flagger.app/v1alpha1, which has this field",
+        );
+    }
+    let single = spec.metric.iter().map(|metric| ("spec.metric".to_owned(), metric));
+    let several = spec.metrics.iter().flatten().enumerate();
+    let several = several.map(|(index, metric)| (format!("spec.metrics[{index}]"), metric));
+    let checks: Vec<(String, &Metric)> = single.chain(several).collect();
+    checks.into_iter().map(|(path, metric)| check(&path, metric, problems)).collect()
+}
+
+fn check(path: &str, metric: &Metric, problems: &mut Problems) -> MetricCheck {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let name = given(&metric.name).unwrap_or_else(|| DEFAULT_COUNTER.to_owned());
     // It becomes a part of a query.
     let is_name = name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_' || letter == ':');
     if !is_name || name.starts_with(|letter: char| letter.is_ascii_digit()) {
-        problems.add("spec.metric.name", name.as_str(), "is not the name of a counter", "use istio_requests_total");
+        let path = format!("{path}.name");
+        problems.add(path.as_str(), name.as_str(), "is not the name of a counter", "use istio_requests_total");
     }
     let window = given(&metric.interval).unwrap_or_else(|| DEFAULT_WINDOW.to_owned());
     let interval = window_of(&window).unwrap_or_else(|| {
-        problems.add("spec.metric.interval", window.as_str(), "is not a window", "use minutes, such as 1m");
+        let path = format!("{path}.interval");
+        problems.add(path.as_str(), window.as_str(), "is not a window", "use minutes, such as 1m");
         Duration::ZERO
     });
+    let source = match name.as_str() {
+        DEFAULT_COUNTER => MetricSource::SuccessRate,
+        LATENCY => MetricSource::DurationInSeconds,
+        _ => MetricSource::SuccessRateOf(name.clone()),
+    };
     let threshold = metric.threshold.unwrap_or(0.0);
-    if !(0.0..=100.0).contains(&threshold) {
-        problems.add("spec.metric.threshold", threshold, "is not a percentage", "use 0 to 100");
+    let path = format!("{path}.threshold");
+    match source {
+        MetricSource::DurationInSeconds if metric.threshold.is_none() => {
+            problems.add_missing(path, "is required", "give the greatest 99th percentile in milliseconds");
+        }
+        MetricSource::DurationInSeconds if threshold < 0.0 => {
+            problems.add(path, threshold, "is not a time in milliseconds", "use 0 or more");
+        }
+        MetricSource::DurationInSeconds => {}
+        _ if (0.0..=100.0).contains(&threshold) => {}
+        _ => problems.add(path, threshold, "is not a percentage", "use 0 to 100"),
     }
-    let source =
-        if name == DEFAULT_COUNTER { MetricSource::SuccessRate } else { MetricSource::SuccessRateOf(name.clone()) };
     MetricCheck {
         name,
         interval,
@@ -272,8 +311,9 @@ pub fn with_own_fields(mut status: CanaryStatus) -> CanaryStatus {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use serde_json::json;
+
     use super::*;
-    use serde_json::{Value, json};
 
     fn rollout(change: impl FnOnce(&mut Value)) -> Result<ValidatedCanary, String> {
         let mut object = json!({
@@ -336,6 +376,38 @@ mod tests {
         ] {
             assert!(text.lines().any(|line| line.starts_with(path)), "{path}\n{text}");
         }
+    }
+
+    #[test]
+    fn the_metrics_of_steerers_last_days_are_checks_like_the_one_before() {
+        let canary = rollout(|spec| {
+            spec["metric"] = Value::Null;
+            spec["metrics"] = json!([
+                {"name": "istio_requests_total", "threshold": 99, "interval": "1m"},
+                {"name": "istio_request_duration_seconds_bucket", "threshold": 500, "interval": "30s"},
+            ]);
+        });
+        let metrics = canary.unwrap().analysis.metrics;
+        let found: Vec<_> =
+            metrics.iter().map(|check| (&check.source, check.limit, check.interval.as_secs())).collect();
+        let expected = [
+            (&MetricSource::SuccessRate, MetricLimit::Threshold(99.0), 60),
+            (&MetricSource::DurationInSeconds, MetricLimit::Threshold(500.0), 30),
+        ];
+        assert_eq!(found, expected);
+        let wrong = rollout(|spec| {
+            spec["metrics"] =
+                json!([{"threshold": 101}, {"name": "istio_request_duration_seconds_bucket", "threshold": -1}]);
+        });
+        let text = wrong.unwrap_err();
+        assert!(text.contains("spec.metrics[0].threshold: ") && text.contains("spec.metrics[1].threshold: "), "{text}");
+    }
+
+    #[test]
+    fn an_analysis_that_would_roll_back_is_refused_by_name() {
+        let analysis = json!({"threshold": 10, "maxWeight": 50, "stepWeight": 5, "metrics": []});
+        let text = rollout(|spec| spec["canaryAnalysis"] = analysis).unwrap_err();
+        assert!(text.starts_with("spec.canaryAnalysis: is not served in a Rollout"), "{text}");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const PLACES: [(&str, &str); 11] = [
     ("leader-election-renew-deadline", ".Values.leaderElection.renewDeadline"),
     ("leader-election-retry-period", ".Values.leaderElection.retryPeriod"),
     ("metrics-server", "(include \"aviary.metricsServer\" .)"),
-    ("slack-channel", ".Values.slack.channel"),
+    ("slack-channel", "(include \"aviary.slackChannel\" .)"),
     ("slack-user", ".Values.slack.user"),
 ];
 /// Flags whose text the chart makes.

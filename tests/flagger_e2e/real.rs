@@ -89,7 +89,7 @@ async fn flaggers_status_is_adopted(script: &Script<'_>) {
 }
 
 /// A pod that answers as the load tester does, under its name.
-async fn load_tester(bench: &Inside) {
+pub async fn load_tester(bench: &Inside) {
     let client = bench.client("admin").await;
     let name = "flagger-loadtester";
     let labels = json!({"app": name});

@@ -306,6 +306,15 @@ impl Inside {
         assert!(status.success(), "grant {account} {rights:?}: {status}");
     }
 
+    /// Prints what `kubectl` says to an administrator, as somebody sees it who types the command.
+    pub fn show(&self, line: &str) {
+        let mut command = Command::new(self.path("kubectl"));
+        command.arg("--kubeconfig").arg(self.kubeconfig("admin")).args(line.split(' ')).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        println!("$ kubectl {line}\n{}", String::from_utf8_lossy(&output.stdout));
+    }
+
     /// The controller under test, against this cluster, under the account `operator` with the rights that it documents. It
     /// writes to `aviary.log`.
     pub fn start_aviary(&self, arguments: &[&str]) -> Aviary {

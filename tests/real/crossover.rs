@@ -1,4 +1,7 @@
 //! The guide of Flagger with Crossover, on a real Envoy: TrafficSplit → `aviary crossover` → file → Envoy → Prometheus.
+//!
+//! The manifests are those of the documentation. `AVIARY_REAL_FULL=1` has their own intervals, which takes a quarter of an hour; the
+//! sample has short ones, and few steps.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -7,14 +10,17 @@ use aviary_loadtest::users::{self, Users};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{
-    Aviary, Inside, api, canary_is_gone, create_through, deployment, end_of, eventually, get, in_bench, set_image,
-    tools,
-};
+use super::{Aviary, Inside, api, canary_is_gone, create_through, get, in_bench, is_full_set, set_image, tools};
+use crate::flagger_e2e::real::load_tester;
+use crate::support::process::{eventually, eventually_within};
 
 /// What the users of `envoy.test:10000` reach.
 const ENVOY: &str = "http://10.99.0.1:10000/";
 const ADMIN: &str = "http://127.0.0.1:15001";
+const APPLICATION: &str = include_str!("../../docs/systems/crossover/podinfo.yaml");
+const GUIDE: &str = include_str!("../../docs/systems/crossover/repaired.yaml");
+/// For a release of ten intervals of a minute, and half as many again.
+const PATIENCE: Duration = Duration::from_secs(900);
 const SPLITS: &str = include_str!("../../sim/src/apiserver/definition/trafficsplits.split.smi-spec.io.yaml");
 
 #[test]
@@ -41,13 +47,21 @@ fn the_crossover_guide_promotes_a_good_version_and_rolls_a_bad_one_back() {
         let audit = bench.audit();
         let _aviary = bench.start_aviary(&[]);
 
-        create_through(client.clone(), deployment("test", "podinfo", "podinfo:3.1.0")).await;
+        load_tester(&bench).await;
         for object in guide() {
             create_through(client.clone(), object).await;
         }
         let canaries = api(client.clone(), "flagger.app", "v1beta1", "Canary", Some("test"));
         let phase = async || get(&canaries, "podinfo").await.unwrap()["status"]["phase"].clone();
-        let ends = async |end: &str| assert_eq!(end_of(&canaries).await, end);
+        let ends = async |end: &str| {
+            let has_ended = async || {
+                let phase = phase().await;
+                phase == "Succeeded" || phase == "Failed"
+            };
+            eventually_within(PATIENCE, "the release ends", has_ended).await;
+            bench.show("-n test describe canary/podinfo");
+            assert_eq!(phase().await, end);
+        };
         eventually("initialized", async || phase().await == "Initialized").await;
         eventually("Envoy's answers are those of pods", async || {
             let answer = reqwest::Client::new().get(ENVOY).header("host", "podinfo.test").send().await;
@@ -58,15 +72,16 @@ fn the_crossover_guide_promotes_a_good_version_and_rolls_a_bad_one_back() {
         let users =
             Users::start(users::Options::new(ENVOY.parse().unwrap(), 100.0).unwrap().host("podinfo.test")).unwrap();
 
-        set_image(&client, "podinfo", "podinfo:3.1.5").await;
-        eventually("half of the users are at the canary", async || weight(&bench, "podinfo-canary") == Some(50)).await;
+        set_image(&client, "podinfo", "stefanprodan/podinfo:3.1.5").await;
+        let half = async || weight(&bench, "podinfo-canary") == Some(50);
+        eventually_within(PATIENCE, "half of the users are at the canary", half).await;
         eventually("Envoy has the file in place", async || version_in_envoy().await == version(&bench)).await;
         let (from, to) = (users.elapsed(), users.elapsed() + Duration::from_secs(5));
         ends("Succeeded").await;
         canary_is_gone(&client).await;
         let deployments = api(client.clone(), "apps", "v1", "Deployment", Some("test"));
         let primary = get(&deployments, "podinfo-primary").await.unwrap();
-        assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "podinfo:3.1.5");
+        assert_eq!(primary["spec"]["template"]["spec"]["containers"][0]["image"], "stefanprodan/podinfo:3.1.5");
         let report = users.snapshot();
         println!("good release: {:?}", report.versions());
         assert_eq!(report.failures(), 0, "{:#?}", report.first_failures());
@@ -81,7 +96,7 @@ fn the_crossover_guide_promotes_a_good_version_and_rolls_a_bad_one_back() {
         let foreign = json!({"metadata": {"annotations": {"touched": "by somebody"}}});
         splits.patch("podinfo", &PatchParams::default(), &Patch::Merge(foreign)).await.unwrap();
 
-        set_image(&client, "podinfo", "podinfo:3.1.2-err50").await;
+        set_image(&client, "podinfo", "stefanprodan/podinfo:3.1.2-err50").await;
         eventually("the bad release begins", async || phase().await == "Progressing").await;
         ends("Failed").await;
         eventually("Envoy sends all to the primary", async || weight(&bench, "podinfo-primary") == Some(100)).await;
@@ -160,44 +175,29 @@ fn template() -> Value {
     })
 }
 
-/// The guide's templates and Canary: both sides of the ratio are summed, and the limit of the latency is in the milliseconds of
-/// the query. The users are real ones, so there is no load test; intervals and steps are those of a test.
-fn guide() -> [Value; 3] {
-    let template = |name: &str, query: &str| {
-        json!({
-            "apiVersion": "flagger.app/v1beta1", "kind": "MetricTemplate", "metadata": {"namespace": "test", "name": name},
-            "spec": {"provider": {"address": "http://flagger-prometheus:9090", "type": "prometheus"}, "query": query},
-        })
-    };
-    let errors = r#"
-        100 - sum(rate(envoy_cluster_upstream_rq{
-          kubernetes_namespace="{{ namespace }}", envoy_cluster_name="{{ target }}-canary", envoy_response_code!~"5.*"
-        }[{{ interval }}]))
-        /
-        sum(rate(envoy_cluster_upstream_rq{
-          kubernetes_namespace="{{ namespace }}", envoy_cluster_name="{{ target }}-canary"
-        }[{{ interval }}])) * 100"#;
-    let latency = r#"
-        histogram_quantile(0.99, sum(rate(envoy_cluster_upstream_rq_time_bucket{
-          kubernetes_namespace="{{ namespace }}", envoy_cluster_name="{{ target }}-canary"
-        }[{{ interval }}])) by (le))"#;
-    let canary = json!({
-        "apiVersion": "flagger.app/v1beta1", "kind": "Canary", "metadata": {"namespace": "test", "name": "podinfo"},
-        "spec": {
-            "provider": "smi:crossover",
-            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "podinfo"},
-            "progressDeadlineSeconds": 60,
-            "service": {"port": 9898},
-            "analysis": {
-                "interval": "10s", "threshold": 2, "maxWeight": 50, "stepWeight": 25,
-                "metrics": [
-                    {"name": "error-rate", "templateRef": {"name": "error-rate"}, "thresholdRange": {"max": 1}, "interval": "10s"},
-                    {"name": "latency", "templateRef": {"name": "latency"}, "thresholdRange": {"max": 500}, "interval": "10s"},
-                ],
-            },
-        },
-    });
-    [template("error-rate", errors), template("latency", latency), canary]
+/// The guide's application, templates and Canary, with its two queries repaired.
+fn guide() -> Vec<Value> {
+    let mut objects: Vec<Value> = serde_saphyr::from_multiple(APPLICATION).unwrap();
+    objects.extend(serde_saphyr::from_multiple::<Value>(GUIDE).unwrap());
+    if is_full_set() {
+        return objects;
+    }
+    for object in &mut objects {
+        match object["kind"].as_str().unwrap() {
+            "Deployment" => object["spec"]["minReadySeconds"] = json!(0),
+            "Canary" => {
+                let analysis = &mut object["spec"]["analysis"];
+                for (field, value) in [("interval", json!("10s")), ("threshold", json!(2)), ("stepWeight", json!(25))] {
+                    analysis[field] = value;
+                }
+                for metric in analysis["metrics"].as_array_mut().unwrap() {
+                    metric["interval"] = json!("10s");
+                }
+            }
+            _ => {}
+        }
+    }
+    objects
 }
 
 fn routes(bench: &Inside) -> Value {

@@ -10,6 +10,7 @@ mod calls;
 mod cluster;
 mod crossover;
 mod faults;
+mod flagger_0_1;
 mod install;
 mod loop_app;
 mod loop_evidence;
@@ -75,6 +76,15 @@ async fn end_of(canaries: &Api<DynamicObject>) -> Value {
     };
     eventually("the release ends", has_ended).await;
     phase().await
+}
+
+/// What a component has told of the objects of a kind, in the order of the latest time.
+async fn told_of(client: &kube::Client, namespace: &str, kind: &str, component: &str) -> Vec<String> {
+    let events = api(client.clone(), "", "v1", "Event", Some(namespace)).list(&ListParams::default()).await.unwrap();
+    let mut events: Vec<Value> = events.items.into_iter().map(|event| serde_json::to_value(event).unwrap()).collect();
+    events.retain(|event| event["involvedObject"]["kind"] == kind && event["source"]["component"] == component);
+    events.sort_by_key(|event| event["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok()));
+    events.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
 /// Waits until Deployment `podinfo` has no pods.

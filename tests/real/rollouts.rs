@@ -1,37 +1,42 @@
 //! Steerer's Rollout on real Istio: the objects of its guide, with users. One good version, and one bad version that halts until
-//! it is mended.
+//! it is mended. Beside it run [Canaries of Flagger 0.1](super::flagger_0_1), by the same operator.
 //!
-//! The bench's Prometheus takes what is sent to a Service `x-canary` for requests of the workload `x`, as Flagger's are; so the
-//! canary of the guide has another name here.
+//! `AVIARY_REAL_FULL=1` has the documents' own steps and intervals; the sample has few and short ones.
 
-use aviary_loadtest::users::{self, Users};
+use std::time::Duration;
+
+use aviary_loadtest::cluster_network::BEHAVIOUR_ANNOTATION;
+use aviary_loadtest::users::{self, Report, Users};
 use kube::Client;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{Inside, api, create_through, eventually, get, in_bench, set_image};
+use super::release::{GATEWAY, answers};
+use super::{Inside, api, create_through, get, in_bench, is_full_set, set_image, told_of};
 use crate::steerer::guide;
+use crate::support::process::{eventually, eventually_within};
 
-const GATEWAY: &str = "http://10.99.0.1:18080/";
-/// As often as the bench's Prometheus has something new to say, and a bit.
-const CONTROL_LOOP: &str = "3s";
+const HOST: &str = "app.example.com";
+/// In the sample: as often as the bench's Prometheus has something new to say, and a bit.
+const CONTROL_LOOP: &str = "--control-loop-interval=3s";
+/// For a release of the guide: ten intervals of ten seconds and a window of a minute that has to forget errors, several times.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// A machine that is busy with something else stands still for seconds.
+pub(super) const USERS_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The guide's objects, in few steps and with a window that forgets soon.
+/// The guide's objects; in the sample in few steps and with a window that forgets soon.
 pub(super) fn objects() -> Vec<Value> {
     guide(|object| {
-        let text = object.to_string().replace("podinfo-canary", "podinfo-next");
-        *object = serde_json::from_str(&text).unwrap();
-        if object["kind"] == "Rollout" {
+        if object["kind"] == "Rollout" && !is_full_set() {
             object["spec"]["virtualService"]["weight"] = json!(50);
             object["spec"]["metric"]["interval"] = json!("5s");
         }
-        // The bench has no kubelet that could ask a container.
-        if object["kind"] == "Deployment" {
-            for probe in ["livenessProbe", "readinessProbe"] {
-                object["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove(probe);
-            }
-        }
-        object["kind"] != "HorizontalPodAutoscaler"
+        true
     })
+}
+
+fn step() -> u64 {
+    if is_full_set() { 10 } else { 50 }
 }
 
 struct Scene {
@@ -45,23 +50,40 @@ impl Scene {
     }
 
     async fn is(&self, state: &str) {
-        eventually(state, async || self.rollout().await["status"]["state"] == state).await;
+        eventually_within(PATIENCE, state, async || self.rollout().await["status"]["state"] == state).await;
     }
 
     async fn texts(&self) -> Vec<String> {
-        let events = api(self.client.clone(), "", "v1", "Event", Some("test"));
-        let all = events.list(&kube::api::ListParams::default()).await.unwrap();
-        let mut all: Vec<Value> = all.items.into_iter().map(|event| serde_json::to_value(event).unwrap()).collect();
-        all.retain(|event| event["involvedObject"]["kind"] == "Rollout" && event["source"]["component"] == "steerer");
-        all.sort_by_key(|event| {
-            event["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse::<u64>().ok())
-        });
-        all.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+        told_of(&self.client, "test", "Rollout", "steerer").await
     }
 
     async fn routes(&self) -> Value {
         let routes = api(self.client.clone(), "networking.istio.io", "v1", "VirtualService", Some("test"));
         get(&routes, "podinfo").await.unwrap()["spec"].clone()
+    }
+
+    /// From weight 60 on every fifth request to the canary fails, until the rollout has halted.
+    async fn fails_for_a_while_as_in_the_guide(&self) {
+        let at_60 =
+            async || self.rollout().await["status"]["canary_weight"].as_u64().is_some_and(|weight| weight >= 60);
+        eventually_within(PATIENCE, "weight 60", at_60).await;
+        self.canary_behaves(json!(r#"{"errorRatio": 0.2}"#)).await;
+        eventually_within(PATIENCE, "it halts", async || self.halts().await > 0).await;
+        self.canary_behaves(Value::Null).await;
+    }
+
+    /// For how many success rates.
+    async fn halts(&self) -> usize {
+        let is_halt = |text: &&String| text.starts_with("Halt rollout podinfo.test success rate ");
+        self.texts().await.iter().filter(is_halt).count()
+    }
+
+    async fn canary_behaves(&self, behaviour: Value) {
+        let pods = api(self.client.clone(), "", "v1", "Pod", Some("test"));
+        let change = Patch::Merge(json!({"metadata": {"annotations": {BEHAVIOUR_ANNOTATION: behaviour}}}));
+        for pod in pods.list(&ListParams::default().labels("app=podinfo-canary")).await.unwrap() {
+            pods.patch(&pod.metadata.name.unwrap(), &PatchParams::default(), &change).await.unwrap();
+        }
     }
 
     async fn image(&self, name: &str) -> String {
@@ -72,67 +94,90 @@ impl Scene {
 }
 
 #[test]
-fn a_rollout_is_run_on_istio_and_its_users_lose_nothing_but_what_a_bad_version_costs() {
+fn a_rollout_and_canaries_of_flagger_0_1_run_on_istio_side_by_side() {
     in_bench(
-        "real::rollouts::a_rollout_is_run_on_istio_and_its_users_lose_nothing_but_what_a_bad_version_costs",
+        "real::rollouts::a_rollout_and_canaries_of_flagger_0_1_run_on_istio_side_by_side",
         async |bench: Inside| {
+            let client = bench.client("admin").await;
             let _network = bench.network().await;
-            let _aviary = bench.start_aviary(&["--mesh-provider", "istio", "--control-loop-interval", CONTROL_LOOP]);
-            let scene = Scene { client: bench.client("admin").await };
-            let (rollouts, others): (Vec<Value>, Vec<Value>) =
-                objects().into_iter().partition(|object| object["kind"] == "Rollout");
-            for object in others {
-                create_through(scene.client.clone(), object).await;
-            }
-            eventually("the primary answers", async || {
-                let answer = reqwest::Client::new().get(GATEWAY).header("host", "app.example.com").send().await;
-                answer.is_ok_and(|answer| answer.status() == 200)
-            })
-            .await;
-            let options =
-                users::Options::new(GATEWAY.parse().unwrap(), 200.0).unwrap().host("app.example.com".to_owned());
-            let users = Users::start(options).unwrap();
-            let mut spec = scene.routes().await;
-
-            for object in rollouts {
-                create_through(scene.client.clone(), object).await;
-            }
-            scene.is("finished").await;
-            let report = users.snapshot();
-            assert_eq!(report.failures(), 0, "{:#?}", report.first_failures());
-            assert!(scene.image("podinfo").await.ends_with(":1.2.0"));
-            let texts: Vec<String> =
-                scene.texts().await.into_iter().filter(|text| !text.starts_with("Waiting")).collect();
-            println!("{texts:#?}\n{} requests, {} failed", report.requests(), report.failures());
-            let expected = [
-                "Starting rollout for podinfo.test",
-                "Advance rollout podinfo.test weight 50",
-                "Advance rollout podinfo.test weight 100",
-                "Copying podinfo-next.test template spec to podinfo.test",
-                "Promotion complete! Scaling down podinfo-next.test",
-            ];
-            assert_eq!(texts, expected);
-            assert_eq!(scene.routes().await, spec, "the timeout, and all else of its owner's");
-
-            set_image(&scene.client, "podinfo-next", "quay.io/stefanprodan/podinfo:1.3.0-err10").await;
-            eventually("it halts", async || {
-                scene.texts().await.iter().any(|text| text.starts_with("Halt rollout podinfo.test success rate "))
-            })
-            .await;
-            spec["http"][0]["route"][0]["weight"] = json!(50);
-            spec["http"][0]["route"][1]["weight"] = json!(50);
-            assert_eq!(scene.routes().await, spec);
-            assert_eq!(scene.rollout().await["status"]["state"], "running");
-            set_image(&scene.client, "podinfo-next", "quay.io/stefanprodan/podinfo:1.4.0").await;
-            scene.is("finished").await;
-            assert!(scene.image("podinfo").await.ends_with(":1.4.0"));
-            let report = users.stop().await;
-            println!("{report}");
-            assert!(report.failures() > 0);
-            for totals in report.versions() {
-                let is_bad = totals.version.as_deref().is_some_and(|version| version.contains("-err"));
-                assert!(is_bad || totals.failures == 0, "{totals:?}: {:#?}", report.first_failures());
-            }
+            let control_loop: &[&str] = if is_full_set() { &[] } else { &[CONTROL_LOOP] };
+            let _aviary = bench.start_aviary(&[&["--mesh-provider", "istio"], control_loop].concat());
+            tokio::join!(
+                a_rollout(&bench, &client),
+                super::flagger_0_1::a_good_and_a_failing_version(&bench, &client),
+                super::flagger_0_1::a_good_and_a_slow_version(&bench, &client),
+            );
+            super::flagger_0_1::each_namespace_has_durations_in_one_unit().await;
         },
     );
+}
+
+async fn a_rollout(bench: &Inside, client: &Client) {
+    let scene = Scene { client: client.clone() };
+    let (rollouts, others): (Vec<Value>, Vec<Value>) =
+        objects().into_iter().partition(|object| object["kind"] == "Rollout");
+    for object in others {
+        create_through(scene.client.clone(), object).await;
+    }
+    eventually("the primary answers", async || answers(HOST).await).await;
+    let options = users::Options::new(GATEWAY.parse().unwrap(), 100.0).unwrap().host(HOST);
+    let users = Users::start(options.timeout(USERS_PATIENCE)).unwrap();
+    let mut spec = scene.routes().await;
+
+    for object in rollouts {
+        create_through(scene.client.clone(), object).await;
+    }
+    if is_full_set() {
+        scene.fails_for_a_while_as_in_the_guide().await;
+    }
+    scene.is("finished").await;
+    bench.show("-n test describe rollout/podinfo");
+    assert_costs_nothing_but(&users.snapshot(), is_bad);
+    assert!(scene.image("podinfo").await.ends_with(":1.2.0"));
+    let is_step = |text: &String| !text.starts_with("Waiting") && !text.starts_with("Halt");
+    let texts: Vec<String> = scene.texts().await.into_iter().filter(is_step).collect();
+    let steps = (1..=100 / step()).map(|count| format!("Advance rollout podinfo.test weight {}", count * step()));
+    let expected: Vec<String> = [
+        vec!["Starting rollout for podinfo.test".to_owned()],
+        steps.collect(),
+        vec![
+            "Copying podinfo-canary.test template spec to podinfo.test".to_owned(),
+            "Promotion complete! Scaling down podinfo-canary.test".to_owned(),
+        ],
+    ]
+    .concat();
+    assert_eq!(texts, expected);
+    assert_eq!(scene.routes().await, spec, "the timeout, and all else of its owner's");
+
+    let halts = scene.halts().await;
+    set_image(&scene.client, "podinfo-canary", "quay.io/stefanprodan/podinfo:1.3.0-err10").await;
+    eventually_within(PATIENCE, "it halts", async || scene.halts().await > halts).await;
+    // A step or more: the window may have requests of the version before, which drown errors.
+    let status = scene.rollout().await["status"].clone();
+    let weight = status["canary_weight"].as_u64().unwrap();
+    assert!((step()..100).contains(&weight) && status["state"] == "running", "{status}");
+    spec["http"][0]["route"][0]["weight"] = json!(100 - weight);
+    spec["http"][0]["route"][1]["weight"] = json!(weight);
+    assert_eq!(scene.routes().await, spec);
+    bench.show("-n test describe rollout/podinfo");
+    set_image(&scene.client, "podinfo-canary", "quay.io/stefanprodan/podinfo:1.4.0").await;
+    scene.is("finished").await;
+    assert!(scene.image("podinfo").await.ends_with(":1.4.0"));
+    let report = users.stop().await;
+    println!("Rollout: {report}");
+    bench.show("-n test get roll");
+    assert!(report.failures() > 0);
+    assert_costs_nothing_but(&report, is_bad);
+}
+
+/// The good version of the full set is bad for a while, as in the guide.
+fn is_bad(version: &str) -> bool {
+    version.contains("-err") || is_full_set() && version == "1.2.0"
+}
+
+fn assert_costs_nothing_but(report: &Report, is_bad: impl Fn(&str) -> bool) {
+    for totals in report.versions() {
+        let may_fail = totals.version.as_deref().is_some_and(&is_bad);
+        assert!(may_fail || totals.failures == 0, "{totals:?}: {:#?}", report.first_failures());
+    }
 }

@@ -19,8 +19,13 @@ impl Process {
     }
 
     pub fn start_with_input(arguments: &[&str], input: Stdio) -> Process {
+        Process::start_with(arguments, &[], input)
+    }
+
+    fn start_with(arguments: &[&str], environment: &[(String, String)], input: Stdio) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_aviary"));
-        command.args(arguments).env_remove("RUST_LOG").stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).env_remove("RUST_LOG").envs(environment.iter().cloned());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         Process { child: command.spawn().unwrap() }
     }
 
@@ -45,6 +50,13 @@ impl Process {
         let mut line = String::new();
         BufReader::new(self.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         line
+    }
+
+    /// Standard output, up to the end of the process.
+    pub fn output(&mut self) -> String {
+        let mut text = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        text
     }
 
     /// Standard error, up to the end of the process.
@@ -75,9 +87,14 @@ pub struct Operator {
 impl Operator {
     /// `aviary` without a verb, as Flagger is started.
     pub fn start(arguments: &[&str]) -> Operator {
+        Operator::start_with_environment(arguments, &[])
+    }
+
+    pub fn start_with_environment(arguments: &[&str], environment: &[(String, String)]) -> Operator {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let port_flag = format!("-port={port}");
-        Operator { process: Process::start(&[arguments, &[port_flag.as_str()]].concat()), port }
+        let arguments = [arguments, &[port_flag.as_str()]].concat();
+        Operator { process: Process::start_with(&arguments, environment, Stdio::null()), port }
     }
 
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
@@ -92,7 +109,12 @@ impl Operator {
 
 /// Waits for a condition of another process, which tells nobody when it comes true.
 pub async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    assert!(comes_true(PATIENCE, condition).await, "waited in vain for: {what}");
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+/// The same for what takes its time.
+pub async fn eventually_within(limit: Duration, what: &str, condition: impl AsyncFn() -> bool) {
+    assert!(comes_true(limit, condition).await, "waited in vain for: {what}");
 }
 
 /// Whether such a condition comes true in this time.

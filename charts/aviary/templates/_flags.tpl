@@ -20,7 +20,7 @@
   (list "metrics-errors" "hold" .Values.metricsErrors)
   (list "metrics-outage-limit" "10m" .Values.metricsOutageLimit)
   (list "slack-user" "flagger" .Values.slack.user)
-  (list "slack-channel" "" .Values.slack.channel)
+  (list "slack-channel" "" (include "aviary.slackChannel" .))
   (list "cluster-name" "" .Values.clusterName)
   (list "log-level" "debug" .Values.logLevel)
   (list "zap-encoding" "json" .Values.zapEncoding)

@@ -57,11 +57,20 @@ http://{{ include "aviary.fullname" . }}-prometheus:9090
 {{- end -}}
 {{- end }}
 
+{{/* The chart of the BirdWatch otomator took the bot's token and nothing else: it knew where Slack is, and the channel. */}}
+{{- define "aviary.slackUrl" -}}
+{{- default (ternary "https://slack.com/api/chat.postMessage" "" (not (empty .Values.slackToken))) .Values.slack.url -}}
+{{- end }}
+
+{{- define "aviary.slackChannel" -}}
+{{- default (ternary "deployment" "" (not (empty .Values.slackToken))) .Values.slack.channel -}}
+{{- end }}
+
 {{/* Environment variables that hold tokens and addresses which are as good as one; the operator reads them before its flags. */}}
 {{- define "aviary.secrets" -}}
 {{- $secrets := dict -}}
 {{- $_ := set $secrets "SLACK_TOKEN" (default .Values.slackToken .Values.slack.token) -}}
-{{- $_ := set $secrets "SLACK_URL" .Values.slack.url -}}
+{{- $_ := set $secrets "SLACK_URL" (include "aviary.slackUrl" .) -}}
 {{- $_ := set $secrets "SLACK_PROXY_URL" (default .Values.slack.proxy .Values.slack.proxyUrl) -}}
 {{- $_ := set $secrets "MSTEAMS_URL" .Values.msteams.url -}}
 {{- $_ := set $secrets "MSTEAMS_PROXY_URL" .Values.msteams.proxyUrl -}}

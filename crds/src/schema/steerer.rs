@@ -35,6 +35,14 @@ pub(super) fn spec() -> Schema {
                 .require(&["name"]),
             ),
             ("metric", metric()),
+            ("metrics", Schema::list("The same in the form of Steerer's last days.", metric())),
+            // Kept, so that it can be refused: nobody would hear of an analysis that was cut away.
+            (
+                "canaryAnalysis",
+                Schema::plain_object()
+                    .with("description", "Not served in a Rollout: an object that has it is refused.")
+                    .with("x-kubernetes-preserve-unknown-fields", true),
+            ),
         ],
     )
     .require(&["primary", "canary", "virtualService"])
@@ -57,12 +65,17 @@ fn side(description: &str) -> Schema {
 
 fn metric() -> Schema {
     Schema::object(
-        "What the canary is judged by: its share of requests that do not fail.",
+        "What the canary is judged by: its share of requests that do not fail, or its 99th percentile of latency.",
         [
             ("type", Schema::string("Not read.")),
-            ("name", Schema::string("Name of the request counter. Default: istio_requests_total.")),
+            (
+                "name",
+                Schema::string(
+                    "Name of the request counter, or istio_request_duration_seconds_bucket. Default: istio_requests_total.",
+                ),
+            ),
             ("interval", Schema::string("Window of the query. Default: 1m.")),
-            ("threshold", Schema::number("Least success rate in percent.")),
+            ("threshold", Schema::number("Least success rate in percent, or greatest latency in milliseconds.")),
         ],
     )
 }

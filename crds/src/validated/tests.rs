@@ -246,6 +246,13 @@ fn an_unknown_metric_of_flagger_0_1_is_refused() {
     assert!(problems.ends_with("or add a templateRef or a query"), "{problems}");
 }
 
+/// Its canaries never advanced.
+#[test]
+fn an_analysis_of_flagger_0_1_without_a_step_is_refused() {
+    let problems = refused(V1ALPHA1(json!({"threshold": 5, "maxWeight": 50})));
+    assert!(problems.starts_with("spec.canaryAnalysis: has no steps"), "{problems}");
+}
+
 #[test]
 fn an_analysis_wins_over_that_of_flagger_0_1() {
     let found = accepted(json!({"canaryAnalysis": {"stepWeight": 30}}));
