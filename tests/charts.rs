@@ -181,7 +181,10 @@ fn numbers_stay_as_they_were_written() {
         std::fs::write(&file, "{image: {tag: 20260101}, podLabels: {app: mine, cost: 7}}").unwrap();
         let objects = helm.objects(chart, chart, &["-f", file.path().to_str().unwrap()]);
         let template = &find(&objects, "Deployment", chart)["spec"]["template"];
-        assert_eq!((&template["metadata"]["labels"]["app"], &template["metadata"]["labels"]["cost"]), (&json!("mine"), &json!("7")));
+        assert_eq!(
+            (&template["metadata"]["labels"]["app"], &template["metadata"]["labels"]["cost"]),
+            (&json!("mine"), &json!("7"))
+        );
         assert!(template["spec"]["containers"][0]["image"].as_str().unwrap().ends_with(":20260101"), "{template}");
     }
 }
@@ -299,16 +302,28 @@ fn what_is_wrong_or_not_served_is_refused_by_name() {
     let Some(helm) = Helm::find() else { return };
     for (chart, value, problem) in [
         ("aviary", "meshProvidr=istio", "meshProvidr"),
-        ("aviary", "rbac.pspEnabled=true", "rbac.pspEnabled=true: Kubernetes has had no PodSecurityPolicies since 1.25"),
+        (
+            "aviary",
+            "rbac.pspEnabled=true",
+            "rbac.pspEnabled=true: Kubernetes has had no PodSecurityPolicies since 1.25",
+        ),
         ("aviary", "rbac.providers={isto}", "/rbac/providers/0"),
         ("aviary", "leaderElection.replicaCount=two", "/leaderElection/replicaCount"),
-        ("aviary", "leaderElection.leaseDuration=15", "at '/leaderElection/leaseDuration'"),
+        (
+            "aviary",
+            "leaderElection.leaseDuration=15",
+            "at '/leaderElection/leaseDuration': got number, want null or string",
+        ),
         ("aviary", "controlLoopInterval=soon", "at '/controlLoopInterval': 'soon'"),
         ("aviary", "kubeconfigQPS=many", "at '/kubeconfigQPS': 'many'"),
         ("aviary", "metricsErrors=ignore", "at '/metricsErrors': value must be one of 'hold', 'fail'"),
         ("aviary", "noCrossNamespaceRefs=yes", "at '/noCrossNamespaceRefs'"),
         ("aviary", "image.pullPolicy=always", "at '/image/pullPolicy'"),
-        ("aviary", "podLabels.app\\.kubernetes\\.io/name=x", "podLabels.app.kubernetes.io/name: the chart selects its pods"),
+        (
+            "aviary",
+            "podLabels.app\\.kubernetes\\.io/name=x",
+            "podLabels.app.kubernetes.io/name: the chart selects its pods",
+        ),
         ("aviary", "leaderElection.replicaCount=2", "leaderElection.replicaCount=2: set leaderElection.enabled"),
         ("loadtester", "appmesh.enabled=true", "App Mesh is not served"),
         ("loadtester", "cmd.time=1h", "time"),
@@ -316,10 +331,18 @@ fn what_is_wrong_or_not_served_is_refused_by_name() {
         ("loadtester", "rbac.scope=all", "at '/rbac/scope'"),
         ("grafana", "token=x", "token: Weave Cloud is gone"),
         ("grafana", "service.type=Public", "at '/service/type'"),
-        ("envoy", "smi.apiVersions.trafficSplits=v1alpha5", "at '/smi/apiVersions/trafficSplits': value must be one of 'v1alpha1'"),
+        (
+            "envoy",
+            "smi.apiVersions.trafficSplits=v1alpha5",
+            "at '/smi/apiVersions/trafficSplits': value must be one of 'v1alpha1'",
+        ),
         ("envoy", "upstreams.a.backends.b.weight=100", "at '/upstreams/a/backends/b': missing property 'port'"),
         ("envoy", "upstreams.a.smi.enable=true", "additional properties 'enable' not allowed"),
-        ("envoy", "upstreams.a.backends.b.weight=90,upstreams.a.backends.b.port=80", "upstreams.a.backends: the weights sum to 90"),
+        (
+            "envoy",
+            "upstreams.a.backends.b.weight=90,upstreams.a.backends.b.port=80",
+            "upstreams.a.backends: the weights sum to 90",
+        ),
         (
             "envoy",
             "upstreams.a.backends.b.weight=100,upstreams.a.backends.b.port=80,\

@@ -53,9 +53,10 @@ fn schema_of(argument: &clap::Arg) -> Option<Value> {
     let kinds: Vec<&str> = argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
     let named: Vec<String> = argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     match kinds[..] {
-        // `--set trafficSettleTime=0` is a number.
-        ["DURATION"] => Some(json!({"type": ["string", "integer", "null"], "pattern": DURATION, "maximum": 0, "minimum": 0})),
-        ["NUMBER"] => Some(json!({"type": ["number", "string", "null"], "pattern": "^([0-9]+([.][0-9]*)?)?$", "minimum": 0})),
+        ["DURATION"] => Some(json!({"type": ["string", "null"], "pattern": DURATION})),
+        ["NUMBER"] => {
+            Some(json!({"type": ["number", "string", "null"], "pattern": "^([0-9]+([.][0-9]*)?)?$", "minimum": 0}))
+        }
         ["BOOL"] => Some(json!({"enum": [true, false, "true", "false", "", null]})),
         _ if !named.is_empty() => {
             let others = [json!(""), Value::Null];
@@ -356,7 +357,9 @@ fn schemas_are_those_of_the_values() {
         // As Kubernetes spells them.
         let pull_policy = json!({"enum": ["Always", "IfNotPresent", "Never"]});
         let service_type = json!({"enum": ["ClusterIP", "NodePort", "LoadBalancer"]});
-        known.extend(["image.pullPolicy", "xdsLoader.image.pullPolicy"].map(|place| (place.to_owned(), pull_policy.clone())));
+        known.extend(
+            ["image.pullPolicy", "xdsLoader.image.pullPolicy"].map(|place| (place.to_owned(), pull_policy.clone())),
+        );
         known.insert("service.type".to_owned(), service_type);
         known.insert("rbac.scope".to_owned(), json!({"enum": ["cluster", "namespace", "", null]}));
         let mut schema = schema(&values, "", &known);

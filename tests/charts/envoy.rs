@@ -15,8 +15,7 @@ fn configuration(objects: &[Value], directory: &Path) -> Value {
 
 /// With the routes of the template as a part of it: of those in a file Envoy says nothing before it serves.
 fn with_routes(mut configuration: Value, directory: &Path) -> Value {
-    let routes: Value =
-        serde_saphyr::from_str(&std::fs::read_to_string(directory.join("rds.yaml")).unwrap()).unwrap();
+    let routes: Value = serde_saphyr::from_str(&std::fs::read_to_string(directory.join("rds.yaml")).unwrap()).unwrap();
     let mut routes = routes["resources"][0].clone();
     routes.as_object_mut().unwrap().remove("@type");
     let listener = &mut configuration["static_resources"]["listeners"][0];

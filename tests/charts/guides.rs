@@ -1,8 +1,7 @@
 //! The install commands of the guides, word for word, as `guides/*.sh` have them: what they say must have its effect. On a real control
 //! plane they are run in tests/real/install.rs.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use super::*;
 
@@ -78,7 +77,10 @@ fn the_crossover_guides_commands_render_what_it_goes_on_to_use() {
     assert!(by_file.iter().all(|object| objects.contains(object)));
 
     let run = flags(find(&objects, "Deployment", "flagger"));
-    assert_eq!((run.mesh_provider.as_str(), run.metrics_server.as_str()), ("smi:crossover", "http://flagger-prometheus:9090"));
+    assert_eq!(
+        (run.mesh_provider.as_str(), run.metrics_server.as_str()),
+        ("smi:crossover", "http://flagger-prometheus:9090")
+    );
     let service = find(&objects, "Service", "flagger-prometheus");
     assert_eq!(
         (&service["spec"]["ports"][0]["port"], &service["metadata"]["namespace"]),

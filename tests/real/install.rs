@@ -28,12 +28,12 @@ fn the_chart_installs_an_operator_that_runs_releases() {
     in_bench("real::install::the_chart_installs_an_operator_that_runs_releases", async |bench: Inside| {
         let client = bench.client("admin").await;
         the_guides_commands_install(&bench);
-        what_is_rendered_is_valid(&bench);
 
         let (chat, mut alerts) = slack().await;
         // With a Role in each namespace; cluster-wide it is in the scenarios.
-        let values = ["slack.channel=general", &format!("slack.url=http://{chat}/hook"), "namespace=test\\,default"];
-        let installed = Installed::by_helm(&bench, &client, &values).await;
+        let slack = format!("slack.channel=general,slack.url=http://{chat}/hook");
+        let installed = Installed::by_helm(&bench, &client, &[&slack, "namespace=test\\,default"]).await;
+        what_is_rendered_is_valid(&bench);
         assert_eq!(kubectl(&bench, &["get", "clusterrole", "aviary", "--ignore-not-found", "--output=name"]), "");
         let aviary = installed.start();
         installed.probes_answer().await;
@@ -50,7 +50,10 @@ fn the_guides_commands_install(bench: &Inside) {
     let helm = Helm::find().unwrap();
     for guide in guides::ALL {
         succeed(bench, &mut guides::command(helm.path(), guide, "upgrade --install --wait --timeout 2m"));
-        for line in kubectl(bench, &["get", "secret", "--all-namespaces", "--selector=owner=helm", "--output", RELEASES]).lines() {
+        for line in
+            kubectl(bench, &["get", "secret", "--all-namespaces", "--selector=owner=helm", "--output", RELEASES])
+                .lines()
+        {
             let (namespace, name) = line.split_once('/').unwrap();
             println!("{guide}: {namespace}/{name}");
             succeed(bench, Command::new(helm.path()).args(["uninstall", name, "--namespace", namespace, "--wait"]));
@@ -58,12 +61,16 @@ fn the_guides_commands_install(bench: &Inside) {
     }
 }
 
-const RELEASES: &str = r#"go-template={{range .items}}{{.metadata.namespace}}/{{.metadata.labels.name}}{{"\n"}}{{end}}"#;
+const RELEASES: &str =
+    r#"go-template={{range .items}}{{.metadata.namespace}}/{{.metadata.labels.name}}{{"\n"}}{{end}}"#;
 
 /// Values of which the guides have none; the API server checks what they render, strictly.
 fn what_is_rendered_is_valid(bench: &Inside) {
     let charts: [(&str, &[&str]); 5] = [
-        ("aviary", &["crd.create=true,leaderElection.enabled=true,namespace=test\\,default,podDisruptionBudget.enabled=true"]),
+        (
+            "aviary",
+            &["crd.create=true,leaderElection.enabled=true,namespace=test\\,default,podDisruptionBudget.enabled=true"],
+        ),
         (
             "aviary",
             &[
@@ -91,7 +98,7 @@ fn what_is_rendered_is_valid(bench: &Inside) {
     let helm = Helm::find().unwrap();
     let mut objects = String::new();
     for (chart, values) in charts {
-        let values: Vec<&str> = values.iter().flat_map(|value| ["--set", value]).collect();
+        let values: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
         objects += &helm.template(chart, chart, &[&["--namespace=test"], &values[..]].concat()).unwrap();
     }
     let flags = ["--name=plain", "--replicas=2", "--enable-leader-election", "--slack-token=t", "--namespace=test"];
@@ -124,8 +131,8 @@ fn dry_run(bench: &Inside, objects: &str) -> BTreeSet<String> {
     let file = bench.path("objects.yaml");
     std::fs::write(&file, objects).unwrap();
     let options = ["--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "--output=name"];
-    // Of Deployments that would be in a namespace that there is not yet, nothing is known.
-    let applied = kubectl(bench, &[&["apply"], &options[..], &["--filename", file.to_str().unwrap()]].concat());
+    let file = ["--filename", file.to_str().unwrap()];
+    let applied = kubectl(bench, &[&["apply"][..], &options, &file].concat());
     applied.lines().filter_map(|line| line.split(['.', '/']).next()).map(str::to_owned).collect()
 }
 

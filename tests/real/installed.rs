@@ -120,8 +120,7 @@ fn helm_install(bench: &Inside, values: &[&str]) {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/aviary");
     let mut command = Command::new(Helm::find().unwrap().path());
     command.args(["upgrade", "--install", "aviary", chart, "--namespace", NAMESPACE, "--create-namespace", "--wait"]);
-    // The number of replicas is somebody else's after a first time.
-    command.args(["--timeout", "2m", "--force-conflicts", "--set", "meshProvider=istio"]);
+    command.args(["--timeout", "2m", "--set", "meshProvider=istio"]);
     command
         .args(["--set", "leaderElection.enabled=true,leaderElection.replicaCount=2,podDisruptionBudget.enabled=true"]);
     for value in values {
