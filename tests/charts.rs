@@ -1,6 +1,9 @@
 //! The charts, rendered by Helm. Where there is no Helm these tests say so and pass, unless `AVIARY_REQUIRE_REAL=1`; what the charts
 //! take from the code is compared without it, by the tests of the library.
 
+mod envoy;
+pub mod guides;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -29,14 +32,10 @@ impl Helm {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let home = tempfile::tempdir().unwrap();
-        let mut command = Command::new(&self.0);
-        command.env("HOME", home.path()).current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments);
-        command.env_remove("KUBECONFIG").stdin(std::process::Stdio::null());
-        command.output().unwrap()
+        in_a_home_of_its_own(Command::new(&self.0).args(arguments))
     }
 
-    fn template(&self, chart: &str, release: &str, arguments: &[&str]) -> Result<String, String> {
+    pub fn template(&self, chart: &str, release: &str, arguments: &[&str]) -> Result<String, String> {
         let chart = format!("charts/{chart}");
         let output = self.run(&[&["template", release, &chart, "--kube-version", "1.36.3"], arguments].concat());
         let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
@@ -47,6 +46,14 @@ impl Helm {
         let text = self.template(chart, release, arguments).unwrap_or_else(|errors| panic!("{arguments:?}: {errors}"));
         documents(&text)
     }
+}
+
+/// What Helm knows of servers and repositories is in its home.
+fn in_a_home_of_its_own(command: &mut Command) -> Output {
+    let home = tempfile::tempdir().unwrap();
+    command.env("HOME", home.path()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env_remove("KUBECONFIG").stdin(std::process::Stdio::null());
+    command.output().unwrap()
 }
 
 fn documents(text: &str) -> Vec<Value> {
@@ -100,91 +107,6 @@ fn lint_finds_nothing() {
     }
 }
 
-/// The commands of the guides, with these charts in the place of theirs.
-#[test]
-fn the_guides_commands_render_what_the_guides_go_on_to_use() {
-    let Some(helm) = Helm::find() else { return };
-
-    let steerer = [
-        "--namespace=istio-system",
-        "--set=metricsServer=http://prometheus.istio-system:9090",
-        "--set=controlLoopInterval=1m",
-    ];
-    let objects = helm.objects("aviary", "steerer", &steerer);
-    let run = flags(find(&objects, "Deployment", "steerer"));
-    assert_eq!(run.metrics_server, "http://prometheus.istio-system:9090");
-    assert_eq!(run.control_loop_interval.as_secs(), 60);
-
-    // 0.1 was installed by the same values.
-    let objects = helm.objects("aviary", "flagger", &[&steerer[..], &["--set=slack.channel=general"]].concat());
-    assert_eq!(flags(find(&objects, "Deployment", "flagger")).slack_channel, "general");
-
-    let birdwatch = ["--set", "slackToken=s3cr3t", "--set", "prometheusUrl=http://prometheus.example.com"];
-    let objects = helm.objects("aviary", "birdwatch", &birdwatch);
-    let deployment = find(&objects, "Deployment", "birdwatch");
-    assert_eq!(flags(deployment).metrics_server, "http://prometheus.example.com");
-    let secret = json!({"SLACK_TOKEN": "s3cr3t", "SLACK_URL": "https://slack.com/api/chat.postMessage"});
-    assert_eq!(find(&objects, "Secret", "birdwatch")["stringData"], secret);
-    assert_eq!(flags(deployment).slack_channel, "deployment");
-    assert!(!deployment.to_string().contains("s3cr3t"), "{deployment}");
-
-    let crossover = ["--namespace", "test", "--set", "prometheus.install=true", "--set", "meshProvider=smi:crossover"];
-    let objects = helm.objects("aviary", "flagger", &crossover);
-    let run = flags(find(&objects, "Deployment", "flagger"));
-    assert_eq!(run.mesh_provider, "smi:crossover");
-    assert_eq!(run.metrics_server, "http://flagger-prometheus:9090");
-    let service = find(&objects, "Service", "flagger-prometheus");
-    assert_eq!(
-        (&service["spec"]["ports"][0]["port"], &service["metadata"]["namespace"]),
-        (&json!(9090), &json!("test"))
-    );
-    let prometheus = find(&objects, "Deployment", "flagger-prometheus");
-    assert_eq!(service["spec"]["selector"], prometheus["spec"]["template"]["metadata"]["labels"]);
-
-    let objects = helm.objects("envoy", "envoy", &["--namespace=test", "-f", "tests/charts/crossover-guide.yaml"]);
-    assert_eq!(find(&objects, "Service", "envoy")["spec"]["ports"][0]["port"], 10000);
-    let routes = find(&objects, "ConfigMap", "envoy-xds")["data"]["rds.yaml"].as_str().unwrap();
-    let routes: Value = serde_saphyr::from_str(routes).unwrap();
-    let host = &routes["resources"][0]["virtual_hosts"][0];
-    assert_eq!((&host["name"], &host["domains"]), (&json!("podinfo"), &json!(["*"])));
-    assert_eq!(
-        host["routes"][0]["route"]["weighted_clusters"]["clusters"],
-        json!([{"name": "podinfo-canary", "weight": 0}, {"name": "podinfo-primary", "weight": 100}])
-    );
-    let envoy: Value =
-        serde_saphyr::from_str(find(&objects, "ConfigMap", "envoy")["data"]["envoy.yaml"].as_str().unwrap()).unwrap();
-    assert_eq!(envoy["static_resources"]["clusters"].as_array().unwrap().len(), 2);
-    let pod = &find(&objects, "Deployment", "envoy")["spec"]["template"]["spec"];
-    let arguments = |container: &Value| {
-        let given = container["args"].as_array().unwrap().iter().map(|argument| argument.as_str().unwrap().into());
-        let line: Vec<OsString> = std::iter::once("aviary".into()).chain(given).collect();
-        let environment = |name: &str| (name == "POD_NAMESPACE").then(|| "test".to_owned());
-        let Ok(Cli { command: Verb::Crossover(args) }) = Cli::parse_from(line, environment) else {
-            panic!("{container}")
-        };
-        assert_eq!(args.pairs(), [("envoy-xds".to_owned(), vec!["podinfo".to_owned()])]);
-        assert_eq!((args.trafficsplit_api_version.as_str(), args.namespace.as_str()), ("v1alpha1", "test"));
-        args.onetime
-    };
-    assert!(arguments(&pod["initContainers"][0]) && !arguments(&pod["containers"][1]));
-
-    let objects = helm.objects("loadtester", "flagger-loadtester", &["--namespace=test"]);
-    assert_eq!(find(&objects, "Service", "flagger-loadtester")["spec"]["ports"][0]["port"], 80);
-
-    let url = "http://flagger-prometheus:9090";
-    let objects = helm.objects("grafana", "flagger-grafana", &["--namespace=test", "--set", &format!("url={url}")]);
-    assert_eq!(find(&objects, "Service", "flagger-grafana")["spec"]["ports"][0]["port"], 80);
-    let provisioning = find(&objects, "ConfigMap", "flagger-grafana-provisioning");
-    let sources: Value = serde_saphyr::from_str(provisioning["data"]["datasources.yaml"].as_str().unwrap()).unwrap();
-    assert_eq!(sources["datasources"][0]["url"], url);
-    let dashboards = find(&objects, "ConfigMap", "flagger-grafana-dashboards")["data"].as_object().unwrap().clone();
-    let uids: Vec<Value> = dashboards
-        .values()
-        .map(|text| serde_json::from_str::<Value>(text.as_str().unwrap()).unwrap()["uid"].clone())
-        .collect();
-    assert_eq!(uids, ["aviary", "flagger-envoy", "flagger-istio"]);
-}
-
 #[test]
 fn flaggers_own_values_are_taken() {
     let Some(helm) = Helm::find() else { return };
@@ -234,6 +156,47 @@ fn values_become_flags() {
     assert_eq!(run.kubeconfig_service_mesh, format!("{}/kubeconfig", mount["mountPath"].as_str().unwrap()));
     assert_eq!(deployment["spec"]["template"]["spec"]["volumes"][0]["secret"]["secretName"], "mesh");
     assert_eq!((&deployment["spec"]["replicas"], &deployment["spec"]["strategy"]), (&json!(2), &Value::Null));
+}
+
+/// Numbers of a values file are floating-point numbers to Helm, and a million is written 1e+06 by what writes texts.
+#[test]
+fn numbers_stay_as_they_were_written() {
+    let Some(helm) = Helm::find() else { return };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        &file,
+        "{kubeconfigBurst: 1000000, kubeconfigQPS: 0.5, image: {tag: 20260101}, podAnnotations: {port: 8080, scrape: true}}",
+    )
+    .unwrap();
+    let objects = helm.objects("aviary", "aviary", &["-f", file.path().to_str().unwrap(), "--set=podLabels.cost=7"]);
+    let deployment = find(&objects, "Deployment", "aviary");
+    let run = flags(deployment);
+    assert_eq!((run.kubeconfig_burst, run.kubeconfig_qps), (1_000_000, 0.5));
+    assert_eq!(container(deployment)["image"], "aviary:20260101");
+    // Labels and annotations are texts, or the API server refuses the Deployment.
+    let pod = &deployment["spec"]["template"]["metadata"];
+    assert_eq!((&pod["annotations"]["port"], &pod["annotations"]["scrape"]), (&json!("8080"), &json!("true")));
+    assert_eq!(pod["labels"]["cost"], "7");
+    for chart in ["loadtester", "grafana", "envoy"] {
+        std::fs::write(&file, "{image: {tag: 20260101}, podLabels: {app: mine, cost: 7}}").unwrap();
+        let objects = helm.objects(chart, chart, &["-f", file.path().to_str().unwrap()]);
+        let template = &find(&objects, "Deployment", chart)["spec"]["template"];
+        assert_eq!(
+            (&template["metadata"]["labels"]["app"], &template["metadata"]["labels"]["cost"]),
+            (&json!("mine"), &json!("7"))
+        );
+        assert!(template["spec"]["containers"][0]["image"].as_str().unwrap().ends_with(":20260101"), "{template}");
+    }
+}
+
+/// What the tests have run is what the chart installs.
+#[test]
+fn the_charts_envoy_is_the_benchs() {
+    let Some(helm) = Helm::find() else { return };
+    let versions = include_str!("real/versions");
+    let tested = versions.lines().find_map(|line| line.strip_prefix("ENVOY=")).unwrap();
+    let objects = helm.objects("envoy", "envoy", &[]);
+    assert_eq!(container(find(&objects, "Deployment", "envoy"))["image"], format!("envoyproxy/envoy:v{tested}"));
 }
 
 /// Without what only one of the two has: where it came from, and how it was made.
@@ -339,13 +302,53 @@ fn what_is_wrong_or_not_served_is_refused_by_name() {
     let Some(helm) = Helm::find() else { return };
     for (chart, value, problem) in [
         ("aviary", "meshProvidr=istio", "meshProvidr"),
-        ("aviary", "rbac.pspEnabled=true", "/rbac/pspEnabled"),
+        (
+            "aviary",
+            "rbac.pspEnabled=true",
+            "rbac.pspEnabled=true: Kubernetes has had no PodSecurityPolicies since 1.25",
+        ),
         ("aviary", "rbac.providers={isto}", "/rbac/providers/0"),
         ("aviary", "leaderElection.replicaCount=two", "/leaderElection/replicaCount"),
+        (
+            "aviary",
+            "leaderElection.leaseDuration=15",
+            "at '/leaderElection/leaseDuration': got number, want null or string",
+        ),
+        ("aviary", "controlLoopInterval=soon", "at '/controlLoopInterval': 'soon'"),
+        ("aviary", "kubeconfigQPS=many", "at '/kubeconfigQPS': 'many'"),
+        ("aviary", "metricsErrors=ignore", "at '/metricsErrors': value must be one of 'hold', 'fail'"),
+        ("aviary", "noCrossNamespaceRefs=yes", "at '/noCrossNamespaceRefs'"),
+        ("aviary", "image.pullPolicy=always", "at '/image/pullPolicy'"),
+        (
+            "aviary",
+            "podLabels.app\\.kubernetes\\.io/name=x",
+            "podLabels.app.kubernetes.io/name: the chart selects its pods",
+        ),
         ("aviary", "leaderElection.replicaCount=2", "leaderElection.replicaCount=2: set leaderElection.enabled"),
         ("loadtester", "appmesh.enabled=true", "App Mesh is not served"),
         ("loadtester", "cmd.time=1h", "time"),
-        ("grafana", "token=x", "token"),
+        ("loadtester", "meshName=x", "App Mesh is not served"),
+        ("loadtester", "rbac.scope=all", "at '/rbac/scope'"),
+        ("grafana", "token=x", "token: Weave Cloud is gone"),
+        ("grafana", "service.type=Public", "at '/service/type'"),
+        (
+            "envoy",
+            "smi.apiVersions.trafficSplits=v1alpha5",
+            "at '/smi/apiVersions/trafficSplits': value must be one of 'v1alpha1'",
+        ),
+        ("envoy", "upstreams.a.backends.b.weight=100", "at '/upstreams/a/backends/b': missing property 'port'"),
+        ("envoy", "upstreams.a.smi.enable=true", "additional properties 'enable' not allowed"),
+        (
+            "envoy",
+            "upstreams.a.backends.b.weight=90,upstreams.a.backends.b.port=80",
+            "upstreams.a.backends: the weights sum to 90",
+        ),
+        (
+            "envoy",
+            "upstreams.a.backends.b.weight=100,upstreams.a.backends.b.port=80,\
+             upstreams.c.backends.d.weight=100,upstreams.c.backends.d.port=80",
+            "upstreams.c.domains: * is a domain of upstream a, too",
+        ),
     ] {
         let errors = helm.template(chart, "aviary", &["--set", value]).expect_err(value);
         assert!(errors.contains(problem), "{value}: {errors}");

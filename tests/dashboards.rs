@@ -46,9 +46,9 @@ pub fn questions(name: &str, variables: &[(&str, &str)]) -> Vec<Question> {
 #[test]
 fn dashboards_are_what_grafana_takes() {
     for (name, uid, variables) in [
-        ("istio", "flagger-istio", &["namespace", "primary", "canary"][..]),
-        ("envoy", "flagger-envoy", &["namespace", "target"]),
-        ("aviary", "aviary", &["namespace"]),
+        ("istio", "flagger-istio", &["datasource", "namespace", "primary", "canary"][..]),
+        ("envoy", "flagger-envoy", &["datasource", "namespace", "target"]),
+        ("aviary", "aviary", &["datasource", "namespace"]),
     ] {
         let dashboard = dashboard(name);
         assert_eq!(dashboard["uid"], uid);
@@ -56,17 +56,30 @@ fn dashboards_are_what_grafana_takes() {
         let declared: Vec<&Value> =
             list(&dashboard["templating"]["list"]).iter().map(|variable| &variable["name"]).collect();
         assert_eq!(declared, variables);
+        // The one that the chart provisions, until another one is chosen: a dashboard may be imported into any Grafana.
+        let source = &dashboard["templating"]["list"][0];
+        assert_eq!((&source["type"], &source["query"]), (&"datasource".into(), &"prometheus".into()), "{name}");
+        assert_eq!(source["current"]["value"], "prometheus", "{name}");
+        assert_eq!(other_sources(&dashboard), BTreeSet::new(), "{name}");
         let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
         for panel in list(&dashboard["panels"]) {
             assert!(ids.insert(panel["id"].as_u64().unwrap()), "{name}: {panel}");
             let place = &panel["gridPos"];
             assert!(places.insert((place["y"].as_u64().unwrap(), place["x"].as_u64().unwrap())), "{name}: {panel}");
             assert!(place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24, "{name}: {panel}");
-            for target in list(&panel["targets"]) {
-                // The one that the chart provisions.
-                assert_eq!(target["datasource"]["uid"], "prometheus", "{name}: {panel}");
-            }
         }
+    }
+}
+
+/// Data sources that are asked and that nobody chose: all but those that the dashboard's variable stands for.
+fn other_sources(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(fields) => {
+            let source = fields.get("datasource").filter(|source| source["uid"] != "${datasource}");
+            fields.values().flat_map(other_sources).chain(source.map(ToString::to_string)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(other_sources).collect(),
+        _ => BTreeSet::new(),
     }
 }
 
@@ -133,4 +146,55 @@ fn every_panel_has_data_while_a_release_is_under_way() {
         let wrong = questions("istio", &[("namespace", "test"), ("primary", "nobody"), ("canary", "nobody")]);
         assert!(!unanswered(&world.traffic, &wrong, now_ms).is_empty());
     });
+}
+
+/// What Envoy tells of a cluster, twice with ten seconds between.
+fn scrape_envoy(source: &mut MemorySource, cluster: &str, namespace_of_pod: Option<&str>) {
+    let labels = |metric: &str, label: &str, value: &str| {
+        let mut labels = Labels::from_iter([(METRIC_NAME, metric), ("envoy_cluster_name", cluster), (label, value)]);
+        if let Some(namespace) = namespace_of_pod {
+            labels.insert("kubernetes_namespace", namespace);
+        }
+        labels
+    };
+    for (round, at_ms) in [(1.0, 0), (2.0, 10_000)] {
+        let requests = 100.0 * round;
+        source.append_labels(labels("envoy_cluster_upstream_rq", "envoy_response_code", "200"), at_ms, requests);
+        for bucket in ["5", "25", "+Inf"] {
+            source.append_labels(labels("envoy_cluster_upstream_rq_time_bucket", "le", bucket), at_ms, requests);
+        }
+        source.append_labels(labels("envoy_cluster_upstream_cx_active", "job", "envoy"), at_ms, 3.0);
+        source.append_labels(labels("envoy_cluster_membership_healthy", "job", "envoy"), at_ms, 2.0);
+    }
+}
+
+/// Real ones of Istio's gateway are asked for on the real bench.
+#[test]
+fn the_envoy_dashboard_knows_the_clusters_of_crossover_istio_and_contour() {
+    let ask = |source: &MemorySource, target: &str| {
+        unanswered(source, &questions("envoy", &[("namespace", "test"), ("target", target)]), 10_000)
+    };
+    // What names a cluster around the name of its service, and the namespace of Envoy's pod, of which the bundled Prometheus makes a
+    // label.
+    for (before, after, namespace) in [
+        ("", "", Some("test")),
+        ("", "", None),
+        ("outbound|80||", ".test.svc.cluster.local", Some("istio-system")),
+        ("outbound|80||", ".test.svc.cluster.local", None),
+        ("test_", "_80", Some("projectcontour")),
+        ("test/", "/80/da39a3ee5e", None),
+    ] {
+        let mut source = MemorySource::default();
+        for service in ["podinfo-primary", "podinfo-canary"] {
+            scrape_envoy(&mut source, &format!("{before}{service}{after}"), namespace);
+        }
+        let open = ask(&source, "podinfo");
+        assert!(open.is_empty(), "{before}podinfo-canary{after}: no data for\n{}", open.join("\n"));
+        assert!(!ask(&source, "nobody").is_empty());
+    }
+    let mut elsewhere = MemorySource::default();
+    for service in ["podinfo-primary", "podinfo-canary"] {
+        scrape_envoy(&mut elsewhere, service, Some("prod"));
+    }
+    assert!(!ask(&elsewhere, "podinfo").is_empty(), "those of another namespace are not counted");
 }

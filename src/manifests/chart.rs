@@ -2,7 +2,7 @@
 //! `UPDATE_GENERATED=1 cargo test -p aviary` rewrites the files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use clap::CommandFactory;
@@ -41,6 +41,29 @@ struct Flag {
     expression: String,
     /// The name of a value of its own, which is listed at the end of values.yaml.
     own_value: Option<String>,
+    /// What its value may be, where that is known before the operator starts.
+    schema: Option<Value>,
+}
+
+/// Of durations as Go writes them, and of nothing.
+const DURATION: &str = "^(0|([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))*$";
+
+/// What a flag takes, and what stands for its default.
+fn schema_of(argument: &clap::Arg) -> Option<Value> {
+    let kinds: Vec<&str> = argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
+    let named: Vec<String> = argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    match kinds[..] {
+        ["DURATION"] => Some(json!({"type": ["string", "null"], "pattern": DURATION})),
+        ["NUMBER"] => {
+            Some(json!({"type": ["number", "string", "null"], "pattern": "^([0-9]+([.][0-9]*)?)?$", "minimum": 0}))
+        }
+        ["BOOL"] => Some(json!({"enum": [true, false, "true", "false", "", null]})),
+        _ if !named.is_empty() => {
+            let others = [json!(""), Value::Null];
+            Some(json!({"enum": named.into_iter().map(Value::from).chain(others).collect::<Vec<_>>()}))
+        }
+        _ => None,
+    }
 }
 
 fn flags() -> Vec<Flag> {
@@ -74,6 +97,7 @@ fn flags() -> Vec<Flag> {
                 help: argument.get_help().map(ToString::to_string).unwrap_or_default(),
                 expression: place.unwrap_or_else(|| format!(".Values.{value}")),
                 own_value: (!is_by_hand && !is_made).then_some(value),
+                schema: schema_of(argument),
                 name,
             }
         })
@@ -148,7 +172,7 @@ fn the_chart_has_every_flag() {
     text += "}}\n{{- range $flags }}\n{{- $value := index . 2 }}\n\
              {{- /* What is not said and what is the default need not be said. */}}\n\
              {{- if not (or (kindIs \"invalid\" $value) (has (toString $value) (list \"\" (index . 1)))) }}\n\
-             - {{ printf \"--%s=%v\" (index . 0) $value | quote }}\n{{- end }}\n{{- end }}\n{{- end }}\n";
+             - {{ printf \"--%s=%s\" (index . 0) (include \"aviary.text\" $value) | quote }}\n{{- end }}\n{{- end }}\n{{- end }}\n";
     assert_current("aviary/templates/_flags.tpl", &text);
 }
 
@@ -221,18 +245,22 @@ fn the_definitions_of_the_chart_are_those_of_the_code() {
     assert_eq!(found, expected);
 }
 
+/// What is known of single values, beyond what values.yaml says by its types.
+type Known = BTreeMap<String, Value>;
+
 /// The schema of a values.yaml: what stands there by hand says the types, and nothing else may be set.
-fn schema(value: &Value, place: &str) -> Value {
+fn schema(value: &Value, place: &str, known: &Known) -> Value {
     // Objects of Kubernetes, which it checks itself.
     let is_free = |name: &str| FREE.contains(&name);
     match value {
+        _ if known.contains_key(place) => known[place].clone(),
         _ if is_free(place) => json!({"type": ["object", "null"]}),
         Value::Object(fields) => {
             let properties: Map<String, Value> = fields
                 .iter()
                 .map(|(name, value)| {
                     let place = if place.is_empty() { name.clone() } else { format!("{place}.{name}") };
-                    (name.clone(), schema(value, &place))
+                    (name.clone(), schema(value, &place, known))
                 })
                 .collect();
             json!({"type": "object", "properties": properties, "additionalProperties": false})
@@ -242,7 +270,6 @@ fn schema(value: &Value, place: &str) -> Value {
             json!({"type": "array", "items": {"enum": names}})
         }
         Value::Array(_) => json!({"type": ["array", "null"]}),
-        Value::Bool(_) if place == "rbac.pspEnabled" => json!({"const": false}),
         Value::Bool(_) => json!({"type": "boolean"}),
         Value::Number(_) if place.ends_with("minAvailable") => json!({"type": ["integer", "string"]}),
         Value::Number(_) => json!({"type": "integer", "minimum": 0}),
@@ -252,7 +279,7 @@ fn schema(value: &Value, place: &str) -> Value {
 }
 
 /// Places in values that hold parts of Kubernetes' objects, or names that are the user's.
-const FREE: [&str; 21] = [
+const FREE: [&str; 20] = [
     "affinity",
     "annotations",
     "deploymentLabels",
@@ -272,15 +299,70 @@ const FREE: [&str; 21] = [
     "podDisruptionBudget.labels",
     "istio.gateway.annotations",
     "datasource.jsonData",
-    "upstreams",
     "xdsLoader.resources",
 ];
+
+/// What values of the operator's flags may be.
+fn known_of_flags() -> Known {
+    let of_flag = |flag: Flag| Some((flag.expression.strip_prefix(".Values.")?.to_owned(), flag.schema?));
+    // Switches that stand in a section are switches there, too.
+    flags().into_iter().filter_map(of_flag).filter(|(place, _)| !place.ends_with(".enabled")).collect()
+}
+
+/// What values of `charts/envoy` may be.
+fn known_of_envoy() -> Known {
+    let switch = |more: Value| {
+        let mut properties = json!({"enabled": {"type": "boolean"}});
+        properties.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"type": ["object", "null"], "additionalProperties": false, "properties": properties})
+    };
+    let backend = json!({
+        "type": "object", "additionalProperties": false, "required": ["port", "weight"],
+        "properties": {
+            "port": {"type": "integer", "minimum": 1, "maximum": 65535},
+            "weight": {"type": "integer", "minimum": 0, "maximum": 100},
+            "http2": switch(json!({"protocol_options": {"type": ["object", "null"]}})),
+            "request_headers_to_add": {"type": ["array", "null"]},
+        },
+    });
+    let upstream = json!({
+        "type": "object", "additionalProperties": false, "required": ["backends"],
+        "properties": {
+            "smi": switch(json!({})),
+            "domains": {"type": ["array", "null"], "items": {"type": "string"}},
+            "backends": {"type": "object", "minProperties": 1, "additionalProperties": backend},
+        },
+    });
+    let mut command = Cli::command();
+    command.build();
+    let crossover = command.find_subcommand("crossover").unwrap();
+    let version = crossover.get_arguments().find(|argument| argument.get_id() == "trafficsplit_api_version").unwrap();
+    let versions: Vec<_> = version.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    Known::from([
+        ("upstreams".to_owned(), json!({"type": "object", "additionalProperties": upstream})),
+        ("smi.apiVersions.trafficSplits".to_owned(), json!({"enum": versions})),
+        ("codecType".to_owned(), json!({"enum": ["AUTO", "HTTP1", "HTTP2", "auto", "http1", "http2"]})),
+    ])
+}
 
 fn schemas_are_those_of_the_values() {
     for chart in ["aviary", "loadtester", "grafana", "envoy"] {
         let values: Value =
             serde_saphyr::from_str(&std::fs::read_to_string(path(&format!("{chart}/values.yaml"))).unwrap()).unwrap();
-        let mut schema = schema(&values, "");
+        let mut known = match chart {
+            "aviary" => known_of_flags(),
+            "envoy" => known_of_envoy(),
+            _ => Known::new(),
+        };
+        // As Kubernetes spells them.
+        let pull_policy = json!({"enum": ["Always", "IfNotPresent", "Never"]});
+        let service_type = json!({"enum": ["ClusterIP", "NodePort", "LoadBalancer"]});
+        known.extend(
+            ["image.pullPolicy", "xdsLoader.image.pullPolicy"].map(|place| (place.to_owned(), pull_policy.clone())),
+        );
+        known.insert("service.type".to_owned(), service_type);
+        known.insert("rbac.scope".to_owned(), json!({"enum": ["cluster", "namespace", "", null]}));
+        let mut schema = schema(&values, "", &known);
         // What Helm hands on when the chart is a part of another.
         schema["properties"]["global"] = json!({"type": "object"});
         let head = json!({"$schema": "http://json-schema.org/draft-07/schema#", "$comment": NOTICE, "title": format!("Values of charts/{chart}")});

@@ -12,6 +12,7 @@ mod crossover;
 mod faults;
 mod flagger_0_1;
 mod install;
+mod installed;
 mod loop_app;
 mod loop_evidence;
 mod loop_releases;
@@ -32,6 +33,7 @@ use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 pub use self::bench::{Aviary, Inside, in_bench, is_full_set, turn};
+pub use self::installed::Installed;
 pub use self::scripts::{say_aloud, tools};
 use crate::support::process::eventually;
 use crate::support::{api, canary, create_through, deployment};

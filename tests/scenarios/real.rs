@@ -17,7 +17,7 @@ use serde_json::json;
 use super::host::{Headers, Host};
 use super::scene::VIRTUAL_SERVICE;
 use super::{all, run_all, run_all_with_kills};
-use crate::real::{Aviary, GATEWAY, Inside, in_bench, is_full_set};
+use crate::real::{Aviary, GATEWAY, Inside, Installed, in_bench, is_full_set};
 use crate::support::api;
 use crate::support::process::eventually;
 
@@ -49,8 +49,13 @@ const WATCHED: usize = 30;
 #[test]
 fn on_real_components() {
     in_bench("scenarios::real::on_real_components", async |bench: Inside| {
+        // Not the operator of the other tests: this is the one that Helm installs, started as its Deployment says.
+        let client = bench.client("admin").await;
+        let installed = Installed::by_helm(&bench, &client, &[]).await;
         let _network = bench.network().await;
-        run_all(&Real::new(&bench).await).await;
+        let host = Real::with_operator(client, || installed.start());
+        installed.probes_answer().await;
+        run_all(&host).await;
     });
 }
 
@@ -75,9 +80,8 @@ fn on_real_components_with_kills() {
 }
 
 pub struct Real<'a> {
-    bench: &'a Inside,
     client: Client,
-    arguments: Vec<&'static str>,
+    start_operator: Box<dyn Fn() -> Aviary + 'a>,
     operator: RefCell<Aviary>,
     /// By the host that they ask; they do until they are dropped.
     users: RefCell<Vec<(String, Rc<Users>)>>,
@@ -91,8 +95,13 @@ impl Real<'_> {
     /// With more arguments for the operator.
     pub async fn with_arguments<'a>(bench: &'a Inside, more: &[&'static str]) -> Real<'a> {
         let arguments = [ARGUMENTS, more].concat();
-        let operator = RefCell::new(bench.start_aviary(&arguments));
-        Real { bench, client: bench.client("admin").await, arguments, operator, users: RefCell::default() }
+        Real::with_operator(bench.client("admin").await, move || bench.start_aviary(&arguments))
+    }
+
+    /// With an operator that is started so.
+    fn with_operator<'a>(client: Client, start_operator: impl Fn() -> Aviary + 'a) -> Real<'a> {
+        let operator = RefCell::new(start_operator());
+        Real { client, start_operator: Box::new(start_operator), operator, users: RefCell::default() }
     }
 
     /// Users of something that goes.
@@ -170,7 +179,7 @@ impl Host for Real<'_> {
         let mut operator = self.operator.borrow_mut();
         operator.process.kill().unwrap();
         operator.process.wait().unwrap();
-        *operator = self.bench.start_aviary(&self.arguments);
+        *operator = (self.start_operator)();
         std::future::ready(()).boxed_local()
     }
 

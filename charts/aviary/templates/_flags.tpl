@@ -36,7 +36,7 @@
 {{- $value := index . 2 }}
 {{- /* What is not said and what is the default need not be said. */}}
 {{- if not (or (kindIs "invalid" $value) (has (toString $value) (list "" (index . 1)))) }}
-- {{ printf "--%s=%v" (index . 0) $value | quote }}
+- {{ printf "--%s=%s" (index . 0) (include "aviary.text" $value) | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

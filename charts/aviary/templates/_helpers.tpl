@@ -96,3 +96,28 @@ http://{{ include "aviary.fullname" . }}-prometheus:9090
 {{- define "flagger.name" -}}
 {{- include "aviary.name" . }}
 {{- end }}
+
+{{/* A value as text. Numbers of a values file are floating-point numbers to Helm, and large ones would become 1e+06. */}}
+{{- define "aviary.text" -}}
+{{- ternary (toJson .) (toString .) (kindIs "float64" .) }}
+{{- end }}
+
+{{/* Labels or annotations: `--set podLabels.a=1` makes a number, and Kubernetes takes texts only. */}}
+{{- define "aviary.texts" -}}
+{{- range $name, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $name }}: {{ include "aviary.text" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of the pods: those by which they are selected, and the user's. */}}
+{{- define "aviary.podLabels" -}}
+{{- $own := include "aviary.selectorLabels" . | fromYaml }}
+{{- range $name, $_ := .Values.podLabels }}
+{{- if hasKey $own $name }}
+{{- fail (printf "podLabels.%s: the chart selects its pods by this label; leave it out" $name) }}
+{{- end }}
+{{- end }}
+{{- include "aviary.texts" (merge $own (default dict .Values.podLabels)) | trim }}
+{{- end }}

@@ -56,7 +56,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* What both have besides. */}}
 {{- define "envoy.crossoverContainer" -}}
-image: {{ printf "%s:%v" .Values.xdsLoader.image.repository (default .Chart.AppVersion .Values.xdsLoader.image.tag) | quote }}
+image: {{ printf "%s:%s" .Values.xdsLoader.image.repository (include "envoy.text" (default .Chart.AppVersion .Values.xdsLoader.image.tag)) | quote }}
 imagePullPolicy: {{ .Values.xdsLoader.image.pullPolicy }}
 {{- if .Values.securityContext.enabled }}
 securityContext:
@@ -74,4 +74,29 @@ resources:
 volumeMounts:
   - name: xds
     mountPath: /srv/runtime
+{{- end }}
+
+{{/* A value as text. Numbers of a values file are floating-point numbers to Helm, and large ones would become 1e+06. */}}
+{{- define "envoy.text" -}}
+{{- ternary (toJson .) (toString .) (kindIs "float64" .) }}
+{{- end }}
+
+{{/* Labels or annotations: `--set podLabels.a=1` makes a number, and Kubernetes takes texts only. */}}
+{{- define "envoy.texts" -}}
+{{- range $name, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $name }}: {{ include "envoy.text" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of the pods: those by which they are selected, and the user's. Guides select them by `app`. */}}
+{{- define "envoy.podLabels" -}}
+{{- $own := include "envoy.selectorLabels" . | fromYaml }}
+{{- range $name, $_ := .Values.podLabels }}
+{{- if hasKey $own $name }}
+{{- fail (printf "podLabels.%s: the chart selects its pods by this label; leave it out" $name) }}
+{{- end }}
+{{- end }}
+{{- include "envoy.texts" (merge $own (default dict .Values.podLabels) (dict "app" (include "envoy.name" .))) | trim }}
 {{- end }}

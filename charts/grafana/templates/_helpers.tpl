@@ -25,3 +25,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
+{{/* A value as text. Numbers of a values file are floating-point numbers to Helm, and large ones would become 1e+06. */}}
+{{- define "grafana.text" -}}
+{{- ternary (toJson .) (toString .) (kindIs "float64" .) }}
+{{- end }}
+
+{{/* Labels or annotations: `--set podLabels.a=1` makes a number, and Kubernetes takes texts only. */}}
+{{- define "grafana.texts" -}}
+{{- range $name, $value := . }}
+{{- if not (kindIs "invalid" $value) }}
+{{ $name }}: {{ include "grafana.text" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of the pods: those by which they are selected, and the user's. */}}
+{{- define "grafana.podLabels" -}}
+{{- $own := include "grafana.selectorLabels" . | fromYaml }}
+{{- range $name, $_ := .Values.podLabels }}
+{{- if hasKey $own $name }}
+{{- fail (printf "podLabels.%s: the chart selects its pods by this label; leave it out" $name) }}
+{{- end }}
+{{- end }}
+{{- include "grafana.texts" (merge $own (default dict .Values.podLabels)) | trim }}
+{{- end }}
