@@ -50,7 +50,8 @@ const DURATION: &str = "^(0|([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|
 
 /// What a flag takes, and what stands for its default.
 fn schema_of(argument: &clap::Arg) -> Option<Value> {
-    let kinds: Vec<&str> = argument.get_value_names().unwrap_or_default().iter().map(|name| name.as_str()).collect();
+    let kinds: Vec<&str> =
+        argument.get_value_names().unwrap_or_default().iter().map(clap::builder::Str::as_str).collect();
     let named: Vec<String> = argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
     match kinds[..] {
         ["DURATION"] => Some(json!({"type": ["string", "null"], "pattern": DURATION})),
