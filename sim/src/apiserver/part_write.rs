@@ -58,7 +58,7 @@ impl ApiServer {
         }
         self.write_part(request, part, manager, Change::Replace(value), |present| match part {
             Part::Spec => present.has_usual_parts_alone() && document.keeps_metadata(present),
-            Part::Status => document.names(request, present),
+            Part::Status => document.names(request, present) && document.says_nothing_beside_status(present),
         })
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Document {
     resource_version: String,
     /// The JSON of managed fields without spaces, if the client sent some and has a say in them.
     managed_fields: Option<Vec<u8>>,
+    /// The spec beside a status that is written. It is not stored, but fields that the schema does not know are told.
+    spec: Option<Value>,
     /// Whether there are fields beside the usual ones.
     pub(super) has_other_fields: bool,
 }
@@ -43,6 +45,15 @@ impl Document {
         self.is_of_version(present)
             && managed_fields.is_none_or(|given| Some(given) == present.managed_fields().map(str::as_bytes))
             && self.repeats_metadata(present)
+    }
+
+    /// Whether nothing is to be said of what stands beside the status that is written.
+    pub(super) fn says_nothing_beside_status(&self, present: &Record) -> bool {
+        let repeats = |spec: &Value| {
+            let stored = present.part_json(Part::Spec).and_then(|json| serde_json::from_slice::<Value>(json).ok());
+            stored.as_ref() == Some(spec)
+        };
+        !self.has_other_fields && self.spec.as_ref().is_none_or(repeats)
     }
 
     /// Whether the body is about this version of the object that the path names, and its metadata, which a write to a
@@ -150,6 +161,9 @@ impl<'de> Visitor<'de> for Root<'_> {
                 "kind" => document.kind = map.next_value()?,
                 "metadata" => map.next_value_seed(Metadata { root: self, document: &mut document })?,
                 name if name == self.part.name() => value = Some(map.next_value_seed(Reader::new(self.repeats))?),
+                "spec" if self.part == Part::Status => {
+                    document.spec = Some(map.next_value_seed(Reader::new(self.repeats))?);
+                }
                 "spec" | "status" => map.next_value_seed(Skipped { repeats: self.repeats })?,
                 _ => {
                     document.has_other_fields = true;
