@@ -430,7 +430,8 @@ impl<'a> Strategy<'a> {
     }
 
     fn warn(&mut self, value: &Value) {
-        if self.target.resource.group_kind == kinds::SERVICE {
+        // Who writes the status is not told of the spec.
+        if self.target.resource.group_kind == kinds::SERVICE && self.target.subresource.is_empty() {
             self.warnings.extend(service_defaults::warnings(&value["spec"]));
         }
     }

@@ -68,9 +68,15 @@ async fn people_are_warned_of_what_a_service_ignores() {
     let world = world().await;
     let spec = json!({"ports": [{"port": 80}], "externalName": "example.com"});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec});
-    let request = http::Request::post(SERVICES).header("Content-Type", "application/json");
-    let body = kube::client::Body::from(service.to_string().into_bytes());
-    let answer = world.client.send(request.body(body).unwrap()).await.unwrap();
-    let warning = answer.headers()["warning"].to_str().unwrap().to_owned();
-    assert!(warning.contains("spec.externalName is ignored when spec.type is not \\\"ExternalName\\\""), "{warning}");
+    let warning = async |request: http::request::Builder, body: &serde_json::Value| {
+        let body = kube::client::Body::from(body.to_string().into_bytes());
+        let answer = world.client.send(request.body(body).unwrap()).await.unwrap();
+        answer.headers().get("warning").map(|warning| warning.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    let told = warning(http::Request::post(SERVICES).header("Content-Type", "application/json"), &service).await;
+    assert!(told.contains("spec.externalName is ignored when spec.type is not \\\"ExternalName\\\""), "{told}");
+    // Who writes the status is not told of the spec.
+    let patch = http::Request::patch(format!("{SERVICES}/web/status"));
+    let patch = patch.header("Content-Type", "application/merge-patch+json");
+    assert_eq!(warning(patch, &json!({"metadata": {"annotations": {"a": "b"}}})).await, "");
 }
