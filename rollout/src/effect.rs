@@ -143,7 +143,7 @@ pub enum HoldKind {
     PrimaryMissing,
     /// The canary is not ready.
     CanaryNotReady,
-    /// The weights cannot be read.
+    /// The weights cannot be read, or another writer keeps them from the canary.
     Routes,
     /// The monitoring does not answer.
     MetricsOutage,

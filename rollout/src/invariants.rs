@@ -27,6 +27,8 @@ pub enum Violation {
     FailedSideGainsNothing,
     /// P4: once so many checks have failed as may, the canary's share never grows, unless for a new revision.
     NothingForWhatIsPastTheThreshold,
+    /// P5: a promotion that fails leads nobody from pods that serve to a revision that was not analysed.
+    NothingForWhatWasNotAnalysed,
     /// W4: the target is not scaled to zero, by us or by its autoscaler, while requests are routed to it, nor in the step that
     /// routes them away.
     NoScaleDownWhileServing,
@@ -51,6 +53,7 @@ impl Violation {
             Violation::PromotedIsAnalysed => "promoted_is_analysed",
             Violation::FailedSideGainsNothing => "failed_side_gains_nothing",
             Violation::NothingForWhatIsPastTheThreshold => "nothing_for_what_is_past_the_threshold",
+            Violation::NothingForWhatWasNotAnalysed => "nothing_for_what_was_not_analysed",
             Violation::NoScaleDownWhileServing => "no_scale_down_while_serving",
             Violation::NoRevertToUnavailableTarget => "no_revert_to_unavailable_target",
             Violation::NoHotLoop => "no_hot_loop",
@@ -122,6 +125,12 @@ pub fn violations(plan: &Plan, state: &State, seen: &Snapshot, decision: &Decisi
     require(
         !past_threshold || is_new_revision || canary_after <= canary_before,
         Violation::NothingForWhatIsPastTheThreshold,
+    );
+    let promotes = matches!(state.phase, Phase::Promoting | Phase::Finalising);
+    let primary_serves = seen.primary.as_ref().is_some_and(|primary| primary.available > 0);
+    require(
+        !(promotes && is_new_revision && primary_serves) || canary_after <= canary_before.max(state.canary_weight),
+        Violation::NothingForWhatWasNotAnalysed,
     );
     let scales_down = decision
         .effects

@@ -181,12 +181,16 @@ pub enum Message {
     Worded { text: String, severity: AlertSeverity },
     /// The promotion failed and the canary cannot take over.
     NowhereToGo { target: String, error: String },
+    /// The promotion is broken, and the canary's pods are of a revision that nobody has analysed.
+    UnanalysedTarget { target: String, error: String },
     /// A new version is named for a canary subset.
     NewVersion { canary: String, version: String },
     /// The first value of a query, with which those to come are compared. `weight` is the canary's at the time.
     Baseline { canary: String, value: f64, weight: u32, is_empty: bool },
     /// The query has no value yet, and the canary waits for one.
     AwaitingData { canary: String, weight: u32 },
+    /// Another writer keeps from the canary what it should have, so a round that passes says nothing about it.
+    WeightNotInForce { canary: String, found: u32, weight: u32 },
     /// The production subset gets the analysed version.
     Relabelling { service: String, version: String },
     /// All requests go to the production subset.
@@ -263,6 +267,7 @@ impl Message {
             | RollingBackDeadline { .. }
             | RollingBackHook { .. }
             | AwaitingData { .. }
+            | WeightNotInForce { .. }
             | RolledBack { .. }
             | Frozen { .. }
             | CanaryFailed { .. }
@@ -270,7 +275,9 @@ impl Message {
             | PostRolloutFailed { .. }
             | NotReadyForDeletion { .. }
             | RollbackBlocked { .. } => AlertSeverity::Warn,
-            ProvidersUnavailable(_) | PrimaryMissing { .. } | NowhereToGo { .. } => AlertSeverity::Error,
+            ProvidersUnavailable(_) | PrimaryMissing { .. } | NowhereToGo { .. } | UnanalysedTarget { .. } => {
+                AlertSeverity::Error
+            }
             // A rollback hook that passes is bad news.
             HookPassed { kind: WebhookType::Rollback, .. } | CheckFailed { error: false, .. } => AlertSeverity::Warn,
             HookPassed { .. } => AlertSeverity::Info,
@@ -388,6 +395,9 @@ impl fmt::Display for Message {
             AwaitingData { canary, weight } => {
                 write!(f, "Hold {canary} at canary weight {weight}, the metric has no data yet")
             }
+            WeightNotInForce { canary, found, weight } => {
+                write!(f, "Hold {canary} at canary weight {weight}, another writer keeps the routes at {found}")
+            }
             Relabelling { service, version } => {
                 write!(f, "Releasing version {version} to subset production of {service}")
             }
@@ -400,6 +410,11 @@ impl fmt::Display for Message {
             NowhereToGo { target, error } => {
                 write!(f, "Promotion of {target} failed and the canary has no available pods to take over: {error}")
             }
+            UnanalysedTarget { target, error } => write!(
+                f,
+                "Promotion of {target} failed and what it holds now was not analysed, so it gets no more traffic; mend the \
+                 primary, or set {target} back to the revision that was promoted: {error}"
+            ),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::notice::{Notice, Occasion};
 use crate::pair;
 use crate::plan::{OnFailure, OutagePolicy, Plan};
 use crate::promotion::{self, call_post_rollout};
-use crate::repair::{repair, without_target};
+use crate::repair::{repair, weight_kept_from_canary, without_target};
 use crate::rollback::{Cause, ask_with_rollback, on_signal, roll_back, tell_no_signal};
 use crate::snapshot::{Readiness, RoundAnswer, Split, TargetView};
 use crate::state::Outage;
@@ -26,7 +26,7 @@ pub(crate) fn decide(context: Context) -> Decision {
         Ok(target) => target,
         Err(text) => return without_target(context, text),
     };
-    if target.revision != state.last_applied || context.has_new_configs(target) {
+    if context.is_edited(target) {
         return change(context, target);
     }
     if state.failed_checks >= plan.threshold && !plan.skip_analysis {
@@ -151,14 +151,7 @@ fn restart(context: Context, target: &TargetView) -> Decision {
     }
     step.emit(Message::Restarting { target: plan.target_id() }).write(Phase::Progressing, |next| {
         next.canary_weight = weight;
-        next.failed_checks = 0;
-        next.iterations = 0;
-        next.last_applied.clone_from(&target.revision);
-        next.tracked_configs.clone_from(&target.configs);
-        next.last_step = None;
-        next.baseline = None;
-        next.last_value = None;
-        next.outage = None;
+        next.begin_run(target);
     })
 }
 
@@ -291,7 +284,11 @@ fn check(context: Context, last_step: Timestamp) -> Decision {
     let Some(round) = seen.answers.round.as_ref().filter(|round| round.at >= due) else {
         return ask_with_rollback(context, Question::Round);
     };
-    match judge(plan, state, round) {
+    let verdict = judge(plan, state, round);
+    if let (Verdict::Pass, Some(found)) = (&verdict, weight_kept_from_canary(context)) {
+        return hold_for_weight(context, found, round.at);
+    }
+    match verdict {
         Verdict::Pass if state.outage.is_some() && has_gates(plan) => {
             // A gate may stay closed for long; the outage must not look as if it lasted until then.
             settle_outage(context).write(state.phase, |next| next.outage = None)
@@ -329,13 +326,16 @@ fn compared<'a>(context: Context<'a>, step: Step<'a>, round: &RoundAnswer) -> St
 
 /// The query has nothing to say yet, and the canary waits until it has.
 fn hold_for_data(context: Context, at: Timestamp) -> Decision {
-    let Context { plan, state, seen } = context;
-    let ask_again = context.interval_after(at);
-    if seen.now >= ask_again {
-        return ask_with_rollback(context, Question::Round);
-    }
+    let Context { plan, state, .. } = context;
     let message = Message::AwaitingData { canary: plan.canary_id(), weight: state.canary_weight };
-    context.hold(HoldKind::NoData, message, plan.interval, Some(ask_again))
+    ask_again_after(context, HoldKind::NoData, message, plan.interval, at)
+}
+
+/// What the canary did not serve, was not measured.
+fn hold_for_weight(context: Context, found: u32, at: Timestamp) -> Decision {
+    let Context { plan, state, .. } = context;
+    let message = Message::WeightNotInForce { canary: plan.canary_id(), found, weight: state.canary_weight };
+    ask_again_after(context, HoldKind::Routes, message, plan.interval, at)
 }
 
 fn has_gates(plan: &Plan) -> bool {
@@ -426,7 +426,7 @@ fn hold_for_monitoring(context: Context, error: String, at: Timestamp) -> Decisi
     if outage.answered_since.is_some() {
         return context.step().write(state.phase, |next| next.outage = Some(Outage { answered_since: None, ..outage }));
     }
-    ask_again_after(context, message, at)
+    ask_again_after(context, HoldKind::MetricsOutage, message, Duration::MAX, at)
 }
 
 /// The monitoring is back, but has not seen enough yet. That is waited for as well, though not for as long.
@@ -437,15 +437,22 @@ fn hold_for_values(context: Context, error: String, limit: Duration, at: Timesta
         return context.step().write(state.phase, |next| next.outage = Some(Outage { answered_since, ..outage }));
     }
     let message = Message::MetricsOutage { canary: plan.canary_id(), weight: state.canary_weight, error, limit };
-    ask_again_after(context, message, at)
+    ask_again_after(context, HoldKind::MetricsOutage, message, Duration::MAX, at)
 }
 
-fn ask_again_after(context: Context, message: Message, at: Timestamp) -> Decision {
+/// Holds until another round is due, one interval after the one at `at`.
+fn ask_again_after(
+    context: Context,
+    kind: HoldKind,
+    message: Message,
+    announce_after: Duration,
+    at: Timestamp,
+) -> Decision {
     let ask_again = context.interval_after(at);
     if context.seen.now >= ask_again {
         return ask_with_rollback(context, Question::Round);
     }
-    context.hold(HoldKind::MetricsOutage, message, Duration::MAX, Some(ask_again))
+    context.hold(kind, message, announce_after, Some(ask_again))
 }
 
 fn hold_traffic_increase(context: Context, hook: String, until: Timestamp) -> Decision {

@@ -70,7 +70,7 @@ pub(crate) fn is_promoted(context: Context) -> bool {
 /// Phase `Promoting`: when the primary is ready, traffic goes back to it.
 pub(crate) fn promoting(context: Context) -> Decision {
     let Context { plan, state, seen } = context;
-    let (_, primary) = match both_sides(context) {
+    let (target, primary) = match both_sides(context) {
         Ok(sides) => sides,
         Err(decision) => return *decision,
     };
@@ -78,7 +78,7 @@ pub(crate) fn promoting(context: Context) -> Decision {
         Readiness::Ready => {}
         Readiness::Waiting { reason, deadline } => return await_primary(context, reason, *deadline),
         Readiness::Failed { reason } if plan.holds_on_failure() => return await_primary(context, reason, None),
-        Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, reason)),
+        Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, target, reason)),
     }
     if let Some(decision) = repair_objects(context) {
         return decision;
@@ -137,7 +137,7 @@ pub(crate) fn finalising(context: Context) -> Decision {
         // The canary is the only side known to be good; it is kept until the primary is, too.
         Readiness::Waiting { reason, deadline } => return await_primary(context, reason, *deadline),
         Readiness::Failed { reason } if context.plan.holds_on_failure() => return await_primary(context, reason, None),
-        Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, reason)),
+        Readiness::Failed { reason } => return context.look_again().unwrap_or_else(|| fail(context, target, reason)),
     }
     context.leave_canary().unwrap_or_else(|| finish(context, context.step(), target, Outcome::Completed))
 }
@@ -195,15 +195,18 @@ pub(crate) fn call_post_rollout<'a>(context: Context<'a>, step: Step<'a>) -> Ste
 }
 
 /// The primary did not become ready: the canary, which was analysed and is healthy, serves everybody.
-fn fail(context: Context, reason: &str) -> Decision {
+fn fail(context: Context, target: &TargetView, reason: &str) -> Decision {
     let Context { plan, seen, .. } = context;
     if !context.canary_serves() {
         if let Some(decision) = repair(context) {
             return decision;
         }
-        let message = Message::NowhereToGo { target: plan.target_id(), error: reason.to_owned() };
-        let alert = Notice::error(Occasion::NowhereToGo, message.to_string());
-        return context.hold(HoldKind::NowhereToGo, message, Duration::ZERO, None).with_alert(alert);
+        return nowhere_to_go(context, Message::NowhereToGo { target: plan.target_id(), error: reason.to_owned() });
+    }
+    // Where the old primary's pods still serve, they are better than what nobody has looked at.
+    if context.is_edited(target) && context.primary_serves() {
+        let message = Message::UnanalysedTarget { target: plan.target_id(), error: reason.to_owned() };
+        return repair(context).unwrap_or_else(|| nowhere_to_go(context, message));
     }
     let to_canary = match context.route(Split::CANARY) {
         Ok(effect) => effect,
@@ -221,4 +224,9 @@ fn fail(context: Context, reason: &str) -> Decision {
         next.iterations = 0;
         next.last_step = None;
     })
+}
+
+fn nowhere_to_go(context: Context, message: Message) -> Decision {
+    let alert = Notice::error(Occasion::NowhereToGo, message.to_string());
+    context.hold(HoldKind::NowhereToGo, message, Duration::ZERO, None).with_alert(alert)
 }

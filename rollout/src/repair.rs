@@ -8,7 +8,7 @@ use aviary_crds::status::Phase;
 use crate::effect::{Component, Decision, Effect, HoldKind};
 use crate::message::Message;
 use crate::snapshot::Split;
-use crate::step::Context;
+use crate::step::{Context, Step};
 
 /// The primary of a deleted canary is collected, and the watch of its kind may tell so before that of the canaries does.
 /// Watches are fractions of a second apart, on a busy API server seconds.
@@ -51,9 +51,23 @@ pub(crate) fn repair_objects(context: Context) -> Option<Decision> {
         return apply(Component::Apex);
     }
     if pending.routes {
-        return apply(Component::Routes(context.served_or_found(context.expected_split())));
+        let split = context.served_or_found(context.expected_split());
+        let step = context.step().effect(Effect::Apply(Component::Routes(split)));
+        let served = context.seen.traffic.as_ref().and_then(|traffic| traffic.as_ref().ok());
+        return Some(give_weight(context, step, served.map_or(0, |found| found.canary), split));
     }
     None
+}
+
+/// Ends a step that puts `split` in force. What the canary did not serve was not measured: a canary that comes and goes earns
+/// no step by it, and soaks anew.
+fn give_weight<'a>(context: Context<'a>, step: Step<'a>, found: u32, split: Split) -> Decision {
+    let Context { state, seen, .. } = context;
+    let analysing = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
+    if analysing && split.canary > found {
+        return step.write(state.phase, |next| next.last_step = Some(seen.now));
+    }
+    step.done()
 }
 
 /// Makes a missing primary again, or says why it cannot be made.
@@ -133,12 +147,14 @@ pub(crate) fn repair_weights(context: Context) -> Option<Decision> {
         Message::WeightsRepaired { canary, found: found.canary, weight: expected.canary }
     };
     let step = context.step().effect(Effect::SetTraffic(expected)).emit(message);
-    let analysing = matches!(state.phase, Phase::Progressing | Phase::WaitingPromotion);
-    if analysing && expected.canary > found.canary {
-        // What the canary did not serve was not measured: a canary that comes and goes earns no step by it.
-        return Some(step.write(state.phase, |next| next.last_step = Some(seen.now)));
-    }
-    Some(step.done())
+    Some(give_weight(context, step, found.canary, expected))
+}
+
+/// The weight that the routes give the canary, where that is less than it should be: the repair rests, because another
+/// writer undoes it.
+pub(crate) fn weight_kept_from_canary(context: Context) -> Option<u32> {
+    let found = context.seen.traffic.as_ref()?.as_ref().ok()?.canary;
+    (found < context.expected_split().canary).then_some(found)
 }
 
 /// Whether `found` is where the step after the present one leads: the route was written, the status was not yet. The

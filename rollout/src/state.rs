@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aviary_crds::status::{CanaryCondition, CanaryStatus, Phase, whole_seconds};
 use jiff::Timestamp;
 
+use crate::snapshot::TargetView;
 use crate::strategy::Position;
 
 /// What the `Promoted` condition says, and since when.
@@ -80,6 +81,18 @@ impl State {
     /// Where the analysis stands.
     pub fn position(&self) -> Position {
         Position { weight: self.canary_weight, iterations: self.iterations }
+    }
+
+    /// What the run of a revision begins with: nothing counted, nothing measured, no soak to wait for.
+    pub(crate) fn begin_run(&mut self, target: &TargetView) {
+        self.failed_checks = 0;
+        self.iterations = 0;
+        self.last_applied.clone_from(&target.revision);
+        self.tracked_configs.clone_from(&target.configs);
+        self.last_step = None;
+        self.baseline = None;
+        self.last_value = None;
+        self.outage = None;
     }
 
     /// Reads a status, whoever wrote it.

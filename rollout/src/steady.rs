@@ -135,14 +135,7 @@ pub(crate) fn detect(context: Context, target: &TargetView) -> Decision {
         .alert(plan.detected_alert(&target.revision))
         .write(Phase::Progressing, |next| {
             next.scale_down_due = false;
-            next.failed_checks = 0;
-            next.iterations = 0;
-            next.last_applied.clone_from(&target.revision);
-            next.tracked_configs.clone_from(&target.configs);
-            next.last_step = None;
-            next.baseline = None;
-            next.last_value = None;
-            next.outage = None;
+            next.begin_run(target);
         })
 }
 

@@ -211,7 +211,7 @@ impl<'a> Context<'a> {
         if last_applied.is_empty() {
             return true;
         }
-        let changed = target.revision != *last_applied || self.has_new_configs(target);
+        let changed = self.is_edited(target);
         // After a failed promotion, going back to the promoted revision must be brought to the primary, too.
         if self.canary_serves_all() || target.revision != *last_promoted {
             return changed;
@@ -219,6 +219,11 @@ impl<'a> Context<'a> {
         // Going back to the promoted revision is no news where the primary runs it, configs included. It is where a
         // promotion has failed and nothing is routed.
         changed && self.seen.primary.as_ref().is_none_or(|primary| !primary.matches_target)
+    }
+
+    /// Whether the target holds something else than the run is about.
+    pub(crate) fn is_edited(self, target: &TargetView) -> bool {
+        target.revision != self.state.last_applied || self.has_new_configs(target)
     }
 
     /// Whether tracked configs changed.

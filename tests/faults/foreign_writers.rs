@@ -204,6 +204,31 @@ fn a_scale_down_is_not_written_over_an_edit() {
     });
 }
 
+/// A controller that owns the weights, too, and undoes each repair, wins nothing but the time that it takes.
+#[test]
+fn a_fight_over_the_weights_of_an_analysis_comes_to_rest() {
+    in_virtual_time(async {
+        let world = released_to(20).await;
+        let before = world.cluster.calls().snapshot();
+        for _ in 0..300 {
+            if weights(&world) != split(95, 5) {
+                set_weights(&world, 95, 5);
+            }
+            world.pass(Duration::from_secs(1)).await;
+        }
+        let calls = world.cluster.calls().since(&before).of_client(AGENT);
+        // Five a minute, and no more statuses.
+        assert!((5..=25).contains(&calls.count(Verb::Patch, "virtualservices")), "{calls}");
+        assert!(calls.count(Verb::Update, "canaries") <= 25, "{calls}");
+        assert_eq!(world.count_events("podinfo", "changed by another writer"), 1, "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "another writer keeps the routes at 5"), 1, "{}", world.story());
+        // What got 5 % earns no step of 20 %.
+        assert_eq!(world.status("podinfo")["canaryWeight"], 20, "{}", world.story());
+        assert_eq!(world.status("podinfo")["phase"], "Progressing", "{}", world.story());
+        promoted(&world).await;
+    });
+}
+
 /// A repair that is not made, because somebody else was faster, is none of those that are undone again and again.
 #[test]
 fn conflicts_are_no_repairs() {

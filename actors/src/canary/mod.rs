@@ -275,11 +275,12 @@ impl CanaryActor {
             self.ask(question, context);
             return;
         }
-        if is_upkeep(&decision) && !self.upkeep.may_repair(now) {
+        let is_upkeep = self.knowledge.state().is_some_and(|state| is_upkeep(state, &decision));
+        if is_upkeep && !self.upkeep.may_repair(now) {
             self.rest_repairs(FOUGHT_OVER.to_owned(), object, now, context);
             return;
         }
-        self.start_run(Run::new(decision), context);
+        self.start_run(Run::new(decision, is_upkeep), context);
     }
 
     /// Something failed: tell it once, and try again later.

@@ -45,8 +45,7 @@ enum Task {
 }
 
 impl Run {
-    pub(super) fn new(decision: Decision) -> Run {
-        let is_upkeep = is_upkeep(&decision);
+    pub(super) fn new(decision: Decision, is_upkeep: bool) -> Run {
         let tasks = decision.effects.into_iter().map(Task::Do).collect();
         Run { epoch: Epoch::default(), is_upkeep, tasks, next: decision.next, written: Value::Null, conflicts: 0 }
     }
@@ -386,7 +385,7 @@ impl CanaryActor {
 
 /// Whether a decision only puts right what somebody else changed. While bootstrapping, applying objects is the work
 /// itself, and so is the autoscaler in a promotion.
-pub(super) fn is_upkeep(decision: &Decision) -> bool {
+pub(super) fn is_upkeep(state: &State, decision: &Decision) -> bool {
     let promotes = decision.next.phase == Phase::Promoting;
     let writes = |effect: &Effect| match effect {
         Effect::Apply(Component::Scaler) => !promotes,
@@ -403,8 +402,16 @@ pub(super) fn is_upkeep(decision: &Decision) -> bool {
         | Effect::Count(_)
         | Effect::WriteStatus => false,
     };
+    // Weights that were put right in an analysis begin their soak anew, and the run is where it was.
+    let leads_on = decision.next.phase != state.phase
+        || decision.next.position() != state.position()
+        || decision.next.last_applied != state.last_applied
+        || decision.next.failed_checks != state.failed_checks;
     // An autoscaler is also told together with the target, in the course of a run.
-    let goes_on = |effect: &Effect| matches!(effect, Effect::WriteStatus | Effect::ScaleTarget(_));
+    let goes_on = |effect: &Effect| match effect {
+        Effect::WriteStatus => leads_on,
+        other => matches!(other, Effect::ScaleTarget(_)),
+    };
     let is_at_work = matches!(decision.next.phase, Phase::Initializing | Phase::Terminating);
     !is_at_work && decision.effects.iter().any(writes) && !decision.effects.iter().any(goes_on)
 }

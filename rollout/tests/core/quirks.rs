@@ -47,6 +47,22 @@ fn q1_a_bad_fix_does_not_roll_back_onto_the_broken_primary() {
     assert_eq!(run.world.primary.unwrap().revision, "d");
 }
 
+/// The old primary's pods still serve: half of the users stay with them, until the target has what was analysed again.
+#[test]
+fn q1_a_revision_pushed_into_a_broken_promotion_gets_no_more_traffic() {
+    let mut run = scenarios::failed_promotion().at(100, revision("c")).at(900, revision("b")).at(1200, revision("d"));
+    run.run_until(run.world.now + seconds(890));
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Promoting, 50));
+    assert_eq!(run.world.routes, Some(Split::to_canary(50)));
+    let held = run.held().unwrap();
+    assert!(held.starts_with("Promotion of podinfo.default failed and what it holds now was not analysed"), "{held}");
+    run.run_until(run.world.now + seconds(300));
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Failed, 100));
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+    assert_eq!(run.world.primary.unwrap().revision, "d");
+}
+
 #[test]
 fn q1_going_back_to_the_promoted_revision_mends_the_primary() {
     let mut run = scenarios::reverted_promotion();
