@@ -298,3 +298,41 @@ fn a_hook_that_does_not_answer_holds_up_no_newer_revision_and_no_shutdown() {
         assert!(world.stop().await, "nothing is in flight that must be finished");
     });
 }
+
+/// Whatever happens meanwhile, a hook that takes its time is called once, also beside a rollback hook that wants to be asked
+/// again before every other question.
+#[test]
+fn a_slow_hook_is_not_called_again_because_of_a_rollback_hook() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let calls = Arc::new(Mutex::new(0));
+        let counted = calls.clone();
+        let slow = Arc::new(move |_: HttpRequest| {
+            *counted.lock().unwrap() += 1;
+            async {
+                tokio::time::sleep(Duration::from_secs(180)).await;
+                Ok(HttpResponse { status: 200, retry_after: None, body: Vec::new() })
+            }
+            .boxed()
+        });
+        world.services = std::mem::take(&mut world.services).and("slow.test", slow);
+        let endpoint = Endpoint::default();
+        endpoint.answer("rollback", 404);
+        start_with_hooks(&mut world, &endpoint, &["rollback"], |canary| {
+            let test = json!({"name": "test", "type": "pre-rollout", "url": "http://slow.test/", "timeout": "10m"});
+            canary["spec"]["analysis"]["webhooks"].as_array_mut().unwrap().push(test);
+        })
+        .await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.pass(Duration::from_secs(5)).await;
+        assert_eq!(*calls.lock().unwrap(), 1, "{}", world.story());
+        for nudge in 0..11 {
+            world.pass(Duration::from_secs(15)).await;
+            world.change(&kinds::DEPLOYMENT, "podinfo", |target| {
+                target["spec"]["replicas"] = json!(2 + nudge % 2);
+            });
+        }
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        assert_eq!(*calls.lock().unwrap(), 1, "{}", world.story());
+    });
+}

@@ -6,7 +6,8 @@ use aviary_providers::targets::{Target, TargetError, subset};
 use aviary_providers::traffic::TrafficProvider;
 use aviary_providers::{Change, ObjectKind, Subject, finalizer, kinds, scalers, services, takeover};
 use aviary_rollout::{
-    Answers, Component, Effect, Pending, Plan, Reverted, Reverting, ServingSince, Snapshot, Split, State, TargetView,
+    Answers, Component, Effect, Pending, Plan, Question, Reverted, Reverting, ServingSince, Snapshot, Split, State,
+    TargetView,
 };
 use jiff::Timestamp;
 
@@ -38,6 +39,8 @@ pub(crate) struct Circumstances<'a> {
     pub state: &'a State,
     /// Answers under the present state.
     pub answers: &'a Answers,
+    /// The question whose answer is awaited.
+    pub asking: Option<Question>,
     /// Whether repairs rest.
     pub repairs_paused: bool,
 }
@@ -151,6 +154,7 @@ pub(crate) fn look(understood: &Understood, subject: &Subject, cache: &Cache, ar
         serving_since: ServingSince::default(),
         traffic: understood.traffic.routes_requests().then_some(traffic),
         answers: around.answers.clone(),
+        asking: around.asking,
     }
 }
 

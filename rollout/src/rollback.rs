@@ -87,10 +87,12 @@ pub(crate) fn tell_no_signal<'a>(context: Context, step: Step<'a>) -> Step<'a> {
 }
 
 /// Asks, and before that the rollback hooks if they were not asked for an interval. Only here do they hold anything up:
-/// an answer that is there is acted on, however long it took, or slow hooks would outdate each other for ever.
+/// an answer that is there is acted on, and one under way is awaited, however long it takes, or slow hooks would outdate each
+/// other for ever.
 pub(crate) fn ask_with_rollback(context: Context, question: Question) -> Decision {
     let kind = WebhookType::Rollback;
-    match context.plan.has_hooks(kind) && context.fresh_answer(kind).is_none() {
+    let is_under_way = context.seen.asking == Some(question);
+    match context.plan.has_hooks(kind) && context.fresh_answer(kind).is_none() && !is_under_way {
         true => context.ask(Question::Hooks(kind)),
         false => context.ask(question),
     }

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::analysis::Sample;
+use crate::effect::Question;
 use aviary_crds::validated::WebhookType;
 
 /// How requests are divided between the two sides, in percent. The two weights sum to 100.
@@ -221,4 +222,6 @@ pub struct Snapshot {
     pub traffic: Option<Result<Split, String>>,
     /// Answers to questions asked under the present state.
     pub answers: Answers,
+    /// The question whose answer is awaited. Another one would take its place.
+    pub asking: Option<Question>,
 }

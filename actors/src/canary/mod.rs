@@ -214,6 +214,7 @@ impl CanaryActor {
                     has_finalizer: finalizer::is_on(object),
                     state,
                     answers: &self.answers,
+                    asking: self.asking.as_ref().map(|asking| asking.question),
                     repairs_paused: self.upkeep.is_paused(now),
                 };
                 let mut seen = look(understood, &subject, &deps.cache, &around);

@@ -113,6 +113,7 @@ impl World {
             serving_since: ServingSince { primary: Some(Timestamp::MIN), canary: Some(Timestamp::MIN) },
             traffic: Some(Ok(self.split)),
             answers: self.answers.clone(),
+            asking: None,
         }
     }
 

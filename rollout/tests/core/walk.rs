@@ -144,6 +144,7 @@ fn walk(phases: &[Phase]) {
         serving_since: ServingSince::default(),
         traffic: None,
         answers: Answers::default(),
+        asking: None,
     };
     let (targets, primaries, answers, plans) = (targets(now), primaries(now), answers(now), plans());
     for state in phases.iter().flat_map(|phase| states(*phase, now)) {

@@ -193,6 +193,7 @@ impl World {
             },
             traffic: self.routed.then_some(routes),
             answers: answers.clone(),
+            asking: None,
         }
     }
 
