@@ -9,6 +9,7 @@ use crate::effect::{Component, Decision, Effect, HoldKind};
 use crate::message::Message;
 use crate::snapshot::Split;
 use crate::step::{Context, Step};
+use crate::strategy::Strategy;
 
 /// The primary of a deleted canary is collected, and the watch of its kind may tell so before that of the canaries does.
 /// Watches are fractions of a second apart, on a busy API server seconds.
@@ -94,9 +95,13 @@ fn takes_pods_away(context: Context) -> bool {
     (is_analysed && has_pods) || context.state.phase == Phase::Promoting || context.canary_serves_all()
 }
 
-/// While the canary serves everybody, a missing primary comes back with the next promotion.
+/// While the canary serves everybody, a missing primary comes back with the next promotion. So it does after a failed A/B test,
+/// but until there is one, those who do not meet the conditions have nobody.
 fn needs_primary(context: Context) -> bool {
-    !context.canary_serves_all() || matches!(context.state.phase, Phase::Promoting | Phase::Finalising)
+    let Context { plan, state, seen } = context;
+    let is_at_rest = state.phase == Phase::Failed && seen.target.as_ref().is_ok_and(|target| !context.is_new(target));
+    let serves_some = is_at_rest && matches!(plan.strategy, Strategy::AbTesting(_));
+    !context.canary_serves_all() || serves_some || matches!(state.phase, Phase::Promoting | Phase::Finalising)
 }
 
 /// A primary is only ever made from what was analysed (Q25).

@@ -354,6 +354,21 @@ fn q25_a_deleted_primary_comes_back_only_from_what_was_promoted() {
     assert!(missing(&run) && run.world.primary.is_none());
 }
 
+/// In an A/B test the canary serves only those who meet the conditions, also after its promotion has failed.
+#[test]
+fn a_primary_deleted_after_a_failed_promotion_of_an_ab_test_is_told_missing_and_comes_back_with_the_next() {
+    let mut run = scenarios::ab_failed_promotion();
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Failed, 100));
+    run.apply(Event::DeletePrimary);
+    run.settle();
+    assert!(run.held().is_some_and(|text| text.contains("is missing and cannot be restored")), "{:?}", run.held());
+    run.apply(revision("c"));
+    run.settle();
+    assert_eq!(run.phases.last().unwrap(), &(Phase::Succeeded, 0));
+    assert_eq!(run.world.primary.unwrap().revision, "c");
+}
+
 /// The watch of Deployments may tell of what was collected before the watch of canaries tells why.
 #[test]
 fn a_primary_that_went_with_its_canary_is_not_called_missing() {

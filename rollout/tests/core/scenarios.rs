@@ -200,10 +200,14 @@ pub(crate) fn ab_withdrawn() -> Run {
 }
 
 /// Its promotion fails; the next revision mends it.
-pub(crate) fn ab_mended_promotion() -> Run {
-    let mut run = ab_test().at(300, revision("c"));
+pub(crate) fn ab_failed_promotion() -> Run {
+    let mut run = ab_test();
     run.world.never_ready.insert((true, "b".into()));
     run
+}
+
+pub(crate) fn ab_mended_promotion() -> Run {
+    ab_failed_promotion().at(300, revision("c"))
 }
 
 pub(crate) fn blue_green_plan(mirror: bool) -> Plan {
