@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, COOKIE, REFERER, USER_AGENT};
-use http::{HeaderValue, Method};
+use http::Method;
+use http::header::{ACCEPT, COOKIE, REFERER, USER_AGENT};
 
-use crate::flags::{self, Argument, Flag, Style, Takes, bad, number};
+use crate::flags::{self, Argument, Flag, HIDDEN, Style, Takes, bad, number};
+use crate::request::bad_url;
 use crate::{Refused, Request, seconds};
 
 /// One HTTP request.
@@ -29,6 +30,8 @@ pub struct Curl {
     pub retries: u32,
     /// The wait before each of them; without it 1 s, doubled each time.
     pub retry_delay: Option<Duration>,
+    /// No further try begins after this time since the first one.
+    pub retry_max_time: Option<Duration>,
     /// Also where the connection is refused.
     pub retries_refused: bool,
     /// After every failure.
@@ -152,6 +155,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Curl, Refused> {
         connect_timeout: None,
         retries: 0,
         retry_delay: None,
+        retry_max_time: None,
         retries_refused: false,
         retries_everything: false,
         version: HttpVersion::default(),
@@ -179,7 +183,17 @@ fn url(arguments: &[Argument]) -> Result<String, Refused> {
         (None, None, None) => return Err(Refused::Missing { program: CURL, what: "there is no URL" }),
         _ => return Err(Refused::Missing { program: CURL, what: "there is more than one address" }),
     };
-    Ok(if url.contains("://") { url.to_owned() } else { format!("http://{url}") })
+    let url = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let takes_globs = !arguments.iter().any(|argument| matches!(argument, Argument::Flag("g", _)));
+    let path = url.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find(['/', '?'])?..]));
+    if takes_globs && path.is_some_and(|path| path.contains(['{', '}', '[', ']'])) {
+        return Err(bad_url(
+            CURL,
+            &url,
+            "braces and brackets only with -g: without it they stand for several requests",
+        ));
+    }
+    Ok(url)
 }
 
 impl Curl {
@@ -217,12 +231,17 @@ impl Curl {
             "b" if value.contains('=') => self.request.set_header(CURL, "-b", COOKIE, value)?,
             "b" => return Err(Refused::Flag { program: CURL, flag: "-b".to_owned(), why: FILE }),
             "m" => self.max_time = Some(seconds(CURL, "-m", value)?).filter(|time| !time.is_zero()),
-            "connect-timeout" => self.connect_timeout = Some(seconds(CURL, "--connect-timeout", value)?),
+            "connect-timeout" => {
+                self.connect_timeout = Some(seconds(CURL, "--connect-timeout", value)?).filter(|time| !time.is_zero());
+            }
             "retry" => {
                 let retries = number(CURL, "--retry", value, 0..=1000, "a number from 0 to 1000")?;
                 self.retries = u32::try_from(retries).unwrap_or(1000);
             }
             "retry-delay" => self.retry_delay = Some(seconds(CURL, "--retry-delay", value)?),
+            "retry-max-time" => {
+                self.retry_max_time = Some(seconds(CURL, "--retry-max-time", value)?).filter(|time| !time.is_zero());
+            }
             "retry-connrefused" => self.retries_refused = true,
             "retry-all-errors" => self.retries_everything = true,
             "http1.1" => self.version = HttpVersion::Http1,
@@ -258,9 +277,15 @@ impl Curl {
         if let Some(method) = data.method {
             self.request.set_method(CURL, "-X", &method)?;
         }
-        // `-H 'Content-Type:'` takes it off; an empty one would be sent.
-        if self.request.headers.get(CONTENT_TYPE).is_some_and(HeaderValue::is_empty) {
-            self.request.headers.remove(CONTENT_TYPE);
+        // `-H 'Content-Type:'` and `-H 'Expect:'` take it off; an empty one would be sent.
+        let headers = std::mem::take(&mut self.request.headers);
+        let mut last_name = None;
+        for (name, value) in headers {
+            // Further values of a name come without it.
+            last_name = name.or(last_name);
+            if let Some(name) = last_name.clone().filter(|_| !value.is_empty()) {
+                self.request.headers.append(name, value);
+            }
         }
         Ok(self)
     }
@@ -269,7 +294,7 @@ impl Curl {
 fn with_query(url: &http::Uri, query: &str) -> Result<http::Uri, Refused> {
     let separator = if url.query().is_some() { '&' } else { '?' };
     let text = format!("{url}{separator}{query}");
-    text.parse().map_err(|_| bad(CURL, "-G", "(not shown)", "data that can be in a URL"))
+    text.parse().map_err(|_| bad(CURL, "-G", HIDDEN, "data that can be in a URL"))
 }
 
 /// `content`, `=content` or `name=content`, with the content encoded.
@@ -296,14 +321,14 @@ fn write_out(text: &str) -> Result<Vec<WritePart>, Refused> {
     let mut rest = text;
     while let Some((before, behind)) = rest.split_once("%{") {
         parts.push(WritePart::Text(unescaped(before)));
-        let refused = || bad(CURL, "-w", text, "http_code, response_code, time_total, size_download, url_effective");
-        let (name, behind) = behind.split_once('}').ok_or_else(refused)?;
+        let expected = "http_code, response_code, time_total, size_download, url_effective";
+        let (name, behind) = behind.split_once('}').ok_or_else(|| bad(CURL, "-w", HIDDEN, expected))?;
         parts.push(match name {
             "http_code" | "response_code" => WritePart::Status,
             "time_total" => WritePart::Time,
             "size_download" => WritePart::Size,
             "url_effective" | "url" => WritePart::Url,
-            _ => return Err(refused()),
+            _ => return Err(bad(CURL, "-w", name, expected)),
         });
         rest = behind;
     }

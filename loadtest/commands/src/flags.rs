@@ -59,12 +59,21 @@ pub(crate) fn read(
             read_letters(program, known, dashed, &mut words, &mut arguments)?;
             continue;
         }
-        let (name, joined) = match long.unwrap_or(dashed).split_once('=') {
+        let (given, joined) = match long.unwrap_or(dashed).split_once('=') {
             Some((name, value)) => (name, Some(value)),
             None => (long.unwrap_or(dashed), None),
         };
-        let (name, takes) = find(program, known, name, &format!("-{}{name}", if long.is_some() { "-" } else { "" }))?;
+        let dashes = if long.is_some() { "--" } else { "-" };
+        let (name, takes) = find(program, known, dashes, given)?;
         let value = match (takes, joined) {
+            (Takes::Nothing, Some(_)) if style == Style::Getopt => {
+                let flag = format!("{dashes}{given}");
+                return Err(Refused::Flag { program, flag, why: ": it takes no value" });
+            }
+            (Takes::Nothing, Some(value)) => match go_bool(program, name, value)? {
+                true => String::new(),
+                false => continue,
+            },
             (_, Some(value)) => value.to_owned(),
             (Takes::Value, None) => words.next().ok_or(Refused::NoValue { program, flag: name })?.clone(),
             _ => String::new(),
@@ -82,7 +91,7 @@ fn read_letters<'a>(
     arguments: &mut Vec<Argument>,
 ) -> Result<(), Refused> {
     for (at, letter) in letters.char_indices() {
-        let (name, takes) = find(program, known, letter.encode_utf8(&mut [0; 4]), &format!("-{letter}"))?;
+        let (name, takes) = find(program, known, "-", letter.encode_utf8(&mut [0; 4]))?;
         if matches!(takes, Takes::Nothing) {
             arguments.push(Argument::Flag(name, String::new()));
             continue;
@@ -101,11 +110,12 @@ fn read_letters<'a>(
 fn find(
     program: &'static str,
     known: &'static [Flag],
+    dashes: &str,
     name: &str,
-    shown: &str,
 ) -> Result<(&'static str, Takes), Refused> {
-    let refused = |why| Refused::Flag { program, flag: shown.to_owned(), why };
-    let flag = known.iter().find(|flag| flag.0.contains(&name)).ok_or_else(|| refused(""))?;
+    let refused = |why| Refused::Flag { program, flag: format!("{dashes}{name}"), why };
+    let flag = known.iter().find(|flag| flag.0.contains(&name));
+    let flag = flag.ok_or_else(|| unknown(program, known, dashes, name))?;
     match (flag.1, flag.0.first()) {
         (Takes::Refused(why), _) => Err(refused(why)),
         (takes, Some(first)) => Ok((first, takes)),
@@ -113,9 +123,56 @@ fn find(
     }
 }
 
+/// A flag that the program does not have. `-HCookie:…` is one of Go's programs, for which a value is never joined.
+fn unknown(program: &'static str, known: &'static [Flag], dashes: &str, name: &str) -> Refused {
+    let first = name.chars().next().map(String::from).unwrap_or_default();
+    let has_value = |flag: &Flag| matches!(flag.1, Takes::Value) && flag.0.contains(&first.as_str());
+    if dashes == "-" && name != first && known.iter().any(has_value) {
+        let why = ": its value comes behind a space or an =";
+        return Refused::Flag { program, flag: format!("-{first}…"), why };
+    }
+    // As names of flags are; beyond that a value may be joined to it.
+    let is_name = name == first
+        || name.len() <= LONGEST_FLAG
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+    let flag = if is_name { format!("{dashes}{name}") } else { HIDDEN.to_owned() };
+    Refused::Flag { program, flag, why: "" }
+}
+
+/// A first word that is none of the programs.
+pub(crate) fn no_program(word: &str) -> Refused {
+    let is_variable = word.split_once('=').is_some_and(|(name, _)| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    });
+    if is_variable { Refused::Shell("a variable".to_owned()) } else { Refused::Program(shown(word).to_owned()) }
+}
+
+/// What stands for that which may be secret.
+pub(crate) const HIDDEN: &str = "(not shown)";
+/// Longer than curl's longest flag, which has 25 letters (`--proxy-tls13-ciphers` and the like have fewer).
+const LONGEST_FLAG: usize = 30;
+/// Longer than any number, duration or name of a method that somebody means; as long as the path of a file may be.
+const LONGEST_SHOWN: usize = 60;
+
+/// A value, as far as it is no header, body, password or query that only stands at the wrong place: these have spaces,
+/// colons, equals signs and quotes.
+pub(crate) fn shown(value: &str) -> &str {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/+-".contains(&byte);
+    if value.len() <= LONGEST_SHOWN && value.bytes().all(is_plain) { value } else { HIDDEN }
+}
+
 /// A value that cannot be.
 pub(crate) fn bad(program: &'static str, flag: &'static str, value: &str, expected: &'static str) -> Refused {
-    Refused::Value { program, flag, value: value.to_owned(), expected }
+    Refused::Value { program, flag, value: shown(value).to_owned(), expected }
+}
+
+/// What Go's `strconv.ParseBool` understands.
+fn go_bool(program: &'static str, flag: &'static str, text: &str) -> Result<bool, Refused> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(bad(program, flag, text, "true or false")),
+    }
 }
 
 /// A whole number in a range.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::flags::{self, Argument, Flag, Style, Takes, bad, number};
+use crate::flags::{self, Argument, Flag, HIDDEN, Style, Takes, bad, number};
 use crate::hey::{Amount, workers};
 use crate::{GrpcTarget, Refused, bounded_rate};
 
@@ -116,7 +116,7 @@ fn set(load: &mut GrpcLoad, flag: &str, value: &str) -> Result<(), Refused> {
         "cname" => load.target.set_authority(GHZ, "--cname", value)?,
         "data" => load.target.service = service(value)?,
         "metadata" => {
-            let refused = || bad(GHZ, "-m", "(not shown)", "a JSON object of texts");
+            let refused = || bad(GHZ, "-m", HIDDEN, "a JSON object of texts");
             let metadata: Value = serde_json::from_str(value).map_err(|_| refused())?;
             for (name, value) in metadata.as_object().ok_or_else(refused)? {
                 load.target.add_metadata(GHZ, "-m", name, value.as_str().ok_or_else(refused)?)?;
@@ -130,7 +130,7 @@ fn set(load: &mut GrpcLoad, flag: &str, value: &str) -> Result<(), Refused> {
 
 /// The service of `{"service": "NAME"}`.
 fn service(text: &str) -> Result<String, Refused> {
-    let refused = || bad(GHZ, "-d", "(not shown)", "{} or {\"service\": \"NAME\"}");
+    let refused = || bad(GHZ, "-d", HIDDEN, "{} or {\"service\": \"NAME\"}");
     let data: Value = serde_json::from_str(text).map_err(|_| refused())?;
     let data = data.as_object().ok_or_else(refused)?;
     match (data.len(), data.get("service")) {

@@ -3,7 +3,7 @@
 use regex::bytes::{Regex, RegexBuilder};
 
 use crate::Refused;
-use crate::flags::{self, Argument, Flag, Style, Takes, bad};
+use crate::flags::{self, Argument, Flag, HIDDEN, Style, Takes, bad};
 
 /// A filter of lines.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Grep, Refused> {
         Some("grep") => Syntax::Basic,
         Some("egrep") => Syntax::Extended,
         Some("fgrep") => Syntax::Fixed,
-        _ => return Err(Refused::Program(program.clone())),
+        _ => return Err(flags::no_program(program)),
     };
     let (mut is_inverted, mut ignores_case, mut is_word, mut is_line) = (false, false, false, false);
     let (mut prints, mut patterns, mut free) = (Prints::Lines, Vec::new(), Vec::new());
@@ -96,8 +96,8 @@ pub(crate) fn parse(words: &[String]) -> Result<Grep, Refused> {
     if patterns.is_empty() {
         return Err(Refused::Missing { program: GREP, what: "there is no pattern" });
     }
-    if let Some(file) = free.first() {
-        return Err(bad(GREP, "the file", file, "no files: it reads what comes before the |"));
+    if !free.is_empty() {
+        return Err(bad(GREP, "the file", HIDDEN, "no files: it reads what comes before the |"));
     }
     let expressions: Vec<String> = patterns.iter().map(|pattern| syntax.to_regex(pattern)).collect();
     let mut expression = format!("(?:{})", expressions.join("|"));
@@ -108,7 +108,7 @@ pub(crate) fn parse(words: &[String]) -> Result<Grep, Refused> {
         expression = format!("^{expression}$");
     }
     let pattern = RegexBuilder::new(&expression).case_insensitive(ignores_case).build();
-    let pattern = pattern.map_err(|_| bad(GREP, "the pattern", &patterns.join(" "), "a regular expression"))?;
+    let pattern = pattern.map_err(|_| bad(GREP, "the pattern", HIDDEN, "a regular expression"))?;
     Ok(Grep { pattern, is_inverted, prints })
 }
 

@@ -1,13 +1,12 @@
 //! `grpc_health_probe` (<https://github.com/grpc-ecosystem/grpc-health-probe>): its flags and defaults.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::Refused;
-use crate::flags::{self, Argument, Flag, Style, Takes, bad};
+use crate::flags::{self, Argument, Flag, HIDDEN, Style, Takes, bad};
+use crate::{Refused, is_host_name};
 
 /// A gRPC server, and what is asked of its `grpc.health.v1.Health/Check`.
 #[derive(Clone, Debug)]
@@ -61,11 +60,7 @@ impl GrpcTarget {
         text: &str,
     ) -> Result<(), Refused> {
         // An address instead of a name would be connected to, in place of the one that is meant.
-        let is_name = |name: &Authority| {
-            let host = name.host();
-            name.port().is_none() && host == text && !host.is_empty() && host.parse::<IpAddr>().is_err()
-        };
-        let authority = text.parse().ok().filter(is_name);
+        let authority = Some(text).filter(|text| is_host_name(text)).and_then(|text| text.parse().ok());
         self.authority = Some(authority.ok_or_else(|| bad(program, flag, text, "a host's name"))?);
         Ok(())
     }
@@ -77,7 +72,7 @@ impl GrpcTarget {
         name: &str,
         value: &str,
     ) -> Result<(), Refused> {
-        let refused = || bad(program, flag, "(not shown)", "names and values that can be in a header");
+        let refused = || bad(program, flag, HIDDEN, "names and values that can be in a header");
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| refused())?;
         self.metadata.append(name, HeaderValue::from_str(value.trim()).map_err(|_| refused())?);
         Ok(())
@@ -121,7 +116,7 @@ pub(crate) fn parse(words: &[String]) -> Result<HealthProbe, Refused> {
     let mut target = GrpcTarget::new(PROBE, address)?;
     for argument in &arguments {
         match argument {
-            Argument::Word(word) => return Err(bad(PROBE, "the argument", word, "flags alone")),
+            Argument::Word(_) => return Err(bad(PROBE, "the argument", HIDDEN, "flags alone")),
             Argument::Flag("service", value) => target.service.clone_from(value),
             Argument::Flag("user-agent", value) => {
                 target.add_metadata(PROBE, "-user-agent", "user-agent", value)?;
@@ -134,11 +129,11 @@ pub(crate) fn parse(words: &[String]) -> Result<HealthProbe, Refused> {
             }
             Argument::Flag("rpc-header", value) => {
                 let (name, value) =
-                    value.split_once(':').ok_or_else(|| bad(PROBE, "-rpc-header", "(not shown)", "\"NAME: VALUE\""))?;
+                    value.split_once(':').ok_or_else(|| bad(PROBE, "-rpc-header", HIDDEN, "\"NAME: VALUE\""))?;
                 target.add_metadata(PROBE, "-rpc-header", name, value)?;
             }
-            Argument::Flag("tls", value) => target.is_tls = value != "false",
-            Argument::Flag("tls-no-verify", value) => target.skips_verification = value != "false",
+            Argument::Flag("tls", _) => target.is_tls = true,
+            Argument::Flag("tls-no-verify", _) => target.skips_verification = true,
             Argument::Flag("tls-server-name", value) => target.set_authority(PROBE, "-tls-server-name", value)?,
             Argument::Flag(..) => {}
         }

@@ -23,7 +23,7 @@ pub use ghz::GrpcLoad;
 pub use grep::Grep;
 pub use grpc_health_probe::{GrpcTarget, HealthProbe};
 pub use hey::{Amount, HttpLoad};
-pub use request::Request;
+pub use request::{Request, is_host_name};
 
 /// A command line that was understood.
 #[derive(Clone, Debug)]
@@ -52,7 +52,8 @@ pub enum Command {
 /// Programs that are understood.
 pub const PROGRAMS: [&str; 5] = ["hey", "wrk", "ghz", "grpc_health_probe", "curl"];
 
-/// Why a text is not understood. None of these shows a header, a body or a password.
+/// Why a text is not understood. None of these shows a header, a body, a query or a password, nor what may be one because it
+/// stands at a wrong place: values are shown as far as they look like a number, a duration or a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// There is nothing.
@@ -125,7 +126,7 @@ impl Task {
             "curl" => Command::Curl(Box::new(curl::parse(words)?)),
             "ghz" => Command::GrpcLoad(ghz::parse(words)?),
             "grpc_health_probe" => Command::HealthProbe(grpc_health_probe::parse(words)?),
-            _ => return Err(Refused::Program(program.clone())),
+            _ => return Err(flags::no_program(program)),
         };
         let filters = filters.iter().map(|words| grep::parse(words)).collect::<Result<_, _>>()?;
         Ok(Task { command, filters, is_silent })

@@ -4,7 +4,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use crate::Refused;
-use crate::flags::bad;
+use crate::flags::{HIDDEN, bad, shown};
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -23,9 +23,6 @@ pub struct Request {
     pub credentials: Option<(String, String)>,
 }
 
-/// What may be secret is not shown in an answer.
-const HIDDEN: &str = "(not shown)";
-
 impl Request {
     /// A GET of this address.
     pub(crate) fn get(program: &'static str, url: Option<&str>) -> Result<Request, Refused> {
@@ -33,9 +30,7 @@ impl Request {
         let parsed: Option<Uri> = url.parse().ok().filter(|url: &Uri| {
             url.host().is_some_and(|host| !host.is_empty()) && matches!(url.scheme_str(), Some("http" | "https"))
         });
-        // Before the @ there may be a password.
-        let shown = if url.contains('@') { HIDDEN } else { url };
-        let url = parsed.ok_or_else(|| bad(program, "the URL", shown, "http://HOST[:PORT][/PATH] or https://"))?;
+        let url = parsed.ok_or_else(|| bad_url(program, url, "http://HOST[:PORT][/PATH] or https://"))?;
         Ok(Request {
             method: Method::GET,
             url,
@@ -108,4 +103,33 @@ impl Request {
         let default = if self.url.scheme_str() == Some("https") { 443 } else { 80 };
         (self.url.host().unwrap_or_default().to_owned(), self.url.port_u16().unwrap_or(default))
     }
+}
+
+/// An address that cannot be, shown without what may be secret: a query, and what is behind a space that was not quoted.
+pub(crate) fn bad_url(program: &'static str, url: &str, expected: &'static str) -> Refused {
+    let cut = url.find(|letter: char| letter.is_whitespace() || "?#".contains(letter));
+    let value = match cut {
+        // Before the @ there may be a password.
+        _ if url.contains('@') => HIDDEN.to_owned(),
+        Some(cut) if url[..cut].contains("://") => format!("{}…", &url[..cut]),
+        None if url.contains("://") => url.to_owned(),
+        _ => shown(url).to_owned(),
+    };
+    Refused::Value { program, flag: "the URL", value, expected }
+}
+
+/// Whether this is a host's name, and nothing that a client takes for an address: `[::1]`, `127.1`, `2130706433` and
+/// `0x7f.1` are addresses to them (<https://url.spec.whatwg.org/#ends-in-a-number-checker>), and `%31` is a 1.
+#[must_use]
+pub fn is_host_name(text: &str) -> bool {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_number = match last.strip_prefix("0x").or_else(|| last.strip_prefix("0X")) {
+        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
+    name.split('.').all(is_label) && !is_number
 }

@@ -215,6 +215,112 @@ fn everything_else_is_refused_with_what_is_wrong() {
 }
 
 #[test]
+fn refusals_tell_no_secrets() {
+    let cases = [
+        // What stands free because its quotes were forgotten, or is joined to a flag that takes no joined value.
+        (
+            "grpc_health_probe -addr=a:1 -rpc-header=authorization: SECRET",
+            "the argument (not shown): expected flags alone",
+        ),
+        ("hey -HCookie:SECRET http://a/", "the flag -H… is not understood: its value comes behind a space or an ="),
+        ("hey -asecretword http://a/", "the flag -a… is not understood: its value"),
+        ("hey -Xauth:SECRET http://a/", "the flag (not shown) is not understood"),
+        ("wrk --headerCookie:SECRET http://a/", "the flag (not shown) is not understood"),
+        ("curl --SECRET http://a/", "the flag (not shown) is not understood"),
+        ("curl --silent=SECRET http://a/", "the flag --silent is not understood: it takes no value"),
+        ("hey -h2=token:SECRET http://a/", "h2 (not shown): expected true or false"),
+        ("curl http://a/ | grep x 'SECRET file'", "the file (not shown)"),
+        ("curl http://a/ | grep -E '(SECRET'", "the pattern (not shown)"),
+        ("curl http://a/ | A=SECRET grep x", "a variable needs a shell"),
+        ("TOKEN=SECRET curl http://a/", "a variable needs a shell"),
+        ("'curl -u me:SECRET http://a/'", "\"(not shown)\" is none of the programs"),
+        // Addresses.
+        ("curl 'http://x/?token=SECRET a'", "the URL http://x/…: expected"),
+        ("curl 'ftp://x/#SECRET'", "the URL ftp://x/…: expected"),
+        ("curl 'http://x/ SECRET'", "the URL http://x/…: expected"),
+        ("curl 'http://me:SECRET@'", "the URL (not shown): expected"),
+        ("hey 'Cookie: SECRET'", "the URL (not shown): expected"),
+        ("ghz --insecure 'authorization: SECRET'", "the address (not shown): expected HOST:PORT"),
+        ("grpc_health_probe -addr=me:SECRET@a", "the address (not shown): expected HOST:PORT"),
+        // A value behind the wrong flag.
+        ("hey -c 'Cookie: SECRET' http://a/", "-c (not shown): expected a number"),
+        ("hey -z token=SECRET http://a/", "-z (not shown): expected a duration"),
+        ("hey -m 'Cookie: SECRET' http://a/", "-m (not shown): expected a method"),
+        ("curl -m me:SECRET http://a/", "-m (not shown): expected seconds"),
+        ("curl -w '%{header{SECRET}}' http://a/", "-w (not shown): expected http_code"),
+        ("ghz --authority 'Bearer SECRET' a:1", "--authority (not shown): expected a host's name"),
+        ("ghz --call '{\"token\": \"SECRET\"}' a:1", "--call (not shown): expected"),
+    ];
+    for (text, expected) in cases {
+        let refused = Task::parse(text).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains(expected), "{text}: {refused}");
+        assert!(!refused.to_lowercase().contains("secret"), "{text}: {refused}");
+    }
+}
+
+#[test]
+fn switches_have_the_values_that_go_has() {
+    assert!(!http_load("hey -disable-keepalive=false -h2=0 http://a/").is_http2);
+    let load = http_load("hey -disable-keepalive=true -h2=1 http://a/");
+    assert!(load.is_http2 && !load.keeps_alive);
+    let Command::HealthProbe(probe) = task("grpc_health_probe -addr=a:1 -tls=0 -tls-no-verify=T").command else {
+        panic!()
+    };
+    assert!(!probe.target.is_tls && probe.target.skips_verification);
+}
+
+#[test]
+fn curl_is_told_how_long_it_may_try_again() {
+    assert_eq!(curl("curl --retry 9 --retry-max-time 10 http://a/").retry_max_time, Some(Duration::from_secs(10)));
+    assert_eq!(curl("curl --retry 9 --retry-max-time 0 http://a/").retry_max_time, None);
+    assert_eq!(curl("curl --connect-timeout 0 http://a/").connect_timeout, None, "curl's default, which is long");
+}
+
+#[test]
+fn curl_makes_one_request_of_what_could_be_many() {
+    for text in ["curl 'http://a/{b,c}'", "curl 'http://a/?page=[1-9]'"] {
+        let refused = Task::parse(text).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("with -g"), "{text}: {refused}");
+    }
+    assert_eq!(curl("curl -g 'http://a/?page=[1-9]'").request.url.query(), Some("page=[1-9]"));
+    assert_eq!(curl("curl 'http://[::1]:80/'").request.url.port_u16(), Some(80));
+}
+
+#[test]
+fn curl_leaves_a_header_without_a_value_out() {
+    assert!(curl("curl -H 'Expect:' -H 'Content-Type:' -d a http://a/").request.headers.is_empty());
+}
+
+#[test]
+fn a_name_is_not_an_address_in_disguise() {
+    for name in ["podinfo.test", "a", "1.a", "127.0.0.1.nip.io", "svc_a.b-c", "x.0y", "a.test."] {
+        assert!(is_host_name(name), "{name}");
+    }
+    for address in [
+        "127.0.0.1",
+        "[::1]",
+        "::1",
+        "2130706433",
+        "0x7f.1",
+        "a.0X7f",
+        "127.1",
+        "0x",
+        "1.",
+        "%31.a",
+        "a b",
+        "",
+        ".",
+        "a..1",
+    ] {
+        assert!(!is_host_name(address), "{address}");
+        let text = format!("ghz --insecure --authority '{address}' podinfo.test:9999");
+        assert!(Task::parse(&text).is_err(), "{text}");
+        let text = format!("grpc_health_probe -addr=a:1 -tls-server-name='{address}'");
+        assert!(Task::parse(&text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn summaries_tell_no_secrets() {
     let text = "hey -z 1m -q 10 -c 2 -H 'Authorization: secret' -d secret http://me:secret@a.b:80/path?token=secret";
     assert_eq!(task(text).summary(), "hey GET http://a.b:80/path, 60s, 20 requests per second");
