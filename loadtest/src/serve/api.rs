@@ -11,10 +11,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use serde::Deserialize;
 
-use super::LoadTester;
 use super::outcome::Outcome;
 use super::places::{Identity, NoPlace};
 use super::tasks::Order;
+use super::{LoadTester, SILENCE_LIMIT};
 
 /// A webhook's payload; Flagger's are below 2 KiB, and commands and metadata of people not much above it.
 const PAYLOAD_LIMIT: usize = 64 * 1024;
@@ -40,8 +40,14 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if !self.has_ended {
-            tracing::warn!(canary = self.canary, task = self.order.summary(), "task ended: its caller has gone away");
+        if self.has_ended {
+            return;
+        }
+        let (canary, task) = (self.canary, self.order.summary());
+        if std::thread::panicking() {
+            tracing::error!(canary, task, "task ended: it panicked, which is a defect of the load tester");
+        } else {
+            tracing::warn!(canary, task, "task ended: its caller has gone away");
         }
     }
 }
@@ -57,13 +63,17 @@ impl LoadTester {
         let (head, body) = request.into_parts();
         let (status, text) = match self.open_to_all(head.uri.path(), &head.headers) {
             Some(answer) => answer,
-            None => match Limited::new(body, PAYLOAD_LIMIT).collect().await {
-                Ok(body) => self.ask(head.uri.path(), &body.to_bytes()).await,
-                Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            None => match tokio::time::timeout(SILENCE_LIMIT, Limited::new(body, PAYLOAD_LIMIT).collect()).await {
+                Err(_) => {
+                    let text = format!("the payload did not come within {} s", SILENCE_LIMIT.as_secs());
+                    (StatusCode::REQUEST_TIMEOUT, text)
+                }
+                Ok(Ok(body)) => self.ask(head.uri.path(), &body.to_bytes()).await,
+                Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
                     let text = format!("the payload is longer than {PAYLOAD_LIMIT} bytes");
                     (StatusCode::PAYLOAD_TOO_LARGE, text)
                 }
-                Err(_) => (StatusCode::BAD_REQUEST, "the payload ends early".to_owned()),
+                Ok(Err(_)) => (StatusCode::BAD_REQUEST, "the payload ends early".to_owned()),
             },
         };
         let mut response = Response::new(Full::from(text));
@@ -101,6 +111,15 @@ impl LoadTester {
     async fn ask(self: &Arc<Self>, path: &str, body: &[u8]) -> Answer {
         let payload: Payload = match serde_json::from_slice(body) {
             Ok(payload) => payload,
+            // Its text may show a value of the metadata.
+            Err(error) if error.is_data() => {
+                let text = format!(
+                    "decoding the payload: expected texts as name and namespace, and texts by name as metadata, line {} column {}",
+                    error.line(),
+                    error.column()
+                );
+                return (StatusCode::BAD_REQUEST, text);
+            }
             Err(error) => return (StatusCode::BAD_REQUEST, format!("decoding the payload: {error}")),
         };
         if !self.access.admits(&payload.namespace) {

@@ -1,17 +1,17 @@
 //! HTTP requests, as the commands have them.
 
 use std::error::Error;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aviary_load_commands::{HttpVersion, Request};
+use aviary_load_commands::{HttpVersion, Request, is_host_name};
 use http::HeaderValue;
-use http::header::{CONNECTION, HOST};
-use http::uri::Authority;
-use reqwest::{Client, ClientBuilder, Response, Url};
+use http::header::CONNECTION;
+use reqwest::{Client, ClientBuilder, Response, Url, redirect};
+use tokio::time::Instant;
 
-use super::targets::{Forbidden, Targets};
+use super::redirects::{Hop, NoRedirect, Told};
+use super::targets::{Forbidden, Resolver, Targets};
 
 /// How requests are sent.
 pub(super) struct How {
@@ -34,64 +34,126 @@ pub(super) enum SetUpError {
     Client(reqwest::Error),
 }
 
-/// Sends one and the same request.
+/// A request without an answer. Its text shows no address, which may hold a secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    #[error("{}", why(.0))]
+    Http(#[from] reqwest::Error),
+    #[error(transparent)]
+    Redirect(#[from] NoRedirect),
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+}
+
+/// Sends one and the same request, and goes where servers send it on to.
 #[derive(Clone)]
-pub(super) struct Sender {
+pub(super) struct Sender(Arc<Parts>);
+
+struct Parts {
+    first: Hop,
+    told: Option<Told>,
+    /// For the server that is told a name.
     client: Client,
-    request: Arc<reqwest::Request>,
+    /// For every other one.
+    elsewhere: Client,
+    targets: Arc<Targets>,
+    redirects: usize,
+    timeout: Option<Duration>,
 }
 
 impl Sender {
     pub(super) fn new(request: &Request, how: &How, targets: &Arc<Targets>) -> Result<Sender, SetUpError> {
-        let mut url: Url = request.url.to_string().parse().map_err(|_| SetUpError::Url)?;
+        let url: Url = request.url.to_string().parse().map_err(|_| SetUpError::Url)?;
         targets.check_url(&url)?;
-        let mut headers = request.headers.clone();
-        let mut resolver = targets.resolver();
-        if let Some(host) = &request.host {
-            // Over TLS the name is part of the handshake, and in HTTP/2 of the address.
-            if let Some(name) = plain_name(host).filter(|_| url.scheme() == "https") {
-                let (target, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default());
-                resolver = targets.resolver_of(&name, target, port.unwrap_or_default());
-                url.set_host(Some(&name)).map_err(|_| SetUpError::Url)?;
-                url.set_port(None).map_err(|()| SetUpError::Url)?;
-            } else {
-                headers.insert(HOST, host.clone());
+        let set_up = |resolver: Arc<Resolver>| {
+            let builder = builder(how).dns_resolver(resolver);
+            let builder = match how.version {
+                HttpVersion::Negotiated => builder,
+                HttpVersion::Http1 => builder.http1_only(),
+                HttpVersion::Http2 => builder.http2_prior_knowledge(),
+            };
+            builder.build().map_err(SetUpError::Client)
+        };
+        let elsewhere = set_up(targets.resolver())?;
+        let told = request.host.as_ref().map(|host| tell(host, &url)).transpose()?;
+        let client = match told {
+            Some(Told::Address(_)) => {
+                let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default());
+                set_up(targets.resolver_of(host, port.unwrap_or_default()))?
             }
-        }
+            _ => elsewhere.clone(),
+        };
+        let mut headers = request.headers.clone();
         if !how.keeps_alive {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let mut builder = builder(targets, how).dns_resolver(resolver);
-        builder = match how.version {
-            HttpVersion::Negotiated => builder,
-            HttpVersion::Http1 => builder.http1_only(),
-            HttpVersion::Http2 => builder.http2_prior_knowledge(),
-        };
-        let client = builder.build().map_err(SetUpError::Client)?;
-        let mut built = client.request(request.method.clone(), url).headers(headers).body(request.body.clone());
+        let mut built = elsewhere.request(request.method.clone(), url).headers(headers);
         if let Some((name, password)) = &request.credentials {
             built = built.basic_auth(name, Some(password));
         }
-        Ok(Sender { client, request: Arc::new(built.build().map_err(SetUpError::Client)?) })
+        let built = built.build().map_err(SetUpError::Client)?;
+        let (url, method, headers) = (built.url().clone(), built.method().clone(), built.headers().clone());
+        let first = Hop { url, method, headers, body: request.body.clone() };
+        let (targets, redirects, timeout) = (Arc::clone(targets), how.redirects, how.timeout);
+        Ok(Sender(Arc::new(Parts { first, told, client, elsewhere, targets, redirects, timeout })))
     }
 
-    pub(super) async fn send(&self) -> reqwest::Result<Response> {
-        let mut request = reqwest::Request::new(self.request.method().clone(), self.request.url().clone());
-        *request.headers_mut() = self.request.headers().clone();
-        let body = self.request.body().and_then(reqwest::Body::as_bytes).filter(|body| !body.is_empty());
-        *request.body_mut() = body.map(|body| body.to_vec().into());
-        self.client.execute(request).await
+    pub(super) async fn send(&self) -> Result<Response, SendError> {
+        let parts = &*self.0;
+        let begun = Instant::now();
+        let response = self.exchange(&parts.first, begun).await?;
+        if parts.redirects == 0 {
+            return Ok(response);
+        }
+        let Some(mut hop) = parts.first.next(response.status(), response.headers())? else { return Ok(response) };
+        for _ in 0..parts.redirects {
+            parts.targets.check_url(&hop.url)?;
+            let response = self.exchange(&hop, begun).await?;
+            match hop.next(response.status(), response.headers())? {
+                Some(next) => hop = next,
+                None => return Ok(response),
+            }
+        }
+        Err(NoRedirect::TooMany.into())
+    }
+
+    async fn exchange(&self, hop: &Hop, begun: Instant) -> reqwest::Result<Response> {
+        let parts = &*self.0;
+        // Another server is not told the name of the first one, as with curl and Go.
+        let is_first = hop.url.origin() == parts.first.url.origin();
+        let mut request = hop.request(parts.told.as_ref().filter(|_| is_first));
+        // It is for the whole way.
+        *request.timeout_mut() = parts.timeout.map(|timeout| timeout.saturating_sub(begun.elapsed()));
+        let client = if is_first { &parts.client } else { &parts.elsewhere };
+        client.execute(request).await
     }
 }
 
-/// A client that goes only where it may.
-pub(super) fn builder(targets: &Arc<Targets>, how: &How) -> ClientBuilder {
+/// How a server is told this name. What is no name stays in the header: in the address it would be connected to.
+fn tell(host: &HeaderValue, url: &Url) -> Result<Told, SetUpError> {
+    let name = host.to_str().ok().filter(|name| url.scheme() == "https" && is_host_name(name));
+    let Some(name) = name else { return Ok(Told::Header(host.clone())) };
+    let mut named = url.clone();
+    named.set_host(Some(name)).map_err(|_| SetUpError::Url)?;
+    named.set_port(None).map_err(|()| SetUpError::Url)?;
+    // Extraction of credentials is done with the address itself.
+    let _ = named.set_username("");
+    let _ = named.set_password(None);
+    if named.domain().is_none() {
+        return Err(SetUpError::Url);
+    }
+    Ok(Told::Address(named))
+}
+
+/// A client that follows no redirections. With a resolver of [`Targets`] it goes only where it may.
+pub(super) fn builder(how: &How) -> ClientBuilder {
     let mut builder = Client::builder()
         .user_agent(concat!("aviary-loadtest/", env!("CARGO_PKG_VERSION")))
         // A proxy would look names up itself.
         .no_proxy()
         .referer(false)
-        .redirect(targets.redirects(how.redirects))
+        // They are followed here: a client would take along what only the first server is to be told.
+        .redirect(redirect::Policy::none())
         .tls_danger_accept_invalid_certs(how.is_insecure);
     if !how.keeps_alive {
         builder = builder.pool_max_idle_per_host(0);
@@ -105,13 +167,6 @@ pub(super) fn builder(targets: &Arc<Targets>, how: &How) -> ClientBuilder {
     builder
 }
 
-/// A host's name without a port, which can stand in an address.
-fn plain_name(host: &HeaderValue) -> Option<String> {
-    let authority: Authority = host.to_str().ok()?.parse().ok()?;
-    let is_name = authority.host() == authority.as_str() && authority.host().parse::<IpAddr>().is_err();
-    is_name.then(|| authority.host().to_owned())
-}
-
 /// Why a request failed, without its address, which may hold a secret.
 pub(super) fn why(error: &reqwest::Error) -> String {
     match (error.is_timeout(), error.is_connect()) {
@@ -123,6 +178,11 @@ pub(super) fn why(error: &reqwest::Error) -> String {
 
 /// What was wrong with TLS, if that was it.
 pub(super) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    found_in(error)
+}
+
+/// What an error is made of, if it is made of this.
+pub(super) fn found_in<'a, Wanted: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a Wanted> {
     if let Some(found) = error.downcast_ref() {
         return Some(found);
     }
@@ -131,7 +191,7 @@ pub(super) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rust
         Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
         None => error.source(),
     };
-    inner.and_then(tls_error)
+    inner.and_then(found_in)
 }
 
 /// What a person can act on (`Connection refused`).

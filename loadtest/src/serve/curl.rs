@@ -1,27 +1,36 @@
 //! `curl`.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use aviary_load_commands::{Curl, WritePart};
+use http::HeaderMap;
+use http::header::RETRY_AFTER;
 use reqwest::Response;
 use tokio::time::Instant;
 
 use super::Context;
-use super::client::{How, Sender, tls_error, why};
+use super::client::{How, SendError, Sender, found_in, tls_error};
 use super::outcome::{Outcome, append};
+use super::redirects::NoRedirect;
+use super::targets::Unresolved;
 
 /// First and longest wait before a further try, as curl has them.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// curl's exit codes.
+/// curl's exit codes (<https://curl.se/libcurl/c/libcurl-errors.html>), as far as there are such ends here.
 mod exit {
+    pub(super) const PROTOCOL: i32 = 1;
     pub(super) const SET_UP: i32 = 3;
+    pub(super) const RESOLVE: i32 = 6;
     pub(super) const CONNECT: i32 = 7;
+    pub(super) const PARTIAL: i32 = 18;
     pub(super) const HTTP_ERROR: i32 = 22;
     pub(super) const TIMEOUT: i32 = 28;
     pub(super) const TLS: i32 = 35;
     pub(super) const REDIRECTS: i32 = 47;
+    pub(super) const NOTHING: i32 = 52;
     pub(super) const RECEIVE: i32 = 56;
     pub(super) const CERTIFICATE: i32 = 60;
 }
@@ -30,6 +39,8 @@ mod exit {
 struct Try {
     outcome: Outcome,
     may_pass: bool,
+    /// A wait before the next one that the server asks for.
+    asked_wait: Option<Duration>,
 }
 
 pub(super) async fn run(curl: &Curl, context: &Context) -> Outcome {
@@ -45,24 +56,37 @@ pub(super) async fn run(curl: &Curl, context: &Context) -> Outcome {
         Ok(sender) => sender,
         Err(error) => return Outcome::failed(exit::SET_UP, format!("curl: {error}")),
     };
+    let begun = Instant::now();
     let mut wait = FIRST_WAIT;
     let mut retries = curl.retries;
     loop {
-        let Try { outcome, may_pass } = ask(curl, &sender, context).await;
+        let Try { outcome, may_pass, asked_wait } = ask(curl, &sender, context).await;
         if retries == 0 || !(may_pass || curl.retries_everything && !outcome.is_success()) {
             return outcome;
         }
+        let own_wait = curl.retry_delay.filter(|delay| !delay.is_zero()).unwrap_or(wait);
+        let asked_wait = asked_wait.unwrap_or_default();
+        // The own wait may go beyond the limit, for then the try after it is the last one; what a server asks for may not.
+        let took = begun.elapsed();
+        if curl.retry_max_time.is_some_and(|most| took >= most || took.saturating_add(asked_wait) > most) {
+            return outcome;
+        }
         retries -= 1;
-        tokio::time::sleep(curl.retry_delay.filter(|delay| !delay.is_zero()).unwrap_or(wait)).await;
+        tokio::time::sleep(own_wait.max(asked_wait)).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
 async fn ask(curl: &Curl, sender: &Sender, context: &Context) -> Try {
     let begun = Instant::now();
+    let mut asked_wait = None;
     let (answer, size) = match sender.send().await {
-        Ok(response) => read(curl, response).await,
-        Err(error) => (Err(error), 0),
+        Ok(response) => {
+            asked_wait = retry_after(response.headers());
+            let (answer, size) = read(curl, response).await;
+            (answer.map_err(|error| (body_exit(&error), error.into())), size)
+        }
+        Err(error) => (Err((exit_of(&error), error)), 0),
     };
     let code = answer.as_ref().map_or("error", |(status, _)| status.as_str()).to_owned();
     context.metrics.requests.with_label_values(&["curl", &code]).inc();
@@ -78,21 +102,13 @@ async fn ask(curl: &Curl, sender: &Sender, context: &Context) -> Try {
                     String::new()
                 },
             };
-            Try { outcome, may_pass: matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) }
+            let may_pass = matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504);
+            Try { outcome, may_pass, asked_wait: asked_wait.filter(|_| may_pass) }
         }
-        Err(error) => {
-            let exit_code = match &error {
-                error if error.is_timeout() => exit::TIMEOUT,
-                error if error.is_redirect() => exit::REDIRECTS,
-                error if error.is_connect() => match tls_error(error) {
-                    Some(rustls::Error::InvalidCertificate(_)) => exit::CERTIFICATE,
-                    Some(_) => exit::TLS,
-                    None => exit::CONNECT,
-                },
-                _ => exit::RECEIVE,
-            };
-            let may_pass = exit_code == exit::TIMEOUT || exit_code == exit::CONNECT && curl.retries_refused;
-            Try { outcome: Outcome::failed(exit_code, format!("curl: {}", why(&error))), may_pass }
+        Err((exit_code, error)) => {
+            let may_pass = matches!(exit_code, exit::TIMEOUT | exit::RESOLVE)
+                || exit_code == exit::CONNECT && curl.retries_refused && is_refused(&error);
+            Try { outcome: Outcome::failed(exit_code, format!("curl: {error}")), may_pass, asked_wait: None }
         }
     };
     let status = if code == "error" { "000" } else { code.as_str() };
@@ -107,6 +123,47 @@ async fn ask(curl: &Curl, sender: &Sender, context: &Context) -> Try {
         append(&mut tried.outcome.output, text.as_bytes());
     }
     tried
+}
+
+/// What curl ends with where there is no answer.
+fn exit_of(error: &SendError) -> i32 {
+    match error {
+        // curl has no such bounds; to it this is a server that cannot be reached this way.
+        SendError::Redirect(NoRedirect::TooMany) | SendError::Forbidden(_) => exit::REDIRECTS,
+        SendError::Redirect(NoRedirect::Scheme) => exit::PROTOCOL,
+        SendError::Redirect(NoRedirect::Location) => exit::SET_UP,
+        SendError::Http(error) if error.is_timeout() => exit::TIMEOUT,
+        SendError::Http(error) if error.is_connect() => match tls_error(error) {
+            Some(rustls::Error::InvalidCertificate(_)) => exit::CERTIFICATE,
+            Some(_) => exit::TLS,
+            None if found_in::<Unresolved>(error).is_some() => exit::RESOLVE,
+            None => exit::CONNECT,
+        },
+        SendError::Http(error) => match found_in::<hyper::Error>(error) {
+            Some(error) if error.is_incomplete_message() => exit::NOTHING,
+            Some(error) if error.is_parse() => exit::PROTOCOL,
+            _ => exit::RECEIVE,
+        },
+    }
+}
+
+/// What curl ends with where an answer breaks off.
+fn body_exit(error: &reqwest::Error) -> i32 {
+    if error.is_timeout() {
+        return exit::TIMEOUT;
+    }
+    let is_end = found_in::<std::io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::UnexpectedEof);
+    if is_end { exit::PARTIAL } else { exit::RECEIVE }
+}
+
+fn is_refused(error: &SendError) -> bool {
+    let SendError::Http(error) = error else { return false };
+    found_in::<std::io::Error>(error).is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// The seconds of a `Retry-After`. A date there is passed over, since a task that takes hours ends at its time limit anyway.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 type Answer = reqwest::Result<(http::StatusCode, Vec<u8>)>;

@@ -65,16 +65,19 @@ impl Caller {
             is_insecure: target.skips_verification,
         };
         let resolver = match &target.authority {
-            Some(name) => context.targets.resolver_of(name.as_str(), &host, port),
+            Some(_) => context.targets.resolver_of(&host, port),
             None => context.targets.resolver(),
         };
-        let client = builder(&context.targets, &how).http2_prior_knowledge().dns_resolver(resolver).build();
+        let client = builder(&how).http2_prior_knowledge().dns_resolver(resolver).build();
         let authority = target.authority.as_ref().unwrap_or(&target.address);
         let scheme = if target.is_tls { "https" } else { "http" };
         let url: Url =
             format!("{scheme}://{authority}/grpc.health.v1.Health/Check").parse().map_err(|_| SetUpError::Url)?;
-        if target.authority.is_none() {
-            context.targets.check_url(&url)?;
+        match target.authority {
+            None => context.targets.check_url(&url)?,
+            // An address in the place of the name would be connected to.
+            Some(_) if url.domain().is_none() => return Err(SetUpError::Url),
+            Some(_) => {}
         }
         let mut metadata = target.metadata.clone();
         metadata.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::Context;
-use super::client::{How, Sender, why};
+use super::client::{How, SendError, Sender};
 use super::outcome::Outcome;
 use super::pace::{Pace, Record, drive};
 
@@ -56,7 +56,7 @@ async fn exchange(sender: &Sender) -> String {
         let mut response = sender.send().await?;
         // Read and dropped: nothing of it is kept.
         while response.chunk().await?.is_some() {}
-        reqwest::Result::Ok(response.status().as_str().to_owned())
+        Ok::<_, SendError>(response.status().as_str().to_owned())
     };
-    answer.await.unwrap_or_else(|error| why(&error))
+    answer.await.unwrap_or_else(|error| error.to_string())
 }

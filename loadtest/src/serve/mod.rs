@@ -15,6 +15,7 @@ mod outcome;
 mod pace;
 mod places;
 mod process;
+mod redirects;
 mod targets;
 mod tasks;
 #[cfg(test)]
@@ -29,8 +30,9 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, Semaphore};
 
 pub use access::{Access, NoToken, Token};
 pub use gates::GatesError;
@@ -86,8 +88,14 @@ pub struct LoadTester {
     places: Places,
 }
 
-/// A client may be silent this long, between requests or within the head of one.
+/// A client may be silent this long, between requests or within the head of one; and a payload, which is small, takes no
+/// longer.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
+/// An answer is written within this time at most: it is as small, and a slow network has it through by then.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// A connection ends after this long, when no request is under way: one whose client never reads must not keep its place.
+/// Long enough that connecting costs a client nothing.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(300);
 /// Connections at once: as many as tasks that callers wait for, and as many again for gates and probes, at the default of
 /// `--max-tasks` twice over. More wait.
 const MAX_CONNECTIONS: usize = 1024;
@@ -130,13 +138,31 @@ impl LoadTester {
         }
     }
 
-    async fn serve_connection(self: Arc<Self>, stream: TcpStream) {
+    async fn serve_connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        // Taken while a request is answered, which may take as long as a task.
+        let answering = Mutex::new(());
+        let answer = async |request| {
+            let _answering = answering.lock().await;
+            Arc::clone(&self).answer(request).await
+        };
         // A caller that goes away closes its connection: the answer's future is dropped, and with it the task.
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(SILENCE_LIMIT)
-            .serve_connection(TokioIo::new(stream), service_fn(|request| Arc::clone(&self).answer(request)));
+            .serve_connection(TokioIo::new(stream), service_fn(answer));
+        let mut connection = std::pin::pin!(connection);
         // A client that goes away or falls silent is nobody's error.
-        let _ = connection.await;
+        if tokio::time::timeout(CONNECTION_LIMIT, connection.as_mut()).await.is_ok() {
+            return;
+        }
+        connection.as_mut().graceful_shutdown();
+        let is_late = async {
+            drop(answering.lock().await);
+            tokio::time::sleep(ANSWER_LIMIT).await;
+        };
+        tokio::select! {
+            _ = connection => {}
+            () = is_late => {}
+        }
     }
 }

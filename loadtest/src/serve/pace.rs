@@ -150,10 +150,15 @@ async fn at_rate<Asking: Future<Output = ()> + Send + 'static>(
 ) {
     for index in 0..number {
         #[expect(clippy::cast_precision_loss, reason = "exact for longer than any command runs")]
-        let due = begun + Duration::from_secs_f64(index as f64 / rate);
-        if end.is_some_and(|end| due >= end) {
+        let after = index as f64 / rate;
+        let due = Duration::try_from_secs_f64(after).ok().and_then(|after| begun.checked_add(after));
+        // The end of what has one, and of what has none the time limit, is before a time that cannot be told.
+        let Some(due) = due.filter(|due| end.is_none_or(|end| *due < end)) else {
+            if end.is_none() {
+                std::future::pending::<()>().await;
+            }
             break;
-        }
+        };
         tokio::time::sleep_until(due).await;
         while tasks.try_join_next().is_some() {}
         if tasks.len() >= MOST_UNDER_WAY {
@@ -194,6 +199,20 @@ mod tests {
         // The request that is due at 5 s ends with the command, and may be counted or not.
         assert!((100..=101).contains(&slow["200"]), "{slow:?}");
         assert_eq!(took, Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_is_due_after_the_end_of_all_times_is_not_sent() {
+        for rate in [1e-20, 1e-300, f64::MIN_POSITIVE / 2.0] {
+            let pace = Pace { workers: 1, per_second: Some(rate), amount: Amount::Time(Duration::from_secs(10)) };
+            assert_eq!(ends(pace, Duration::from_secs(1)).await, (counted(1), Duration::from_secs(1)), "{rate}");
+            // So many were asked for: the task goes on until its time limit, and says so.
+            let record = Arc::new(Mutex::new(Record::default()));
+            let pace = Pace { amount: Amount::Requests(10), ..pace };
+            let sending = drive(pace, &record, || async { "200".to_owned() });
+            assert!(tokio::time::timeout(Duration::from_secs(3600), sending).await.is_err(), "{rate}");
+            assert_eq!(record.lock().ends, counted(1), "{rate}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

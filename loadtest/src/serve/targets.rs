@@ -1,12 +1,13 @@
 //! Where requests may go: the load tester can reach what its callers may not, so some networks are out of bounds.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use regex::Regex;
+use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Url, redirect};
 
 /// A range of addresses, such as `169.254.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,51 +93,40 @@ impl Targets {
         self.check(url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
     }
 
-    /// Follows so many redirections, each only to where requests may go.
-    pub(super) fn redirects(self: &Arc<Self>, most: usize) -> redirect::Policy {
-        let targets = Arc::clone(self);
-        redirect::Policy::custom(move |attempt| {
-            if most == 0 {
-                return attempt.stop();
-            }
-            if attempt.previous().len() > most {
-                return attempt.error("too many redirections");
-            }
-            match targets.check_url(attempt.url()) {
-                Ok(()) => attempt.follow(),
-                Err(forbidden) => attempt.error(forbidden),
-            }
-        })
-    }
-
     /// Looks names up, and keeps the addresses that requests may go to.
     pub(super) fn resolver(self: &Arc<Self>) -> Arc<Resolver> {
         Arc::new(Resolver { targets: Arc::clone(self), instead: None })
     }
 
-    /// The same, but that a name which is only told to the server leads to this host and port.
-    pub(super) fn resolver_of(self: &Arc<Self>, name: &str, host: &str, port: u16) -> Arc<Resolver> {
-        Arc::new(Resolver { targets: Arc::clone(self), instead: Some((name.to_owned(), host.to_owned(), port)) })
+    /// The same, for a client of one server that is told another name: every name leads to this host and port.
+    pub(super) fn resolver_of(self: &Arc<Self>, host: &str, port: u16) -> Arc<Resolver> {
+        Arc::new(Resolver { targets: Arc::clone(self), instead: Some((host.to_owned(), port)) })
     }
 }
+
+/// A name that leads nowhere.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to look up the name")]
+pub(super) struct Unresolved(#[source] io::Error);
 
 /// Looks names up.
 pub(super) struct Resolver {
     targets: Arc<Targets>,
-    /// A name, and the host and port that it leads to.
-    instead: Option<(String, String, u16)>,
+    /// The host and port that every name leads to.
+    instead: Option<(String, u16)>,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let targets = Arc::clone(&self.targets);
         let (host, port) = match &self.instead {
-            Some((told, host, port)) if told.eq_ignore_ascii_case(name.as_str()) => (host.clone(), *port),
-            _ => (name.as_str().to_owned(), 0),
+            Some(instead) => instead.clone(),
+            None => (name.as_str().to_owned(), 0),
         };
         Box::pin(async move {
             let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), port)).await?.collect();
+            let found = tokio::net::lookup_host((host.as_str(), port)).await.map_err(Unresolved)?;
+            let found: Vec<SocketAddr> = found.collect();
             let was_found = !found.is_empty();
             let permitted: Vec<SocketAddr> = found.into_iter().filter(|found| targets.permits(found.ip())).collect();
             if was_found && permitted.is_empty() {

@@ -15,7 +15,7 @@ const KEY: &[u8] = include_bytes!("../../../../tests/fixtures/tls/key.der");
 const TURN: Duration = Duration::from_millis(1);
 
 /// TLS in front of a server, on an address of its own. HTTP/2 is offered.
-fn in_front_of(server: String) -> String {
+pub(super) fn in_front_of(server: String) -> String {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(KEY));
     let config = ServerConfig::builder().with_no_client_auth();
@@ -120,4 +120,21 @@ async fn grpc_health_is_asked_for_over_tls() {
     let (status, report) = tester.run("bash", &format!("ghz --skipTLS -n 5 -c 1 {address}")).await;
     assert_eq!((status, report.contains("[OK] 5 responses")), (200, true), "{report}");
     assert!(server.seen().iter().all(|seen| seen.version == http::Version::HTTP_2));
+}
+
+/// What a client takes for an address would be connected to, past the check of the address that was given.
+#[tokio::test]
+async fn a_name_that_is_an_address_is_told_and_not_connected_to() {
+    let (server, address) = Server::start().await;
+    let address = in_front_of(address);
+    // All that may be reached.
+    let names = Some(regex::Regex::new(&format!("^{}$", regex::escape(&address))).unwrap());
+    let tester = Tester::start(Options { targets: Targets { forbidden: Vec::new(), names }, ..options() }).await;
+    let names = ["2130706433", "0x7f.1", "127.1", "127.0.0.1", "[::1]", "%31", "podinf%6F.test", "podinfo.test"];
+    for name in names {
+        let cmd = format!("curl -sk --http1.1 -H 'Host: {name}' https://{address}/token");
+        assert_eq!(tester.run("bash", &cmd).await, answer(200, "{\"token\": \"abc\"}"), "{name}");
+    }
+    let told: Vec<_> = server.seen().iter().map(|seen| seen.headers["host"].to_str().unwrap().to_owned()).collect();
+    assert_eq!(told, names);
 }
