@@ -128,7 +128,7 @@ async fn ask(curl: &Curl, sender: &Sender, context: &Context) -> Try {
 /// What curl ends with where there is no answer.
 fn exit_of(error: &SendError) -> i32 {
     match error {
-        // curl has no such bounds; to it this is a server that cannot be reached this way.
+        // curl knows no bounds; a redirection out of them ends as one too many does.
         SendError::Redirect(NoRedirect::TooMany) | SendError::Forbidden(_) => exit::REDIRECTS,
         SendError::Redirect(NoRedirect::Scheme) => exit::PROTOCOL,
         SendError::Redirect(NoRedirect::Location) => exit::SET_UP,

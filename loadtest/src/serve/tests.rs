@@ -228,6 +228,8 @@ async fn a_payload_that_is_none_gets_one_clear_answer() {
     assert_eq!(tester.post("/", payload(Value::Null)).await, answer(400, "metadata not found in payload"));
     assert_eq!(tester.post("/", payload(json!({}))).await, answer(400, "cmd not found in metadata"));
     assert_eq!(tester.post("/", "no JSON").await.0, 400);
+    let (status, text) = tester.post("/", "{\"metadata\": \"type=bash, secret\"}").await;
+    assert_eq!((status, text.contains("texts by name as metadata"), text.contains("secret")), (400, true, false));
     assert_eq!(tester.post("/", "x".repeat(100_000)).await, answer(413, "the payload is longer than 65536 bytes"));
     let (status, text) = tester.run("concord", "x").await;
     assert_eq!((status, text.starts_with("task type \"concord\" is not served")), (400, true), "{text}");
