@@ -32,6 +32,7 @@ mod scenarios;
 mod settings;
 mod simulate;
 mod simulate_input;
+mod simulate_scenario;
 mod steerer;
 mod supervision;
 mod support;

@@ -95,7 +95,7 @@ impl LoadTester {
             return (StatusCode::OK, String::new());
         }
         if let (Some(commands), Some(command)) = (&self.commands, metadata.get("cmd")) {
-            commands.run(command, &payload.namespace);
+            commands.run(command, &payload.namespace, &payload.name);
         }
         (StatusCode::ACCEPTED, String::new())
     }

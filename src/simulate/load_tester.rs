@@ -28,7 +28,8 @@ pub(crate) struct Command {
 pub(crate) struct LoadTester {
     traffic: Traffic,
     clock: Clock,
-    /// Commands under way. One that is called again meanwhile is not run twice, as with Flagger's load tester.
+    /// Commands under way, by canary. One that its canary calls again meanwhile is not run twice, as with Flagger's load
+    /// tester.
     running: Arc<Mutex<HashSet<(String, String)>>>,
 }
 
@@ -37,19 +38,19 @@ impl LoadTester {
         LoadTester { traffic, clock, running: Arc::default() }
     }
 
-    /// Runs a command that a canary of this namespace gives. Service names without a namespace are meant in it.
-    pub(crate) fn run(&self, text: &str, namespace: &str) {
+    /// Runs a command that a canary of this namespace and name gives. Service names without a namespace are meant in it.
+    pub(crate) fn run(&self, text: &str, namespace: &str, name: &str) {
         let Some(command) = parse(text, namespace) else { return };
-        let key = (namespace.to_owned(), text.to_owned());
+        let key = (format!("{name}.{namespace}"), text.to_owned());
         if !self.running.lock().insert(key.clone()) {
             return;
         }
         let (traffic, clock, running) = (self.traffic.clone(), self.clock, self.running.clone());
         tokio::spawn(async move {
             let Command { namespace, host, headers, requests_per_second, time } = command;
-            traffic.set_audience_load(&namespace, &host, &headers, requests_per_second);
+            let load = traffic.add_load(&namespace, &host, &headers, requests_per_second);
             clock.sleep(time).await;
-            traffic.set_audience_load(&namespace, &host, &headers, 0.0);
+            traffic.remove_load(load);
             running.lock().remove(&key);
         });
     }

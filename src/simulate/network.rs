@@ -90,8 +90,8 @@ struct Shared {
     load_tester: LoadTester,
     time: Time,
     scenario: Arc<Scenario>,
-    /// Inline queries, as they are asked, with the names of their metrics.
-    inline: BTreeMap<String, String>,
+    /// Inline queries, as they are asked, with the namespaces and names of their metrics.
+    inline: queries::Inline,
     /// Webhooks that ask whether to roll back, by canary and name.
     rollbacks: BTreeSet<(String, String)>,
     observed: Mutex<Observed>,
@@ -104,7 +104,7 @@ impl Network {
         time: &Time,
         scenario: &Arc<Scenario>,
         subjects: &[super::subject::Subject],
-        inline: BTreeMap<String, String>,
+        inline: queries::Inline,
     ) -> Network {
         let hooks = subjects.iter().flat_map(|subject| {
             let rollbacks = subject.webhooks().filter(|hook| hook.kind == WebhookType::Rollback);
@@ -177,7 +177,7 @@ impl Shared {
         }
         let command = payload["metadata"]["cmd"].as_str();
         if let (200..300, Some(command)) = (status, command) {
-            self.load_tester.run(command, payload["namespace"].as_str().unwrap_or_default());
+            self.load_tester.run(command, &text("namespace"), &text("name"));
         }
         response(status, String::new())
     }
@@ -206,7 +206,8 @@ impl Shared {
     }
 
     async fn query(&self, query: &str) -> Result<HttpResponse, NoAnswer> {
-        if let Some(metric) = self.inline.get(query).and_then(|name| self.scenario.metrics.get(name)) {
+        let mut names = self.inline.get(query).into_iter().flatten();
+        if let Some(metric) = names.find_map(|(namespace, name)| metric_of(&self.scenario, namespace, name)) {
             return Ok(self.scenario_answer(&metric.at(self.time.since_release()), query));
         }
         let since = self.time.since_release();

@@ -22,13 +22,16 @@ use super::{network, series};
 /// A query that cannot be answered: what it is, and why.
 type Unanswerable = String;
 
-/// Inline queries as they will be asked, with the names of their metrics.
-pub(crate) fn inline(config: &ControllerConfig, subjects: &[Subject]) -> BTreeMap<String, String> {
-    let mut queries = BTreeMap::new();
+/// Inline queries, with the namespaces and names of the metrics that ask them in these words.
+pub(crate) type Inline = BTreeMap<String, Vec<(String, String)>>;
+
+/// Inline queries as they will be asked.
+pub(crate) fn inline(config: &ControllerConfig, subjects: &[Subject]) -> Inline {
+    let mut queries = Inline::new();
     for subject in subjects {
         for (_, check) in prepared(config, subject, &Nothing) {
             if let (CheckKind::Query, Ok(query)) = (check.kind, check.query) {
-                queries.insert(query.text, check.name);
+                queries.entry(query.text).or_default().push((subject.namespace().to_owned(), check.name));
             }
         }
     }
@@ -50,7 +53,7 @@ pub(crate) fn unanswerable(
             let Ok(query) = &check.query else { continue };
             let source = subject.checks().get(index).map(|check| &check.source);
             let is_answered = match check.kind {
-                CheckKind::Query => scenario.metrics.contains_key(&check.name),
+                CheckKind::Query => network::metric_of(scenario, subject.namespace(), &check.name).is_some(),
                 _ => network::is_simulated(&query.config.address),
             };
             if is_answered {

@@ -306,7 +306,7 @@ fn canary(index: usize, subject: &Subject, outcome: &Outcome, releases: &Release
         verdict,
         phase: tracked.phase,
         reasons: reasons(verdict, tracked, outcome, releases.planned.is_empty()),
-        releases: tracked.runs.iter().map(|run| release(run, freezes, outcome)).collect(),
+        releases: release_reports(tracked, freezes, outcome),
         requests: Requests::between(before, after, subject.canary_workload(), subject.primary_workload()).into(),
         webhooks: outcome
             .observed
@@ -326,6 +326,8 @@ fn verdict(tracked: &Tracked, freezes: bool) -> Verdict {
     match tracked.runs.last() {
         None if !tracked.is_initialized() => Verdict::NotInitialized,
         None => Verdict::NotReleased,
+        // What comes while a release is under way may be taken up after it.
+        Some(run) if run.ended.is_some() && tracked.unnoticed().is_some() => Verdict::NotReleased,
         Some(run) => of_run(run, freezes),
     }
 }
@@ -339,14 +341,23 @@ fn of_run(run: &Run, freezes: bool) -> Verdict {
     }
 }
 
-fn release(run: &Run, freezes: bool, outcome: &Outcome) -> ReleaseReport {
+/// Those that the operator took notice of, and the last one if it did not.
+fn release_reports(tracked: &Tracked, freezes: bool, outcome: &Outcome) -> Vec<ReleaseReport> {
     let seconds = |at: Timestamp| outcome.time.seconds(at, outcome.started);
-    ReleaseReport {
+    let runs = tracked.runs.iter().map(|run| ReleaseReport {
         image: run.image.clone(),
         verdict: of_run(run, freezes),
         start_seconds: seconds(run.started),
         duration_seconds: run.ended.map(|(at, _)| seconds(at) - seconds(run.started)),
-    }
+    });
+    let unnoticed = tracked.unnoticed().filter(|_| verdict(tracked, freezes) == Verdict::NotReleased);
+    let unnoticed = unnoticed.map(|at| ReleaseReport {
+        image: tracked.image.clone(),
+        verdict: Verdict::NotReleased,
+        start_seconds: seconds(at),
+        duration_seconds: None,
+    });
+    runs.chain(unnoticed).collect()
 }
 
 /// How many different warnings are told; the timeline has them all.
@@ -379,6 +390,11 @@ fn reasons(verdict: Verdict, tracked: &Tracked, outcome: &Outcome, nothing_plann
         return reasons;
     }
     let first_row = match tracked.runs.last() {
+        Some(run) if verdict == Verdict::NotReleased => {
+            // Why it was passed over may have been said before it came.
+            let ended = run.ended.map_or(run.started, |(at, _)| at);
+            tracked.rows.partition_point(|row| row.at <= ended)
+        }
         Some(run) => run.first_row,
         None if verdict == Verdict::NotInitialized => 0,
         None => tracked.rows.iter().position(|row| !row.is_event()).unwrap_or(tracked.rows.len()),

@@ -340,6 +340,23 @@ pub(crate) struct ApiFault {
     pub(crate) every: Option<Duration>,
 }
 
+impl ApiFault {
+    /// When it begins after the first release; `None` is the start of the cluster. What happens at a moment has nobody to
+    /// happen to before the operator watches.
+    pub(crate) fn from(&self) -> Option<Duration> {
+        match self.fault {
+            ApiFaultKind::DropWatches | ApiFaultKind::Restart | ApiFaultKind::Compact => {
+                Some(self.window.from.unwrap_or_default())
+            }
+            ApiFaultKind::Error
+            | ApiFaultKind::Conflict
+            | ApiFaultKind::TooManyRequests
+            | ApiFaultKind::Delay
+            | ApiFaultKind::LoseResponse => self.window.from,
+        }
+    }
+}
+
 /// What is wrong with the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub(crate) enum ApiFaultKind {

@@ -51,12 +51,12 @@ pub(crate) fn schedule(scenario: &Scenario, releases: &Releases, limit: Duration
         steps.extend(times.into_iter().flatten().map(|time| (time, Step::Load)));
     }
     for (index, fault) in scenario.api.iter().enumerate() {
-        steps.extend(fault.window.from.map(|from| (from, Step::BeginFault(index))));
+        steps.extend(fault.from().map(|from| (from, Step::BeginFault(index))));
         let until = end_of(fault);
         steps.extend(until.map(|until| (until, Step::EndFault(index))));
         if fault.fault == ApiFaultKind::DropWatches {
             let every = fault.every.unwrap_or(DROP_INTERVAL).max(Duration::from_secs(1));
-            let from = fault.window.from.unwrap_or_default();
+            let from = fault.from().unwrap_or_default();
             let times = std::iter::successors(Some(from), |at| at.checked_add(every)).take(MOST_DROPS);
             let times = times.take_while(|at| *at < until.unwrap_or(limit));
             steps.extend(times.map(|at| (at, Step::DropWatches(index))));
@@ -79,7 +79,7 @@ pub(crate) fn last_deed(steps: &[(Duration, Step)]) -> Duration {
 
 fn end_of(fault: &ApiFault) -> Option<Duration> {
     match fault.fault {
-        ApiFaultKind::Restart => Some(fault.window.until.unwrap_or(fault.window.from.unwrap_or_default() + RESTART)),
+        ApiFaultKind::Restart => Some(fault.window.until.unwrap_or(fault.from().unwrap_or_default() + RESTART)),
         _ => fault.window.until,
     }
 }

@@ -1,5 +1,7 @@
 //! What happens to one canary, as its object and its Events tell it.
 
+use std::collections::BTreeMap;
+
 use aviary_actors::Metrics;
 use aviary_crds::validated::MetricSource;
 use aviary_crds::{CanaryStatus, Phase};
@@ -92,6 +94,11 @@ pub(crate) struct Tracked {
     /// First image of the target at present.
     pub(crate) image: String,
     revision: Option<String>,
+    configs: Option<BTreeMap<String, String>>,
+    /// When the target was released last.
+    released: Option<Timestamp>,
+    /// When the operator last took notice of a release.
+    noticed: Option<Timestamp>,
     rounds: u64,
     sampled: WorkloadTotals,
     /// The first row whose step has not stored its status yet: an Event comes before the status, or after it.
@@ -129,6 +136,9 @@ impl Tracked {
             changed: Instant::now(),
             image: String::new(),
             revision: None,
+            configs: None,
+            released: None,
+            noticed: None,
             rounds: 0,
             sampled: WorkloadTotals::default(),
             unsettled: 0,
@@ -142,6 +152,11 @@ impl Tracked {
 
     pub(crate) fn is_initialized(&self) -> bool {
         !matches!(self.phase, Phase::Uninitialized | Phase::Initializing)
+    }
+
+    /// When the last release came, if the operator has not taken notice of it.
+    pub(crate) fn unnoticed(&self) -> Option<Timestamp> {
+        self.released.filter(|released| self.noticed.is_none_or(|noticed| noticed < *released))
     }
 
     /// Takes in a change of the cluster that concerns this canary; others are passed over.
@@ -184,6 +199,15 @@ impl Tracked {
         self.unsettled = self.rows.len();
         let before = std::mem::replace(&mut self.phase, status.phase);
         let is_new_revision = status.last_applied_spec != self.revision;
+        let has_new_configs = status.tracked_configs != self.configs;
+        let bootstraps = matches!(before, Phase::Uninitialized | Phase::Initializing);
+        let begins = is_terminal(before) && !is_terminal(status.phase) && !bootstraps;
+        // A release that is taken back while it waits for approval changes nothing else.
+        let is_taken_back = before == Phase::Waiting && is_terminal(status.phase);
+        if is_new_revision || has_new_configs || begins || is_taken_back {
+            self.noticed = Some(now);
+        }
+        self.configs = status.tracked_configs;
         if before == status.phase && self.weight == status.canary_weight && !is_new_revision {
             return;
         }
@@ -192,7 +216,6 @@ impl Tracked {
         self.changed = Instant::now();
         let ends = matches!(status.phase, Phase::Succeeded | Phase::Failed);
         let is_open = self.runs.last().is_some_and(|run| run.ended.is_none());
-        let bootstraps = matches!(before, Phase::Uninitialized | Phase::Initializing);
         let starts = !is_open && !bootstraps && (!is_terminal(status.phase) || (ends && is_new_revision));
         if starts {
             let first_row = self.rows.len();
@@ -224,6 +247,12 @@ impl Tracked {
         }
         let (phase, weight) = (self.phase, self.weight);
         self.rows.push(Row { at: around.now, phase, weight, kind, message: message.to_owned(), checks, sample });
+    }
+
+    /// The target was changed.
+    pub(crate) fn release(&mut self, at: Timestamp, message: String) {
+        self.released = Some(at);
+        self.add(RowKind::Release, at, message);
     }
 
     /// A row that comes from the simulation itself.

@@ -27,7 +27,7 @@ use super::kinds::Kinds;
 use super::manifests::Manifests;
 use super::network::{Network, Observed};
 use super::releases::{Planned, Releases, config_kind};
-use super::scenario::{ApiFaultKind, Conduct, Pods, Scenario};
+use super::scenario::{Action, ApiFaultKind, Conduct, Pods, Scenario};
 use super::schedule::{self, Step};
 use super::subject::Subject;
 use super::time::Time;
@@ -115,7 +115,8 @@ pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Re
     controllers.behaviours = pods.clone();
     let cluster = Cluster::new(ClusterOptions {
         base_time: Timestamp::from_second(START)?,
-        traffic: TrafficOptions { default_load: USERS, ..TrafficOptions::default() },
+        // Every query is answered as by a server that forgets nothing; what was between two changes takes no memory.
+        traffic: TrafficOptions { default_load: USERS, history: Duration::MAX, ..TrafficOptions::default() },
         controllers: Some(controllers),
         // Nobody reads the log.
         logged_calls: 0,
@@ -149,7 +150,7 @@ pub(crate) async fn play(setup: &Setup, manifests: &mut Manifests) -> anyhow::Re
     world.set_loads();
     world.set_audiences();
     for (index, fault) in setup.scenario.api.iter().enumerate() {
-        if fault.window.from.is_none() {
+        if fault.from().is_none() {
             world.begin_fault(index);
         }
     }
@@ -296,7 +297,10 @@ impl World<'_> {
                 let Some(planned) = setup.releases.planned.get(index) else { return };
                 let Some(subject) = setup.subjects.get(planned.subject) else { return };
                 let text = release(&self.user, subject, planned).await;
-                self.tell(Some(planned.subject), RowKind::Release, &text);
+                let now = self.time.now();
+                if let Some(tracked) = self.tracked.get_mut(planned.subject) {
+                    tracked.release(now, text);
+                }
             }
             Step::Act(index) => {
                 let setup = self.setup;
@@ -310,18 +314,18 @@ impl World<'_> {
                     Err(kube::Error::Api(status)) => text = format!("{text}, which is refused: {}", status.message),
                     Err(error) => text = format!("{text}, which fails: {error}"),
                 }
-                let named = setup.subjects.iter().position(|subject| subject.name() == action.name);
-                self.tell(named, RowKind::Action, &text);
+                let concerned = concerned(action, &setup.subjects, self.default_namespace());
+                self.tell(&concerned, &text);
             }
         }
     }
 
-    /// A row for one canary, or for all of them.
-    fn tell(&mut self, subject: Option<usize>, kind: RowKind, text: &str) {
+    /// A row about what a user did, for some canaries.
+    fn tell(&mut self, subjects: &[usize], text: &str) {
         let now = self.time.now();
         for (index, tracked) in self.tracked.iter_mut().enumerate() {
-            if subject.is_none_or(|subject| subject == index) {
-                tracked.add(kind, now, text.to_owned());
+            if subjects.contains(&index) {
+                tracked.add(RowKind::Action, now, text.to_owned());
             }
         }
     }
@@ -425,6 +429,21 @@ impl World<'_> {
         let series = families.iter().flat_map(prometheus::proto::MetricFamily::get_metric);
         series.flat_map(|metric| metric.get_label().iter().map(|label| label.value().to_owned())).collect()
     }
+}
+
+/// The canaries whose timelines tell of an action, by position: that of the name, or else all of the namespace, or where it has
+/// none all there are.
+fn concerned(action: &Action, subjects: &[Subject], default_namespace: &str) -> Vec<usize> {
+    let namespace = action.namespace.as_deref().unwrap_or(default_namespace);
+    let among = |is_meant: &dyn Fn(&Subject) -> bool| -> Vec<usize> {
+        subjects.iter().enumerate().filter(|(_, subject)| is_meant(subject)).map(|(index, _)| index).collect()
+    };
+    let of_name = among(&|subject| subject.namespace() == namespace && subject.name() == action.name);
+    if !of_name.is_empty() {
+        return of_name;
+    }
+    let of_namespace = among(&|subject| subject.namespace() == namespace);
+    if of_namespace.is_empty() { among(&|_| true) } else { of_namespace }
 }
 
 /// What the second says where it says something, and otherwise the first.

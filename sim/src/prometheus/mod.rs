@@ -104,7 +104,8 @@ impl Prometheus {
         self.inner.settings.lock().fault = fault;
     }
 
-    /// Chooses whose windows the server has, Prometheus 2's or 3's.
+    /// Chooses whose windows the server has, Prometheus 2's or 3's, and whose values of the label `le`: 3 writes every bound
+    /// in the same way (`250.0`), whatever the target writes (`250`).
     pub fn set_boundary(&self, boundary: RangeBoundary) {
         self.inner.settings.lock().engine.boundary = boundary;
     }
@@ -167,8 +168,7 @@ impl Prometheus {
             return Ok(answer);
         }
         if is_discovery {
-            let finds = settings.fault != Some(PrometheusFault::Empty);
-            return Ok(self.answer_discovery(method, path, query, body, finds));
+            return Ok(self.answer_discovery(&settings, method, path, query, body));
         }
         Ok(match path {
             _ if method != Method::GET && method != Method::HEAD => {
@@ -183,7 +183,7 @@ impl Prometheus {
             "/-/ready" => Answer::text(StatusCode::OK, "Prometheus Server is Ready.\n"),
             _ => {
                 let what = path.strip_prefix(STATUS);
-                match what.and_then(|what| status::status(&self.source(), settings.engine.boundary, what)) {
+                match what.and_then(|what| status::status(&self.source(settings.engine.boundary), what)) {
                     Some(data) => {
                         Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
                     }
@@ -194,14 +194,15 @@ impl Prometheus {
     }
 
     /// Names and series, for those who explore; nothing of them where the server has lost its targets.
-    fn answer_discovery(&self, method: &Method, path: &str, query: &str, body: &[u8], finds: bool) -> Answer {
+    fn answer_discovery(&self, settings: &Settings, method: &Method, path: &str, query: &str, body: &[u8]) -> Answer {
+        let finds = settings.fault != Some(PrometheusFault::Empty);
         let mut parameters = Parameters::parse(query);
         match *method {
             Method::GET => {}
             Method::POST => parameters.prefer(&String::from_utf8_lossy(body)),
             _ => return Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed\n"),
         }
-        match discovery::answer(&self.source(), path, &parameters, finds) {
+        match discovery::answer(&self.source(settings.engine.boundary), path, &parameters, finds) {
             Ok(data) => {
                 Answer::json(StatusCode::OK, serde_json::json!({"status": "success", "data": data}).to_string())
             }
@@ -235,8 +236,8 @@ impl Prometheus {
         }
     }
 
-    fn source(&self) -> Scraped<'_> {
-        Scraped { traffic: &self.inner.traffic, since_ms: self.inner.since_ms }
+    fn source(&self, version: RangeBoundary) -> Scraped<'_> {
+        Scraped { traffic: &self.inner.traffic, version, since_ms: self.inner.since_ms }
     }
 
     fn instant(&self, engine: &EngineOptions, parameters: &Parameters, age_ms: i64) -> Result<QueryValue, ApiError> {
@@ -246,7 +247,7 @@ impl Prometheus {
         };
         check_timeout(parameters)?;
         let query = self.parsed(parameters.get("query").unwrap_or_default())?;
-        Ok(query.instant(&self.source(), at_ms, engine)?)
+        Ok(query.instant(&self.source(engine.boundary), at_ms, engine)?)
     }
 
     fn range(&self, engine: &EngineOptions, parameters: &Parameters) -> Result<QueryValue, ApiError> {
@@ -256,7 +257,7 @@ impl Prometheus {
         let step_ms = api::parse_duration("step", text("step"))?;
         check_timeout(parameters)?;
         let query = self.parsed(text("query"))?;
-        Ok(query.range(&self.source(), start_ms, end_ms, step_ms, engine)?)
+        Ok(query.range(&self.source(engine.boundary), start_ms, end_ms, step_ms, engine)?)
     }
 
     fn parsed(&self, text: &str) -> Result<Arc<Query>, ApiError> {

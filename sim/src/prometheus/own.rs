@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use aviary_promql::{Labels, METRIC_NAME, Matcher, Series, SeriesSource};
+use aviary_promql::{Labels, METRIC_NAME, Matcher, RangeBoundary, Series, SeriesSource};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -21,12 +21,14 @@ pub fn metric_names() -> impl Iterator<Item = &'static str> {
 /// The series of the traffic, and `up` since a moment.
 pub(super) struct Scraped<'a> {
     pub(super) traffic: &'a Traffic,
+    /// Whose labels the series have.
+    pub(super) version: RangeBoundary,
     pub(super) since_ms: i64,
 }
 
 impl SeriesSource for Scraped<'_> {
     fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
-        let mut series = self.traffic.select(matchers, start_ms, end_ms);
+        let mut series = self.traffic.select(self.version, matchers, start_ms, end_ms);
         // Almost every query names another metric.
         let may_match = matchers.iter().all(|matcher| matcher.name() != METRIC_NAME || matcher.matches("up"));
         if !may_match {

@@ -9,19 +9,15 @@ use serde_json::{Value, json};
 
 use super::own::{INSTANCE, JOB, Scraped, interval_text};
 
-/// As long as the traffic model remembers.
-const RETENTION: &str = "1h";
-const RETENTION_MS: i64 = 3_600_000;
-
 /// Names in each of the statistics of the storage (Prometheus' default).
 const MOST_NAMES: usize = 10;
 
 /// The `data` of the answer; `None` for what is not served.
-pub(super) fn status(source: &Scraped<'_>, boundary: RangeBoundary, what: &str) -> Option<Value> {
+pub(super) fn status(source: &Scraped<'_>, what: &str) -> Option<Value> {
     Some(match what {
-        "buildinfo" => build_info(boundary),
+        "buildinfo" => build_info(source.version),
         "config" => config(source),
-        "flags" => flags(),
+        "flags" => flags(source),
         "runtimeinfo" => runtime_info(source),
         "tsdb" => storage(source),
         "walreplay" => json!({"min": 0, "max": 0, "current": 0}),
@@ -29,8 +25,8 @@ pub(super) fn status(source: &Scraped<'_>, boundary: RangeBoundary, what: &str) 
     })
 }
 
-fn build_info(boundary: RangeBoundary) -> Value {
-    let version = match boundary {
+fn build_info(version: RangeBoundary) -> Value {
+    let version = match version {
         RangeBoundary::Closed => "2.42.0",
         RangeBoundary::LeftOpen => "3.0.0",
     };
@@ -48,15 +44,22 @@ fn config(source: &Scraped<'_>) -> Value {
     )})
 }
 
-fn flags() -> Value {
+fn flags(source: &Scraped<'_>) -> Value {
     json!({
         "config.file": "/etc/prometheus/prometheus.yml", "enable-feature": "", "log.format": "logfmt", "log.level": "info",
         "query.lookback-delta": "5m", "query.max-concurrency": "20", "query.max-samples": "50000000", "query.timeout": "2m",
         "storage.tsdb.path": "data/", "storage.tsdb.retention": "0s", "storage.tsdb.retention.size": "0B",
-        "storage.tsdb.retention.time": RETENTION, "web.cors.origin": ".*", "web.enable-admin-api": "false",
+        "storage.tsdb.retention.time": retention(source), "web.cors.origin": ".*", "web.enable-admin-api": "false",
         "web.enable-lifecycle": "false", "web.enable-remote-write-receiver": "false", "web.external-url": "",
         "web.listen-address": "0.0.0.0:9090", "web.page-title": "Prometheus Time Series Collection and Processing Server",
     })
+}
+
+/// As long as the traffic model remembers.
+fn retention(source: &Scraped<'_>) -> String {
+    const HOUR_MS: i64 = 3_600_000;
+    let history_ms = source.traffic.history_ms();
+    if history_ms % HOUR_MS == 0 { format!("{}h", history_ms / HOUR_MS) } else { interval_text(history_ms) }
 }
 
 fn runtime_info(source: &Scraped<'_>) -> Value {
@@ -65,14 +68,14 @@ fn runtime_info(source: &Scraped<'_>) -> Value {
         "startTime": time(source.since_ms), "CWD": "/prometheus", "hostname": JOB,
         "serverTime": time(source.traffic.now_ms()), "reloadConfigSuccess": true, "lastConfigTime": time(source.since_ms),
         "corruptionCount": 0, "goroutineCount": 1, "GOMAXPROCS": 1, "GOMEMLIMIT": i64::MAX, "GOGC": "", "GODEBUG": "",
-        "storageRetention": RETENTION,
+        "storageRetention": retention(source),
     })
 }
 
 /// How many series there are, and of which names and labels.
 fn storage(source: &Scraped<'_>) -> Value {
     let now_ms = source.traffic.now_ms();
-    let series = source.select(&[], now_ms - RETENTION_MS, now_ms);
+    let series = source.select(&[], now_ms.saturating_sub(source.traffic.history_ms()), now_ms);
     let mut by_metric: BTreeMap<&str, usize> = BTreeMap::new();
     let mut by_pair: BTreeMap<String, usize> = BTreeMap::new();
     let mut values: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();

@@ -9,10 +9,6 @@ use aviary_promql::{Sample, stale_marker};
 
 use super::behaviour::{BUCKET_BOUNDS_MS, Latency};
 
-/// How long past rates are remembered: an hour, because no built-in check looks further back than its interval and an hour
-/// covers the longest that a template here uses with room to spare.
-const RETENTION_MS: i64 = 3_600_000;
-
 /// Requests, or requests per second, and what their histogram holds. Fractions are kept; [`whole`] makes requests of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Totals {
@@ -77,9 +73,11 @@ impl ScrapeGrid {
 }
 
 /// Requests of one kind since the beginning.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Counter {
     pieces: VecDeque<Piece>,
+    /// How long past rates are remembered.
+    history_ms: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +104,11 @@ impl Piece {
 }
 
 impl Counter {
+    /// One that remembers its rates for this long.
+    pub(crate) fn new(history_ms: i64) -> Self {
+        Self { pieces: VecDeque::new(), history_ms }
+    }
+
     /// The rate from `now_ms` on. After [`Self::stop`] the count begins again at zero.
     pub(crate) fn set_rate(&mut self, now_ms: i64, per_second: Totals) {
         let before = match self.pieces.back_mut() {
@@ -131,9 +134,9 @@ impl Counter {
     }
 
     fn push(&mut self, piece: Piece) {
-        let now_ms = piece.start_ms;
+        let oldest_ms = piece.start_ms.saturating_sub(self.history_ms);
         self.pieces.push_back(piece);
-        while self.pieces.get(1).is_some_and(|second| second.start_ms < now_ms - RETENTION_MS) {
+        while self.pieces.get(1).is_some_and(|second| second.start_ms < oldest_ms) {
             self.pieces.pop_front();
         }
     }
@@ -203,9 +206,10 @@ mod tests {
 
     const GRID: ScrapeGrid = ScrapeGrid { interval_ms: 5_000, offset_ms: 0 };
     const LATENCY: Latency = Latency { p50_ms: 20.0, p99_ms: 60.0 };
+    const HISTORY_MS: i64 = 3_600_000;
 
     fn counter() -> Counter {
-        let mut counter = Counter::default();
+        let mut counter = Counter::new(HISTORY_MS);
         counter.set_rate(1_000, Totals::new(20.0, LATENCY));
         counter.set_rate(11_500, Totals::new(0.3, LATENCY));
         counter
@@ -223,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_series_begins_with_its_first_request() {
-        let mut counter = Counter::default();
+        let mut counter = Counter::new(HISTORY_MS);
         counter.set_rate(0, Totals::new(0.15, LATENCY));
         assert_eq!(counter.samples(Part::Count, GRID, -10_000, 15_000), [(10_000, 1.0), (15_000, 2.0)]);
         assert_eq!(counter.samples(Part::Bucket(0), GRID, 0, 10_000), [(10_000, 0.0)]);
@@ -246,7 +250,7 @@ mod tests {
         counter.set_rate(11_500, Totals::default());
         assert_eq!(counter.pieces.len(), 2);
         counter.set_rate(20_000, Totals::default());
-        counter.set_rate(20_001 + RETENTION_MS, Totals::default());
+        counter.set_rate(20_001 + HISTORY_MS, Totals::default());
         assert_eq!(counter.pieces.len(), 2);
         assert_eq!(counter.samples(Part::Count, GRID, 25_000, 25_000), [(25_000, 210.0)]);
     }
@@ -266,7 +270,7 @@ mod tests {
     #[test]
     fn counters_of_one_process_add_up_before_they_are_rounded() {
         let half = |rate| {
-            let mut counter = Counter::default();
+            let mut counter = Counter::new(HISTORY_MS);
             counter.set_rate(0, Totals::new(rate, LATENCY));
             counter
         };

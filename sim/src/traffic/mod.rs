@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use aviary_promql::{Matcher, Series, SeriesSource};
+use aviary_promql::{Matcher, RangeBoundary, Series};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -58,6 +58,7 @@ use crate::store::{Store, StoreEvent};
 use change::{Change, Pod, Reader, WATCHED_KINDS};
 use flow::Population;
 use state::State;
+use streams::Streams;
 use topology::ServiceKey;
 
 /// Settings of the traffic model.
@@ -67,6 +68,8 @@ pub struct TrafficOptions {
     pub default_load: f64,
     /// How often the metrics are scraped.
     pub scrape_interval: Duration,
+    /// How long past requests are remembered, which is as far as a query can look back.
+    pub history: Duration,
     /// From the write of a route until the proxies follow it. A mesh with Istio's defaults takes some 110 ms, of which
     /// 100 ms are the time it waits for more changes (`PILOT_DEBOUNCE_AFTER`); 25 ms where that is 10 ms.
     pub route_lag: Duration,
@@ -80,11 +83,13 @@ pub struct TrafficOptions {
 
 impl Default for TrafficOptions {
     /// 20 requests per second, so that a canary at 5 % gets a request per second and a check of one minute sees sixty;
-    /// a scrape every 5 s, as the Prometheus that is bundled with Flagger; a mesh that knows of every change at once.
+    /// a scrape every 5 s, as the Prometheus that is bundled with Flagger; an hour, because no built-in check looks further
+    /// back than its interval and a cluster that runs for days is to stay small; a mesh that knows of every change at once.
     fn default() -> Self {
         Self {
             default_load: 20.0,
             scrape_interval: Duration::from_secs(5),
+            history: Duration::from_secs(3600),
             route_lag: Duration::ZERO,
             endpoint_lag: Duration::ZERO,
             drain: Duration::ZERO,
@@ -123,6 +128,14 @@ struct Lags {
     route: i64,
     endpoint: i64,
     drain: i64,
+}
+
+/// Users that [`Traffic::add_load`] added.
+#[derive(Debug)]
+#[must_use = "they stay until they are removed"]
+pub struct AddedLoad {
+    host: ServiceKey,
+    number: u64,
 }
 
 /// Something that takes effect at a moment.
@@ -171,7 +184,10 @@ impl Traffic {
             lags,
             pending: BTreeMap::new(),
             sequence: 0,
-            state: State::new(options.default_load, milliseconds(options.scrape_interval)),
+            state: State::new(
+                options.default_load,
+                Streams::new(milliseconds(options.scrape_interval), milliseconds(options.history)),
+            ),
         };
         let now_ms = clock.now().as_millisecond();
         for kind in &WATCHED_KINDS {
@@ -226,12 +242,41 @@ impl Traffic {
         requests_per_second: f64,
     ) {
         let host = ServiceKey::new(namespace, host);
-        let headers: BTreeMap<String, String> =
-            headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect();
+        let headers = in_lower_case(headers);
         self.change(|state, now_ms| {
             let audiences = &mut state.loads.entry(host.clone()).or_default().audiences;
             audiences.retain(|audience| audience.headers != headers);
             audiences.push(Population { headers, requests_per_second });
+            state.recompute(now_ms, &host);
+        });
+    }
+
+    /// Adds users who send these headers, as a load tester does, on top of all others, even of those who send the same
+    /// headers. They stay until [`Self::remove_load`].
+    pub fn add_load(
+        &self,
+        namespace: &str,
+        host: &str,
+        headers: &BTreeMap<String, String>,
+        requests_per_second: f64,
+    ) -> AddedLoad {
+        let host = ServiceKey::new(namespace, host);
+        let population = Population { headers: in_lower_case(headers), requests_per_second };
+        let mut added = AddedLoad { host: host.clone(), number: 0 };
+        self.change(|state, now_ms| {
+            let load = state.loads.entry(host.clone()).or_default();
+            added.number = load.added.last_key_value().map_or(0, |(last, _)| last + 1);
+            load.added.insert(added.number, population);
+            state.recompute(now_ms, &host);
+        });
+        added
+    }
+
+    /// Takes away what [`Self::add_load`] added.
+    pub fn remove_load(&self, load: AddedLoad) {
+        let AddedLoad { host, number } = load;
+        self.change(|state, now_ms| {
+            state.loads.entry(host.clone()).or_default().added.remove(&number);
             state.recompute(now_ms, &host);
         });
     }
@@ -253,6 +298,24 @@ impl Traffic {
     /// How often the metrics are scraped, in milliseconds.
     pub(crate) fn scrape_interval_ms(&self) -> i64 {
         self.inner.followed.lock().state.streams.scrape_interval_ms
+    }
+
+    /// How long past requests are remembered, in milliseconds.
+    pub(crate) fn history_ms(&self) -> i64 {
+        self.inner.followed.lock().state.streams.history_ms
+    }
+
+    /// The series that satisfy all matchers, as Prometheus of this version stores what it scraped in `start_ms..=end_ms`.
+    pub(crate) fn select(
+        &self,
+        version: RangeBoundary,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Vec<Series> {
+        let mut series = Vec::new();
+        self.change(|state, now_ms| series = state.streams.select(version, matchers, start_ms, end_ms.min(now_ms)));
+        series
     }
 
     /// Names of all metrics that services and their users can have.
@@ -371,12 +434,9 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
 }
 
-impl SeriesSource for Traffic {
-    fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
-        let mut series = Vec::new();
-        self.change(|state, now_ms| series = state.streams.select(matchers, start_ms, end_ms.min(now_ms)));
-        series
-    }
+/// Names of headers do not depend on case.
+fn in_lower_case(headers: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
 }
 
 /// Lets what was put off take effect when it is due, for those who do not ask.

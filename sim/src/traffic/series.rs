@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use aviary_promql::{Labels, METRIC_NAME};
+use aviary_promql::{Labels, METRIC_NAME, RangeBoundary};
 
 use super::behaviour::BUCKET_BOUNDS_MS;
 use super::change::PodIdentity;
@@ -36,7 +36,46 @@ pub(crate) struct Family {
     /// Labels that all of them have.
     pub(crate) constants: Vec<(Arc<str>, Arc<str>)>,
     /// What each counts, and its bucket's bound.
-    pub(crate) parts: Vec<(Part, Option<Arc<str>>)>,
+    pub(crate) parts: Vec<(Part, Option<Bound>)>,
+}
+
+/// The upper bound of a bucket.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    /// As Envoy and podinfo write it.
+    exported: Arc<str>,
+    normalised: Arc<str>,
+}
+
+impl Bound {
+    fn new(bound: f64) -> Self {
+        Self { exported: bound.to_string().into(), normalised: normalised(bound).into() }
+    }
+
+    fn infinite() -> Self {
+        let bound = Arc::from("+Inf");
+        Self { exported: Arc::clone(&bound), normalised: bound }
+    }
+
+    /// The label `le` in Prometheus of this version: 2 stores what it reads, 3 writes every number in the same way.
+    pub(crate) fn label(&self, version: RangeBoundary) -> &Arc<str> {
+        match version {
+            RangeBoundary::Closed => &self.exported,
+            RangeBoundary::LeftOpen => &self.normalised,
+        }
+    }
+}
+
+/// A bound as the parsers of Prometheus 3 store it (`FormatOpenMetricsFloat`): as Go's `%g` prints it, with an exponent from a
+/// million on, and whole numbers with a zero behind the point. No bound here is so small that it has an exponent.
+fn normalised(bound: f64) -> String {
+    if bound >= 1e6 {
+        let text = format!("{bound:e}");
+        let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        return format!("{digits}e+{exponent:0>2}");
+    }
+    let text = bound.to_string();
+    if text.contains('.') { text } else { format!("{text}.0") }
 }
 
 /// The strings that every series shares.
@@ -136,9 +175,9 @@ fn mesh_families() -> Vec<Family> {
 /// A histogram in milliseconds.
 fn millisecond_families(name: &str) -> Vec<Family> {
     let family = |suffix: &str, parts| Family { name: format!("{name}_{suffix}").into(), constants: Vec::new(), parts };
-    let bounds = BUCKET_BOUNDS_MS.iter().map(f64::to_string).chain(["+Inf".to_owned()]).enumerate();
+    let bounds = BUCKET_BOUNDS_MS.iter().map(|bound| Bound::new(*bound)).chain([Bound::infinite()]).enumerate();
     vec![
-        family("bucket", bounds.map(|(index, bound)| (Part::Bucket(index), Some(bound.into()))).collect()),
+        family("bucket", bounds.map(|(index, bound)| (Part::Bucket(index), Some(bound))).collect()),
         family("sum", vec![(Part::SumMs, None)]),
         family("count", vec![(Part::Count, None)]),
     ]
@@ -150,11 +189,11 @@ fn application_families() -> Vec<Family> {
     let request: Vec<(Arc<str>, Arc<str>)> =
         [("method", "GET"), ("path", "root")].map(|(name, value)| (name.into(), value.into())).into();
     let bounds = BUCKET_BOUNDS_MS.iter().enumerate().filter(|(_, bound)| (5.0..=10_000.0).contains(*bound));
-    let mut buckets: Vec<(Part, Option<Arc<str>>)> = bounds
+    let mut buckets: Vec<(Part, Option<Bound>)> = bounds
         .filter(|(_, bound)| **bound != 1.0)
-        .map(|(index, bound)| (Part::Bucket(index), Some((bound / 1000.0).to_string().into())))
+        .map(|(index, bound)| (Part::Bucket(index), Some(Bound::new(bound / 1000.0))))
         .collect();
-    buckets.push((Part::Bucket(BUCKET_BOUNDS_MS.len()), Some("+Inf".into())));
+    buckets.push((Part::Bucket(BUCKET_BOUNDS_MS.len()), Some(Bound::infinite())));
     let family = |name: &str, constants: &[(Arc<str>, Arc<str>)], parts| Family {
         name: name.into(),
         constants: constants.to_vec(),
@@ -237,4 +276,30 @@ pub(crate) fn application_labels(workload: &ServiceKey, identity: &PodIdentity, 
         response_code.to_string().into(),
     ];
     names.application_labels.iter().cloned().zip(values).filter(|(_, value)| !value.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a Prometheus 2.42.0 stores of a scrape, and what the parser of 3.8.1 (`textparse.NewPromParser`) makes of the same text.
+    #[test]
+    fn bounds_are_named_by_version() {
+        for (bound, exported, normalised) in [
+            (0.005, "0.005", "0.005"),
+            (0.5, "0.5", "0.5"),
+            (1.0, "1", "1.0"),
+            (250.0, "250", "250.0"),
+            (600_000.0, "600000", "600000.0"),
+            (1_000_000.0, "1000000", "1e+06"),
+            (1_800_000.0, "1800000", "1.8e+06"),
+        ] {
+            let bound = Bound::new(bound);
+            assert_eq!(
+                (&**bound.label(RangeBoundary::Closed), &**bound.label(RangeBoundary::LeftOpen)),
+                (exported, normalised)
+            );
+        }
+        assert_eq!(&**Bound::infinite().label(RangeBoundary::LeftOpen), "+Inf");
+    }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Load {
     /// Requests per second without particular headers; `None` for the default.
     pub(crate) anonymous: Option<f64>,
     pub(crate) audiences: Vec<Population>,
+    /// Further ones, each of which goes by itself, by number.
+    pub(crate) added: BTreeMap<u64, Population>,
 }
 
 /// A host that has, or had, users.
@@ -69,13 +71,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(default_load: f64, scrape_interval_ms: i64) -> Self {
+    pub(crate) fn new(default_load: f64, streams: Streams) -> Self {
         Self {
             topology: Topology::default(),
             behaviours: Behaviours::default(),
             default_load,
             loads: HashMap::new(),
-            streams: Streams::new(scrape_interval_ms),
+            streams,
             apexes: BTreeMap::new(),
             dependents: HashMap::new(),
             utilisation: None,
@@ -153,7 +155,7 @@ impl State {
         let anonymous = load.and_then(|load| load.anonymous).unwrap_or(default_load);
         let anonymous =
             (anonymous > 0.0).then(|| Population { headers: BTreeMap::new(), requests_per_second: anonymous });
-        let audiences = load.into_iter().flat_map(|load| load.audiences.iter().cloned());
+        let audiences = load.into_iter().flat_map(|load| load.audiences.iter().chain(load.added.values()).cloned());
         anonymous.into_iter().chain(audiences).collect()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aviary_promql::{Labels, Matcher, Series};
+use aviary_promql::{Labels, Matcher, RangeBoundary, Series};
 
 use super::change::PodIdentity;
 use super::counter::{Counter, ScrapeGrid, Totals, samples};
@@ -86,6 +86,8 @@ impl Stream {
 #[derive(Debug)]
 pub(crate) struct Streams {
     pub(super) scrape_interval_ms: i64,
+    /// How long their counters remember.
+    pub(super) history_ms: i64,
     streams: Vec<Stream>,
     positions: HashMap<StreamKey, usize>,
     by_workload: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
@@ -94,9 +96,10 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(scrape_interval_ms: i64) -> Self {
+    pub(crate) fn new(scrape_interval_ms: i64, history_ms: i64) -> Self {
         Self {
             scrape_interval_ms: scrape_interval_ms.max(1),
+            history_ms,
             streams: Vec::new(),
             positions: HashMap::new(),
             by_workload: BTreeMap::new(),
@@ -137,7 +140,7 @@ impl Streams {
             labels: mesh_labels(key),
             destination_grid: self.grid(&format!("{}/{}", key.workload.namespace, key.workload.name)),
             rates: BTreeMap::new(),
-            destination: Counter::default(),
+            destination: Counter::new(self.history_ms),
             source: None,
         });
         self.positions.insert(key.clone(), position);
@@ -160,16 +163,25 @@ impl Streams {
         ScrapeGrid { interval_ms: self.scrape_interval_ms, offset_ms: i64::try_from(offset).unwrap_or(0) }
     }
 
-    /// The series that satisfy all matchers, with the samples that scrapes took in `start_ms..=end_ms`.
-    pub(crate) fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
-        let mut found = self.mesh_series(matchers, start_ms, end_ms);
-        found.append(&mut self.application_series(matchers, start_ms, end_ms));
-        found.append(&mut self.cluster_series(matchers, start_ms, end_ms));
+    /// The series that satisfy all matchers, with the samples that scrapes took in `start_ms..=end_ms`, as Prometheus of this
+    /// version stores them.
+    pub(crate) fn select(
+        &self,
+        version: RangeBoundary,
+        matchers: &[Matcher],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Vec<Series> {
+        let query = Selection { version, matchers, start_ms, end_ms };
+        let mut found = self.mesh_series(query);
+        found.append(&mut self.application_series(query));
+        found.append(&mut self.cluster_series(query));
         found
     }
 
     /// What the proxies of Istio export.
-    fn mesh_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+    fn mesh_series(&self, query: Selection) -> Vec<Series> {
+        let matchers = query.matchers;
         let families = admitted(&NAMES.mesh, matchers);
         if families.is_empty() {
             return Vec::new();
@@ -197,15 +209,15 @@ impl Streams {
                 for (name, value) in reporter_labels {
                     labels.insert(name, value);
                 }
-                let scrape = Scrape { grid, start_ms, end_ms };
-                render(&families, matchers, &labels, &[stream.counter(reporter)], scrape, &mut found);
+                render(query, &families, &labels, &[stream.counter(reporter)], grid, &mut found);
             }
         }
         found
     }
 
     /// What the applications export themselves: podinfo's metrics, whatever the image is.
-    fn application_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+    fn application_series(&self, query: Selection) -> Vec<Series> {
+        let matchers = query.matchers;
         let families = admitted(&NAMES.application, matchers);
         if families.is_empty() {
             return Vec::new();
@@ -229,13 +241,14 @@ impl Streams {
             let counters: Vec<&Counter> =
                 positions.iter().map(|position| &self.streams[*position].destination).collect();
             let grid = self.grid(&format!("{APPLICATION}/{}/{}", workload.namespace, workload.name));
-            render(&families, matchers, &labels, &counters, Scrape { grid, start_ms, end_ms }, &mut found);
+            render(query, &families, &labels, &counters, grid, &mut found);
         }
         found
     }
 
     /// What an Envoy that follows TrafficSplits exports of its clusters. Only the requests have a response code.
-    fn cluster_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+    fn cluster_series(&self, query: Selection) -> Vec<Series> {
+        let matchers = query.matchers;
         let counted = admitted(&NAMES.cluster_requests, matchers);
         let timed = admitted(&NAMES.cluster_times, matchers);
         if self.clusters.is_empty() || (counted.is_empty() && timed.is_empty()) {
@@ -257,8 +270,7 @@ impl Streams {
                 continue;
             }
             let families = if code.is_some() { &counted } else { &timed };
-            let scrape = Scrape { grid: self.grid(CLUSTERS), start_ms, end_ms };
-            render(families, matchers, &labels, &counters, scrape, &mut found);
+            render(query, families, &labels, &counters, self.grid(CLUSTERS), &mut found);
         }
         found
     }
@@ -293,32 +305,35 @@ fn admitted<'a>(families: &'a [Family], matchers: &[Matcher]) -> Vec<&'a Family>
     families.iter().filter(|family| admits(matchers, "__name__", &family.name)).collect()
 }
 
-/// When a target was scraped.
+/// Which series are asked for, and of which time.
 #[derive(Clone, Copy)]
-struct Scrape {
-    grid: ScrapeGrid,
+struct Selection<'q> {
+    version: RangeBoundary,
+    matchers: &'q [Matcher],
     start_ms: i64,
     end_ms: i64,
 }
 
 /// Adds the series of one target that the matchers admit.
 fn render(
+    query: Selection,
     families: &[&Family],
-    matchers: &[Matcher],
     labels: &Labels,
     counters: &[&Counter],
-    scrape: Scrape,
+    grid: ScrapeGrid,
     found: &mut Vec<Series>,
 ) {
+    let Selection { version, matchers, start_ms, end_ms } = query;
     for family in families {
         if !family.constants.iter().all(|(name, value)| admits(matchers, name, value)) {
             continue;
         }
         for (part, bound) in &family.parts {
-            if !admits(matchers, "le", bound.as_deref().unwrap_or_default()) {
+            let bound = bound.as_ref().map(|bound| bound.label(version));
+            if !admits(matchers, "le", bound.map(|bound| &**bound).unwrap_or_default()) {
                 continue;
             }
-            let samples = samples(counters, *part, scrape.grid, scrape.start_ms, scrape.end_ms);
+            let samples = samples(counters, *part, grid, start_ms, end_ms);
             if samples.is_empty() {
                 continue;
             }
@@ -346,7 +361,7 @@ mod tests {
 
     /// A hundred canaries with primaries in each of ten namespaces.
     fn fleet() -> Streams {
-        let mut streams = Streams::new(5_000);
+        let mut streams = Streams::new(5_000, 3_600_000);
         for index in 0..1_000 {
             for suffix in ["", "-primary"] {
                 let workload = ServiceKey::new(&format!("team-{}", index % 10), &format!("app-{index}{suffix}"));
@@ -393,13 +408,17 @@ mod tests {
                 matcher("destination_workload", MatchOperator::Equal, "app-17"),
             ];
             matchers.extend_from_slice(extra);
-            streams.select(&matchers, 0, 60_000).len()
+            streams.select(RangeBoundary::LeftOpen, &matchers, 0, 60_000).len()
         };
         let equal = |name, value| matcher(name, MatchOperator::Equal, value);
         // Two reporters with one counter and a histogram of 20 buckets, sum and count each.
         assert_eq!(selected(&[]), 2 * 23);
         assert_eq!(selected(&[equal("reporter", "source")]), 23);
-        assert_eq!(selected(&[equal("__name__", "istio_request_duration_milliseconds_bucket"), equal("le", "25")]), 2);
+        assert_eq!(
+            selected(&[equal("__name__", "istio_request_duration_milliseconds_bucket"), equal("le", "25.0")]),
+            2
+        );
+        assert_eq!(selected(&[equal("le", "25")]), 0, "the name of the bucket in Prometheus 2");
         assert_eq!(selected(&[equal("le", "")]), 2 * 3);
         assert_eq!(selected(&[equal("response_code", "500")]), 0);
         assert_eq!(selected(&[matcher("response_code", MatchOperator::NotRegex, "5.*")]), 2 * 23);

@@ -185,7 +185,12 @@ const API_FAULT: &[Field] = &[
          end, again after each `every`. Restart: watches end and every call is refused until `until` (5s later if it is \
          not given). Compact: the history is forgotten, so that watches begin anew.",
     ),
-    FROM_START,
+    field(
+        "from",
+        Shape::Duration,
+        "Time after the first release at which it begins. Default: from the start of the cluster on, before the release; with \
+         DropWatches, Restart and Compact 0s.",
+    ),
     UNTIL,
     field("probability", Shape::Ratio, "Which part of the calls is hit, drawn from the seed. Default 1."),
     field("times", Shape::Whole(1, u64::MAX), "How many calls are hit at most. Default: no limit."),

@@ -77,7 +77,7 @@ async fn the_application_counts_for_itself_in_seconds() {
     let buckets = world.ask(r#"http_request_duration_seconds_bucket{app="podinfo-primary"}"#).await;
     let mut bounds: Vec<&str> = buckets.iter().map(|(labels, _)| labels["le"].as_str().unwrap()).collect();
     bounds.sort_unstable();
-    assert_eq!(bounds, ["+Inf", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "10", "2.5", "5"]);
+    assert_eq!(bounds, ["+Inf", "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "10.0", "2.5", "5.0"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,4 +166,78 @@ async fn a_traffic_split_leads_requests_to_clusters_that_an_envoy_counts() {
     let p99 =
         format!("histogram_quantile(0.99, sum(rate(envoy_cluster_upstream_rq_time_bucket{{{cluster}}}[1m])) by (le))");
     assert_near(world.only(&p99).await, 800.0, 15.0);
+}
+
+/// A template that names a bucket finds it in one version of Prometheus only; one that sums by bucket finds it in both.
+#[tokio::test(start_paused = true)]
+async fn buckets_are_named_as_in_the_version_that_the_server_says_it_is() {
+    let world = World::initialised();
+    sleep(seconds(60)).await;
+    let within = |bound: &str| {
+        format!(r#"sum(rate(istio_request_duration_milliseconds_bucket{{reporter="destination",le="{bound}"}}[30s]))"#)
+    };
+    let p99 = "histogram_quantile(0.99, sum by (le) (rate(istio_request_duration_milliseconds_bucket{reporter=\"destination\"}[30s])))";
+    for (boundary, version, found, others) in [
+        (RangeBoundary::LeftOpen, "3.", ["250.0", "3.6e+06"], ["250", "3600000"]),
+        (RangeBoundary::Closed, "2.", ["250", "3600000"], ["250.0", "3.6e+06"]),
+    ] {
+        world.prometheus.set_boundary(boundary);
+        let (_, build) = world.get("/api/v1/status/buildinfo").await;
+        assert!(build["data"]["version"].as_str().unwrap().starts_with(version), "{build}");
+        for bound in found {
+            assert_near(world.only(&within(bound)).await, 20.0, 0.1);
+        }
+        for bound in others {
+            assert_eq!(world.ask(&within(bound)).await.len(), 0, "{bound} in version {version}");
+        }
+        // Whole requests are counted: of the 500 of this window one more or less in the bucket makes that much.
+        assert_near(world.only(p99).await, 60.0, 5.0);
+        let (_, labels) = world.get("/api/v1/label/le/values").await;
+        let labels: Vec<&str> =
+            labels["data"].as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect();
+        assert!(labels.contains(&found[0]) && !labels.contains(&others[0]), "{labels:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn loads_that_are_added_go_one_by_one_whoever_else_sends_the_same_headers() {
+    let world = World::initialised();
+    let headers = BTreeMap::from([("Cookie".to_owned(), "a".to_owned())]);
+    world.traffic.set_load("test", "podinfo", 0.0);
+    world.traffic.set_audience_load("test", "podinfo", &headers, 1.0);
+    let before = world.traffic.report("test", "podinfo").requests();
+    let (first, second) = (
+        world.traffic.add_load("test", "podinfo", &headers, 10.0),
+        world.traffic.add_load("test", "podinfo", &headers, 100.0),
+    );
+    let requests = || world.traffic.report("test", "podinfo").requests() - before;
+    sleep(seconds(10)).await;
+    assert_near(requests(), 1110.0, 1e-6);
+    world.traffic.remove_load(second);
+    sleep(seconds(10)).await;
+    assert_near(requests(), 1220.0, 1e-6);
+    let third = world.traffic.add_load("test", "podinfo", &headers, 1000.0);
+    world.traffic.remove_load(first);
+    sleep(seconds(10)).await;
+    assert_near(requests(), 11_230.0, 1e-6);
+    world.traffic.remove_load(third);
+    sleep(seconds(10)).await;
+    assert_near(requests(), 11_240.0, 1e-6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_looks_back_as_far_as_the_options_say() {
+    // What the last two rates sent, and what all of them did.
+    for (history, retention, expected) in [(600, "600s", 72_000.0), (7200, "2h", 7_272_000.0)] {
+        let options = TrafficOptions { history: seconds(history), ..TrafficOptions::default() };
+        let world = World::initialised_with(&options);
+        for rate in [1000.0, 2000.0, 10.0, 20.0] {
+            world.traffic.set_load("test", "podinfo", rate);
+            sleep(seconds(2400)).await;
+        }
+        let counted = world.only(r#"sum(increase(istio_requests_total{reporter="source"}[160m]))"#).await;
+        assert_near(counted / expected, 1.0, 0.01);
+        let (_, flags) = world.get("/api/v1/status/flags").await;
+        assert_eq!(flags["data"]["storage.tsdb.retention.time"], retention);
+    }
 }

@@ -7,6 +7,7 @@ mod propagation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use aviary_promql::RangeBoundary;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
