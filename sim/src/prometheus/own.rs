@@ -28,7 +28,7 @@ pub(super) struct Scraped<'a> {
 
 impl SeriesSource for Scraped<'_> {
     fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
-        let mut series = self.traffic.select(self.version, matchers, start_ms, end_ms);
+        let mut series = self.traffic.series(self.version, matchers, start_ms, end_ms);
         // Almost every query names another metric.
         let may_match = matchers.iter().all(|matcher| matcher.name() != METRIC_NAME || matcher.matches("up"));
         if !may_match {

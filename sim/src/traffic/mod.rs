@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use aviary_promql::{Matcher, RangeBoundary, Series};
+use aviary_promql::{Matcher, RangeBoundary, Series, SeriesSource};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -306,7 +306,7 @@ impl Traffic {
     }
 
     /// The series that satisfy all matchers, as Prometheus of this version stores what it scraped in `start_ms..=end_ms`.
-    pub(crate) fn select(
+    pub(crate) fn series(
         &self,
         version: RangeBoundary,
         matchers: &[Matcher],
@@ -432,6 +432,13 @@ impl Effect {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}
+
+/// The series as the Prometheus of the cluster stores them, unless it was given another version.
+impl SeriesSource for Traffic {
+    fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
+        self.series(RangeBoundary::default(), matchers, start_ms, end_ms)
+    }
 }
 
 /// Names of headers do not depend on case.
