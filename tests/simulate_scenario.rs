@@ -123,7 +123,7 @@ fn a_load_test_leaves_the_users_of_an_ab_test_where_they_are() {
         assert_eq!(played.report.verdict, Promoted, "{}", played.messages);
         document["canaries"][0]["requests"]["total"]["requests"].as_u64().unwrap()
     };
-    let hook = load_test("load", "hey -z 5s -q 1 -c 1 -H 'X-Group: insider' http://shop.default/");
+    let hook = load_test("load", "wrk -t1 -c1 -d1s -H 'X-Group: insider' http://shop.default/");
     let (with, without) = (requests(&format!("{canary}    webhooks:\n{hook}")), requests(&canary));
     assert!(with > without, "{with} requests with the load test, {without} without it");
 }
