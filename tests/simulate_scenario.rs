@@ -152,16 +152,6 @@ fn a_restart_without_a_time_comes_with_the_release_and_ends() {
 }
 
 #[test]
-fn a_compaction_without_a_time_comes_with_the_release() {
-    let (_, calm) = report(CANARY, "{}\n");
-    let (played, document) = report(CANARY, "api: [{fault: Compact}]\n");
-    assert_eq!(played.report.verdict, Promoted, "{document:#}");
-    // Watches that begin anew list first.
-    assert_eq!(calm["api"]["reads"], 0);
-    assert!(document["api"]["reads"].as_u64().unwrap() > 0, "{}", document["api"]);
-}
-
-#[test]
 fn an_action_is_told_to_the_canary_of_its_namespace() {
     let of = |namespace: &str| {
         CANARY.replace("  name: shop\nspec", &format!("  name: shop\n  namespace: {namespace}\nspec"))

@@ -167,3 +167,30 @@ pub(crate) fn names_of(subject: &Subject) -> [String; 3] {
     let service = &subject.canary.service;
     [service.apex().to_owned(), service.primary_name(), service.canary_name()]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn what_happens_at_a_moment_happens_with_the_release_and_what_lasts_is_there_before() {
+        let text =
+            "api: [{fault: Restart}, {fault: Compact}, {fault: DropWatches, every: 1h}, {fault: Error, until: 1m}]";
+        let scenario = Scenario::parse(text).unwrap();
+        let steps = schedule(&scenario, &Releases::default(), Duration::from_secs(90));
+        let at = Duration::from_secs;
+        let expected = [
+            (at(0), Step::BeginFault(0)),
+            (at(0), Step::BeginFault(1)),
+            (at(0), Step::BeginFault(2)),
+            (at(0), Step::DropWatches(2)),
+            (at(5), Step::EndFault(0)),
+            (at(60), Step::EndFault(3)),
+        ];
+        assert_eq!(steps, expected);
+        let before: Vec<bool> = scenario.api.iter().map(|fault| fault.from().is_none()).collect();
+        assert_eq!(before, [false, false, false, true]);
+    }
+}
