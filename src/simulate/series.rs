@@ -15,7 +15,7 @@ pub(crate) fn is_probe(query: &str) -> bool {
 /// Metrics that a query selects and that the simulation never has; none if it is not PromQL.
 pub(crate) fn missing(query: &str) -> BTreeSet<String> {
     let mut names = Missing(BTreeSet::new());
-    if let Ok(expression) = promql_parser::parser::parse(query) {
+    if let Ok(expression) = aviary_promql_syntax::parse(query) {
         // The visitor never fails.
         let _ = walk_expr(&mut names, &expression);
     }
@@ -58,6 +58,13 @@ mod tests {
         assert_eq!(missing(query), ["a_bucket", "d", "f"]);
         assert_eq!(missing("{__name__=\"kube_x\"} + {__name__=~\"kube_.*\"}"), ["kube_.*", "kube_x"]);
         assert!(missing("avg:datadog{x}.as_count()").is_empty());
+    }
+
+    #[test]
+    fn a_query_cannot_panic() {
+        for query in ["up[1e30]", "up offset Inf", "kube_x offset NaN"] {
+            assert!(super::missing(query).is_empty(), "{query}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use promql_parser::label::Matcher;
 use promql_parser::parser::token::{T_DIV, T_MUL, T_SUM, TokenType};
-use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Expr, VectorSelector};
+use promql_parser::parser::{AggregateExpr, BinaryExpr, Expr, VectorSelector};
 
 /// A time above this is no limit in milliseconds that anybody sets: a proxy's histogram begins at half a millisecond, and a
 /// request that takes one is as good as none. In seconds it is an ordinary limit.
@@ -12,7 +12,7 @@ const LARGEST_SUSPECT_LIMIT: f64 = 1.0;
 /// What is wrong with a rendered query whose values may be `max` at most; one text each, with the repaired query. Nothing where
 /// it is no PromQL: whoever is asked says so.
 pub fn findings(query: &str, max: Option<f64>) -> Vec<String> {
-    let Ok(mut expression) = parser::parse(query) else { return Vec::new() };
+    let Ok(mut expression) = aviary_promql_syntax::parse(query) else { return Vec::new() };
     let mut findings = Vec::new();
     if sum_ratios(&mut expression) {
         findings.push(format!(
@@ -161,6 +161,14 @@ mod tests {
         assert_eq!(findings(repaired, Some(0.5)), Vec::<String>::new());
         assert_eq!(findings(LATENCY, Some(500.0)), Vec::<String>::new());
         assert_eq!(findings(LATENCY, None), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_query_cannot_panic() {
+        let deep = format!("{}up{}", "(".repeat(100_000), ")".repeat(100_000));
+        for query in ["up[1e30]", "up offset Inf", "up offset NaN", deep.as_str()] {
+            assert_eq!(findings(query, Some(0.5)), Vec::<String>::new());
+        }
     }
 
     #[test]

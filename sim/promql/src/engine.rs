@@ -6,6 +6,7 @@ use std::sync::Arc;
 use promql_parser::parser::Expr;
 
 use crate::error::QueryError;
+use crate::eval::budget::COLLECTED_SAMPLE;
 use crate::eval::{Evaluator, Metric, Value};
 use crate::labels::Labels;
 use crate::lower::lower;
@@ -32,12 +33,14 @@ pub struct EngineOptions {
     pub lookback_ms: i64,
     /// Whether windows include their beginning.
     pub boundary: RangeBoundary,
+    /// How many samples a query may hold (`--query.max-samples`). Other work is paid out of the same purse.
+    pub max_samples: u64,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        // Five minutes is Prometheus' default `--query.lookback-delta`.
-        Self { lookback_ms: 300_000, boundary: RangeBoundary::default() }
+        // Five minutes is Prometheus' default `--query.lookback-delta`, and this its default `--query.max-samples`.
+        Self { lookback_ms: 300_000, boundary: RangeBoundary::default(), max_samples: 50_000_000 }
     }
 }
 
@@ -94,14 +97,14 @@ impl Query {
     /// Evaluates at one instant.
     ///
     /// # Errors
-    /// [`QueryError::Execution`] where the data makes the query ambiguous.
+    /// [`QueryError::Execution`] where the data makes the query ambiguous, or the query more work than there may be.
     pub fn instant(
         &self,
         source: &dyn SeriesSource,
         at_ms: i64,
         options: &EngineOptions,
     ) -> Result<QueryValue, QueryError> {
-        let evaluator = Evaluator { source, options, start_ms: at_ms, end_ms: at_ms };
+        let evaluator = Evaluator::new(source, options, at_ms, at_ms);
         Ok(match evaluator.evaluate(&self.root, at_ms)? {
             Value::Scalar(value) => QueryValue::Scalar { at_ms, value },
             Value::Text(value) => QueryValue::Text { at_ms, value },
@@ -129,7 +132,7 @@ impl Query {
         options: &EngineOptions,
     ) -> Result<QueryValue, QueryError> {
         check_range(start_ms, end_ms, step_ms)?;
-        let evaluator = Evaluator { source, options, start_ms, end_ms };
+        let evaluator = Evaluator::new(source, options, start_ms, end_ms);
         let mut series: Vec<Series> = Vec::new();
         let mut positions: HashMap<Arc<Labels>, usize> = HashMap::new();
         let mut record = |labels: Arc<Labels>, sample: Sample| {
@@ -145,6 +148,7 @@ impl Query {
             match evaluator.evaluate(&self.root, at_ms)? {
                 Value::Scalar(value) => record(Arc::clone(&nameless), (at_ms, value)),
                 Value::Vector(vector) => {
+                    evaluator.budget.spend(vector.len(), COLLECTED_SAMPLE)?;
                     for element in vector {
                         record(element.metric.into_labels(), (at_ms, element.value));
                     }
@@ -187,7 +191,7 @@ pub fn evaluate_range(
 /// lacks.
 pub fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
     let refuse = |reason: &str| QueryError::BadData(format!("invalid parameter \"match[]\": {reason}"));
-    let expression = promql_parser::parser::parse(text).map_err(|reason| refuse(&syntax::describe(text, &reason)))?;
+    let expression = aviary_promql_syntax::parse(text).map_err(|reason| refuse(&syntax::describe(text, &reason)))?;
     match lower(&expression)? {
         Node::Selector(selector) => Ok(selector.matchers),
         _ => Err(refuse("parse error: expected a series selector")),
@@ -203,7 +207,7 @@ pub fn format_query(text: &str) -> Result<String, QueryError> {
 }
 
 fn parsed(text: &str) -> Result<Expr, QueryError> {
-    promql_parser::parser::parse(text).map_err(|reason| {
+    aviary_promql_syntax::parse(text).map_err(|reason| {
         QueryError::BadData(format!("invalid parameter \"query\": {}", syntax::describe(text, &reason)))
     })
 }

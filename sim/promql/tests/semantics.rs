@@ -525,3 +525,54 @@ fn the_checks_of_every_mesh_are_accepted() {
         assert_eq!(evaluate(&source, query, 0), Ok(QueryValue::Vector(vec![])), "{query}");
     }
 }
+
+#[test]
+fn a_query_can_neither_panic_nor_overflow_the_stack() {
+    let deep = format!("{}up{}", "(".repeat(100_000), ")".repeat(100_000));
+    for query in ["up[1e30]", "up offset Inf", "up offset NaN", "rate(up[5m:1e30])", deep.as_str()] {
+        let error = Query::parse(query).unwrap_err();
+        assert!(matches!(&error, QueryError::BadData(text) if text.contains("parse error: ")), "{error}");
+        assert!(aviary_promql::parse_selector(query).is_err());
+        assert!(aviary_promql::format_query(query).is_err());
+    }
+}
+
+/// On the stack that other threads than the main one have, and in a debug build, where frames are largest.
+#[test]
+fn the_deepest_query_is_evaluated_on_the_stack_of_a_thread() {
+    let source = exposition("up 1");
+    // The outermost and the operators' own levels are the rest.
+    let levels = aviary_promql::DEEPEST_QUERY / 2 - 1;
+    for (before, after) in
+        [("(1 + ", ")"), ("abs(-", ")"), ("sum(-", ")"), ("max_over_time(", "[1s:1s])"), ("label_join(-", ", \"a\", \"\")")]
+    {
+        let query = format!("{}up{}", before.repeat(levels), after.repeat(levels));
+        let (source, thread) = (source.clone(), std::thread::Builder::new().stack_size(2 << 20));
+        let evaluated = thread.spawn(move || {
+            aviary_promql::format_query(&query).unwrap();
+            evaluate(&source, &query, 0).unwrap()
+        });
+        assert_eq!(elements(evaluated.unwrap().join().unwrap()).len(), 1, "{before}");
+    }
+}
+
+#[test]
+fn work_without_end_is_refused() {
+    let source = exposition("up{a=\"0123456789\"} 1");
+    let mut doubled = "up".to_owned();
+    let mut replaced = "up".to_owned();
+    for _ in 0..100 {
+        doubled = format!("label_join({doubled}, \"a\", \"\", \"a\", \"a\")");
+        replaced = format!("label_replace({replaced}, \"a\", \"$1$1\", \"a\", \"(.*)\")");
+    }
+    for query in ["max_over_time(up[100y:1ms])", "count_over_time(vector(1)[100y:1ms])", &doubled, &replaced] {
+        // The bound is counted, not timed: a smaller one shows the same, sooner.
+        let options = EngineOptions { max_samples: 100_000, ..EngineOptions::default() };
+        let error = Query::parse(query).unwrap().instant(&source, 0, &options).unwrap_err();
+        let text = "query processing would load too many samples into memory in query execution";
+        assert_eq!(error, QueryError::Execution(text.to_owned()), "{query}");
+    }
+    // A dashboard, with an hour behind each point.
+    let many = evaluate_range(&source, "max_over_time(rate(up[5m])[1h:1m]) + up", 0, 3_600 * SECOND, 60 * SECOND);
+    assert!(many.is_ok(), "{many:?}");
+}

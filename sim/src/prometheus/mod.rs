@@ -78,6 +78,9 @@ struct Answer {
 /// checks of two thousand canaries, at a few kilobytes each.
 const MAX_PARSED_QUERIES: usize = 4_096;
 
+/// A query that is longer is parsed each time it is asked: thousands of those would take gigabytes.
+const LONGEST_KEPT_QUERY: usize = 16 << 10;
+
 /// Prometheus accepts forms of 10 MiB (Go's default); a query of the embedded cluster that is longer than 1 MiB is a mistake.
 const MAX_FORM_BYTES: usize = 1 << 20;
 
@@ -265,6 +268,9 @@ impl Prometheus {
             return Ok(Arc::clone(query));
         }
         let query = Arc::new(Query::parse(text)?);
+        if text.len() > LONGEST_KEPT_QUERY {
+            return Ok(query);
+        }
         let mut parsed = self.inner.parsed.lock();
         if parsed.len() >= MAX_PARSED_QUERIES {
             // Beyond the bound queries are not repeated often enough for an order of eviction to matter.
@@ -275,7 +281,7 @@ impl Prometheus {
     }
 }
 
-/// Queries take no time here, so that any timeout that is one will do.
+/// What a query may do is bounded by work and not by time, so that any timeout that is one will do.
 fn check_timeout(parameters: &Parameters) -> Result<(), ApiError> {
     parameters.get("timeout").map_or(Ok(()), |text| api::parse_duration("timeout", text).map(drop))
 }

@@ -231,6 +231,9 @@ fn entry(position: Position, value: &Value, key: &str) -> Result<Value, Template
 fn printf(position: Position, format: &Text, arguments: &[Value]) -> Result<Text, TemplateError> {
     let error = |problem: String| TemplateError::new(position, problem);
     let mut arguments = arguments.iter();
+    if format.has_variable() {
+        return Err(error("the format of printf has to stand in the template; use printf \"%s\" for a variable".into()));
+    }
     let mut text = Text::default();
     let format = format.raw();
     let mut rest = format.as_str();
@@ -250,6 +253,7 @@ fn printf(position: Position, format: &Text, arguments: &[Value]) -> Result<Text
             ('v', value) => value.printed(),
             ('s', Value::Text(text)) => text.clone(),
             ('d', Value::Number(number)) => Text::plain(number.to_string()),
+            ('q', Value::Text(text)) if text.has_variable() => Text(vec![Piece::Variable(quoted(&text.raw()))]),
             ('q', Value::Text(text)) => Text::plain(quoted(&text.raw())),
             (verb, value) => return Err(error(format!("printf %{verb} cannot take a {}", value.kind()))),
         };

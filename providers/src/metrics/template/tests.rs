@@ -133,6 +133,33 @@ fn a_variable_between_quotes_cannot_leave_them() {
 }
 
 #[test]
+fn a_variable_cannot_pose_as_what_the_template_says() {
+    let value = "x\"} or vector(1) #";
+    for template in [
+        "{pod=\"{{ printf variables.x }}\"}",
+        "{pod=\"{{ variables.x | printf }}\"}",
+        "{{ $f := print \"a\" variables.x }}{pod=\"{{ printf $f 1 }}\"}",
+    ] {
+        let error = with_variable(template, value).expect_err(template);
+        assert!(error.contains("the format of printf has to stand in the template"), "{error}");
+    }
+    // With its own quotes it would end the ones around it.
+    let quoted = with_variable("{pod=\"{{ printf \"%q\" variables.x }}\"}", "} or vector(1) #").unwrap();
+    assert_eq!(quoted, "{pod=\"\\\"} or vector(1) #\\\"\"}");
+}
+
+#[test]
+fn an_apostrophe_in_a_comment_does_not_let_a_variable_out() {
+    let template = "# what isn't an error\nx{a=\"{{ variables.x }}\"}";
+    assert_eq!(with_variable(template, "web-1").unwrap(), "# what isn't an error\nx{a=\"web-1\"}");
+    let error = with_variable(template, "\"} or vector(1) #").unwrap_err();
+    assert!(error.contains("a quote in a comment before it"), "{error}");
+    // Of a pair nothing is left open.
+    let paired = "# not \"5xx\"\nx{a=\"{{ variables.x }}\"}";
+    assert_eq!(with_variable(paired, "a\"b").unwrap(), "# not \"5xx\"\nx{a=\"a\\\"b\"}");
+}
+
+#[test]
 fn what_worked_in_flagger_is_not_changed() {
     assert_eq!(with_variable("x{c=~\"{{ variables.x }}\"}", "5\\\\d\\\\d|\\\"").unwrap(), "x{c=~\"5\\\\d\\\\d|\\\"\"}");
     assert_eq!(

@@ -45,6 +45,11 @@ impl Text {
         self.0.iter().map(|(Piece::Plain(text) | Piece::Variable(text))| text.len()).sum()
     }
 
+    /// Whether a part of it is from `templateVariables`.
+    pub(super) fn has_variable(&self) -> bool {
+        self.0.iter().any(|piece| matches!(piece, Piece::Variable(_)))
+    }
+
     /// As it was written, without escapes.
     pub(super) fn raw(&self) -> String {
         self.0
@@ -104,8 +109,38 @@ impl Value {
 #[derive(Debug, Default)]
 pub(super) struct Output {
     text: String,
-    quote: Option<char>,
+    /// Where `#` begins a comment, as in PromQL.
+    with_comments: Quotes,
+    /// Where it does not, as in other languages: which one this is, is not known here.
+    without_comments: Quotes,
+}
+
+/// What of a query so far is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Quotes {
+    open: Option<char>,
     is_escaped: bool,
+}
+
+impl Quotes {
+    fn see(&mut self, character: char, has_comments: bool) {
+        const COMMENT: char = '#';
+        match self.open {
+            Some(COMMENT) if matches!(character, '\n' | '\r') => self.open = None,
+            Some(COMMENT) => {}
+            Some(_) if self.is_escaped => self.is_escaped = false,
+            Some('"' | '\'') if character == '\\' => self.is_escaped = true,
+            Some(quote) if character == quote => self.open = None,
+            Some(_) => {}
+            None if matches!(character, '"' | '\'' | '`') => self.open = Some(character),
+            None if character == COMMENT && has_comments => self.open = Some(COMMENT),
+            None => {}
+        }
+    }
+
+    fn is_comment(self) -> bool {
+        self.open == Some('#')
+    }
 }
 
 impl Output {
@@ -122,10 +157,22 @@ impl Output {
         for piece in &text.0 {
             match piece {
                 Piece::Plain(text) => self.write_plain(text),
-                Piece::Variable(text) => match self.quote {
-                    None => self.write_plain(text),
-                    Some(quote) => self.write_quoted(text, quote)?,
-                },
+                Piece::Variable(text) => self.write_variable(text)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn write_variable(&mut self, text: &str) -> Result<(), String> {
+        let (with, without) = (self.with_comments, self.without_comments);
+        match without.open {
+            None if with.open.is_none() || with.is_comment() => self.write_plain(text),
+            Some(quote) if with == without => self.write_quoted(text, quote)?,
+            _ if !text.contains(['"', '\'', '`', '\\', '#', '\n', '\r']) => self.write_plain(text),
+            _ => {
+                return Err("a quote in a comment before it leaves open whether this variable stands between quotes; \
+                            pair the quote, or leave the comment out"
+                    .into());
             }
         }
         Ok(())
@@ -134,14 +181,8 @@ impl Output {
     fn write_plain(&mut self, text: &str) {
         for character in text.chars() {
             self.text.push(character);
-            match self.quote {
-                Some(_) if self.is_escaped => self.is_escaped = false,
-                Some('"' | '\'') if character == '\\' => self.is_escaped = true,
-                Some(quote) if character == quote => self.quote = None,
-                Some(_) => {}
-                None if matches!(character, '"' | '\'' | '`') => self.quote = Some(character),
-                None => {}
-            }
+            self.with_comments.see(character, true);
+            self.without_comments.see(character, false);
         }
     }
 
@@ -154,8 +195,9 @@ impl Output {
             self.text.push_str(text);
             return Ok(());
         }
+        let mut is_escaped = self.without_comments.is_escaped;
         for character in text.chars() {
-            let was_escaped = std::mem::take(&mut self.is_escaped);
+            let was_escaped = std::mem::take(&mut is_escaped);
             match character {
                 '\n' | '\r' => {
                     if was_escaped {
@@ -165,7 +207,7 @@ impl Output {
                     self.text.push_str(if character == '\n' { "\\n" } else { "\\r" });
                 }
                 '\\' if !was_escaped => {
-                    self.is_escaped = true;
+                    is_escaped = true;
                     self.text.push('\\');
                 }
                 character if character == quote && !was_escaped => {
@@ -175,9 +217,11 @@ impl Output {
                 character => self.text.push(character),
             }
         }
-        if std::mem::take(&mut self.is_escaped) {
+        if is_escaped {
             self.text.push('\\');
         }
+        self.with_comments.is_escaped = false;
+        self.without_comments.is_escaped = false;
         Ok(())
     }
 }

@@ -65,11 +65,12 @@ impl Evaluator<'_> {
             }
             Function::LabelReplace => {
                 let destination = self.destination("label_replace", text(1)?)?;
-                label_replace(vector(0)?, destination, text(2)?, text(3)?, text(4)?)?
+                let pattern = self.pattern(text(4)?)?;
+                self.label_replace(vector(0)?, destination, text(2)?, text(3)?, &pattern)?
             }
             Function::LabelJoin => {
                 let sources = (3..arguments.len()).map(text).collect::<Result<Vec<_>, _>>()?;
-                label_join(vector(0)?, self.destination("label_join", text(1)?)?, text(2)?, &sources)?
+                self.label_join(vector(0)?, self.destination("label_join", text(1)?)?, text(2)?, &sources)?
             }
         };
         Ok(Value::Vector(elements))
@@ -108,10 +109,59 @@ impl Evaluator<'_> {
         if function.keeps_name { Ok(elements) } else { unique(elements) }
     }
 
+    /// A regular expression over whole values of labels.
+    fn pattern(&self, text: &str) -> Result<Regex, QueryError> {
+        if let Some(known) = self.patterns.borrow().get(text) {
+            return Ok(known.clone());
+        }
+        let regex = Regex::new(&format!("^(?s:{text})$"))
+            .map_err(|_| QueryError::Execution(format!("invalid regular expression in label_replace(): {text}")))?;
+        self.patterns.borrow_mut().insert(text.to_owned(), regex.clone());
+        Ok(regex)
+    }
+
+    fn label_replace(
+        &self,
+        vector: Vec<Element>,
+        destination: &str,
+        replacement: &str,
+        source: &str,
+        pattern: &Regex,
+    ) -> Result<Vec<Element>, QueryError> {
+        // Each reference puts a part of the value in its place.
+        let references = replacement.matches('$').count();
+        let replaced = vector.into_iter().map(|Element { metric, value }| {
+            let present = metric.get(source).unwrap_or_default();
+            let Some(captures) = pattern.captures(present) else {
+                return Ok(Element { metric, value });
+            };
+            self.budget.spend(replacement.len().saturating_add(references.saturating_mul(present.len())), 1)?;
+            let mut text = String::new();
+            captures.expand(replacement, &mut text);
+            Ok(Element { metric: with_label(&metric, destination, text), value })
+        });
+        distinct(replaced.collect::<Result<_, QueryError>>()?)
+    }
+
+    fn label_join(
+        &self,
+        vector: Vec<Element>,
+        destination: &str,
+        separator: &str,
+        sources: &[&str],
+    ) -> Result<Vec<Element>, QueryError> {
+        let joined = vector.into_iter().map(|Element { metric, value }| {
+            let parts: Vec<&str> = sources.iter().map(|source| metric.get(source).unwrap_or_default()).collect();
+            self.budget.spend(parts.iter().map(|part| part.len() + separator.len()).sum(), 1)?;
+            Ok(Element { metric: with_label(&metric, destination, parts.join(separator)), value })
+        });
+        distinct(joined.collect::<Result<_, QueryError>>()?)
+    }
+
     fn timestamp(&self, node: &Node, at_ms: i64) -> Result<Vec<Element>, QueryError> {
         let elements = match node {
             Node::Selector(selector) => self
-                .latest_samples(selector, at_ms)
+                .latest_samples(selector, at_ms)?
                 .map(|(metric, (sampled_ms, _))| Element { metric: metric.drop_name(), value: seconds(sampled_ms) })
                 .collect(),
             other => self
@@ -176,40 +226,6 @@ fn absent(node: &Node, nothing_found: bool) -> Vec<Element> {
         }
     }
     vec![Element { metric: Metric::new(labels), value: 1.0 }]
-}
-
-fn label_replace(
-    vector: Vec<Element>,
-    destination: &str,
-    replacement: &str,
-    source: &str,
-    pattern: &str,
-) -> Result<Vec<Element>, QueryError> {
-    let regex = Regex::new(&format!("^(?s:{pattern})$"))
-        .map_err(|_| QueryError::Execution(format!("invalid regular expression in label_replace(): {pattern}")))?;
-    let replaced = vector.into_iter().map(|Element { metric, value }| {
-        let Some(captures) = regex.captures(metric.get(source).unwrap_or_default()) else {
-            return Element { metric, value };
-        };
-        let mut text = String::new();
-        captures.expand(replacement, &mut text);
-        Element { metric: with_label(&metric, destination, text), value }
-    });
-    distinct(replaced.collect())
-}
-
-fn label_join(
-    vector: Vec<Element>,
-    destination: &str,
-    separator: &str,
-    sources: &[&str],
-) -> Result<Vec<Element>, QueryError> {
-    let joined = vector.into_iter().map(|Element { metric, value }| {
-        let parts: Vec<&str> = sources.iter().map(|source| metric.get(source).unwrap_or_default()).collect();
-        let text = parts.join(separator);
-        Element { metric: with_label(&metric, destination, text), value }
-    });
-    distinct(joined.collect())
 }
 
 fn with_label(metric: &Metric, name: &str, value: String) -> Metric {

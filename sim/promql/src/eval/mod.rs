@@ -2,18 +2,23 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod binary;
+pub(crate) mod budget;
 pub(crate) mod function;
 pub(crate) mod histogram;
 pub(crate) mod window;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use regex::Regex;
+
+use self::budget::Budget;
 use crate::engine::{EngineOptions, RangeBoundary};
 use crate::error::QueryError;
 use crate::labels::{Labels, METRIC_NAME};
 use crate::plan::{Anchor, LabelSelection, Node, Selector, Subquery, TimeModifier};
-use crate::series::{Sample, SeriesSource, is_stale};
+use crate::series::{Sample, Series, SeriesSource, is_stale};
 
 /// The labels of an element. Most operations drop the metric name and nothing else, so that is a flag instead of a copy.
 #[derive(Clone, Debug)]
@@ -105,14 +110,22 @@ pub(crate) struct Evaluator<'a> {
     /// What `@ start()` and `@ end()` mean: the ends of a range query, the instant of an instant query.
     pub(crate) start_ms: i64,
     pub(crate) end_ms: i64,
+    pub(crate) budget: Budget,
+    /// Of `label_replace`, by their text: at every instant they are the same.
+    pub(crate) patterns: RefCell<HashMap<String, Regex>>,
 }
 
-impl Evaluator<'_> {
+impl<'a> Evaluator<'a> {
+    pub(crate) fn new(source: &'a dyn SeriesSource, options: &'a EngineOptions, start_ms: i64, end_ms: i64) -> Self {
+        Self { source, options, start_ms, end_ms, budget: Budget::for_samples(options.max_samples), patterns: RefCell::default() }
+    }
+
     pub(crate) fn evaluate(&self, node: &Node, at_ms: i64) -> Result<Value, QueryError> {
+        self.budget.spend(1, budget::NODE)?;
         match node {
             Node::Number(value) => Ok(Value::Scalar(*value)),
             Node::Text(text) => Ok(Value::Text(text.clone())),
-            Node::Selector(selector) => Ok(Value::Vector(self.instant_vector(selector, at_ms))),
+            Node::Selector(selector) => self.instant_vector(selector, at_ms).map(Value::Vector),
             Node::Range { .. } | Node::Subquery(_) => Ok(Value::Matrix(self.windowed(node, at_ms)?.series)),
             Node::Negate(inner) => match self.evaluate(inner, at_ms)? {
                 Value::Scalar(value) => Ok(Value::Scalar(-value)),
@@ -153,18 +166,29 @@ impl Evaluator<'_> {
         }
     }
 
-    fn instant_vector(&self, selector: &Selector, at_ms: i64) -> Vec<Element> {
-        self.latest_samples(selector, at_ms).map(|(metric, (_, value))| Element { metric, value }).collect()
+    fn instant_vector(&self, selector: &Selector, at_ms: i64) -> Result<Vec<Element>, QueryError> {
+        Ok(self.latest_samples(selector, at_ms)?.map(|(metric, (_, value))| Element { metric, value }).collect())
     }
 
     /// The latest sample of every series within the lookback, unless the series has ended.
-    pub(crate) fn latest_samples(&self, selector: &Selector, at_ms: i64) -> impl Iterator<Item = (Metric, Sample)> {
+    pub(crate) fn latest_samples(
+        &self,
+        selector: &Selector,
+        at_ms: i64,
+    ) -> Result<impl Iterator<Item = (Metric, Sample)>, QueryError> {
         let end_ms = self.shifted(selector.time, at_ms);
         let start_ms = self.first_included(end_ms - self.options.lookback_ms);
-        self.source.select(&selector.matchers, start_ms, end_ms).into_iter().filter_map(|series| {
+        Ok(self.select(selector, start_ms, end_ms)?.into_iter().filter_map(|series| {
             let sample = *series.samples.last()?;
             (!is_stale(sample.1)).then(|| (Metric::new(series.labels), sample))
-        })
+        }))
+    }
+
+    fn select(&self, selector: &Selector, start_ms: i64, end_ms: i64) -> Result<Vec<Series>, QueryError> {
+        self.budget.spend(1, budget::SELECTION)?;
+        let found = self.source.select(&selector.matchers, start_ms, end_ms);
+        self.budget.spend(found.iter().map(|series| series.samples.len()).sum(), 1)?;
+        Ok(found)
     }
 
     pub(crate) fn windowed(&self, node: &Node, at_ms: i64) -> Result<Windowed, QueryError> {
@@ -173,7 +197,7 @@ impl Evaluator<'_> {
                 let end_ms = self.shifted(selector.time, at_ms);
                 let start_ms = end_ms - range_ms;
                 let mut series = Vec::new();
-                for found in self.source.select(&selector.matchers, self.first_included(start_ms), end_ms) {
+                for found in self.select(selector, self.first_included(start_ms), end_ms)? {
                     let mut samples = found.samples;
                     samples.retain(|(_, value)| !is_stale(*value));
                     if !samples.is_empty() {
@@ -199,7 +223,9 @@ impl Evaluator<'_> {
         let mut series: Vec<(Metric, Vec<Sample>)> = Vec::new();
         let mut positions: HashMap<Arc<Labels>, usize> = HashMap::new();
         while step_ms <= end_ms {
-            for element in self.vector(&subquery.inner, step_ms)? {
+            let vector = self.vector(&subquery.inner, step_ms)?;
+            self.budget.spend(vector.len(), budget::COLLECTED_SAMPLE)?;
+            for element in vector {
                 let labels = element.metric.into_labels();
                 let position = *positions.entry(Arc::clone(&labels)).or_insert_with(|| {
                     series.push((Metric::new(labels), Vec::new()));
