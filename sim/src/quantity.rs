@@ -24,6 +24,8 @@ enum Family {
 
 /// Quantities are kept to the nano.
 const SMALLEST_EXPONENT: i32 = -9;
+/// In nanos, 10^27 of whatever it is: a hundred such quantities can be added up before an `i128` overflows.
+const LARGEST: i128 = 10_i128.pow(36);
 /// `E`, the largest suffix.
 const LARGEST_EXPONENT: i32 = 18;
 
@@ -72,14 +74,19 @@ fn parse(text: &str) -> Result<(i128, Family), QuantityError> {
     let digits = format!("{whole}{fraction}");
     let mantissa: i128 = digits.parse().map_err(|_| QuantityError::Numeric)?;
     let (multiplier, exponent, family) = read_suffix(suffix)?;
-    let scale = exponent - i32::try_from(fraction.len()).map_err(|_| QuantityError::Numeric)? - SMALLEST_EXPONENT;
+    let places = i32::try_from(fraction.len()).map_err(|_| QuantityError::Numeric)?;
+    let scale = exponent.saturating_sub(places).saturating_sub(SMALLEST_EXPONENT);
     let scaled = mantissa.checked_mul(multiplier).ok_or(QuantityError::Numeric)?;
     let nanos = if scale >= 0 {
         power_of_ten(scale).and_then(|power| scaled.checked_mul(power)).ok_or(QuantityError::Numeric)?
     } else {
         // Finer than a nano: rounded up.
-        power_of_ten(-scale).map_or(i128::from(scaled != 0), |power| (scaled + power - 1) / power)
+        let divided = |power| scaled / power + i128::from(scaled % power != 0);
+        power_of_ten(scale.saturating_neg()).map_or(i128::from(scaled != 0), divided)
     };
+    if nanos >= LARGEST {
+        return Err(QuantityError::Numeric);
+    }
     Ok((if negative { -nanos } else { nanos }, family))
 }
 
@@ -229,5 +236,26 @@ mod tests {
             assert_eq!(canonical(text), Err(QuantityError::Format), "{text}");
         }
         assert_eq!(canonical("1Kii"), Err(QuantityError::Suffix));
+    }
+
+    #[test]
+    fn what_is_beyond_calculation_is_refused_and_overflows_nothing() {
+        let largest = i128::MAX.to_string();
+        let (whole, fraction) = largest.split_at(1);
+        for text in
+            ["1e2147483647", "-1e2147483647", "1e30", "1000000000000000000000000000", &largest, &format!("{largest}Ei")]
+        {
+            assert_eq!(canonical(text), Err(QuantityError::Numeric), "{text}");
+        }
+        // Rounded up to the smallest there is.
+        for text in ["1e-2147483648", "0.1e-2147483648", "1e-40"] {
+            assert_eq!(super::nanos(text), Ok(1), "{text}");
+        }
+        assert_eq!(super::nanos(&format!("{whole}.{fraction}")), Ok(1_701_411_835));
+        let most = super::nanos("999999999999999999999999999").unwrap();
+        assert!(
+            (0..100).try_fold(0_i128, |sum, _| sum.checked_add(most)).is_some(),
+            "what is added up does not overflow"
+        );
     }
 }

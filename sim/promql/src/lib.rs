@@ -28,11 +28,11 @@ mod plan;
 mod series;
 mod syntax;
 
+pub use aviary_promql_syntax::DEEPEST as DEEPEST_QUERY;
 pub use engine::{
     EngineOptions, Query, QueryValue, RangeBoundary, VectorSample, evaluate, evaluate_range, format_query,
     parse_selector,
 };
-pub use aviary_promql_syntax::DEEPEST as DEEPEST_QUERY;
 pub use error::QueryError;
 pub use labels::{Labels, METRIC_NAME};
 pub use matcher::{MatchOperator, Matcher};

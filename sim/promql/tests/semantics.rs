@@ -543,9 +543,13 @@ fn the_deepest_query_is_evaluated_on_the_stack_of_a_thread() {
     let source = exposition("up 1");
     // The outermost and the operators' own levels are the rest.
     let levels = aviary_promql::DEEPEST_QUERY / 2 - 1;
-    for (before, after) in
-        [("(1 + ", ")"), ("abs(-", ")"), ("sum(-", ")"), ("max_over_time(", "[1s:1s])"), ("label_join(-", ", \"a\", \"\")")]
-    {
+    for (before, after) in [
+        ("(1 + ", ")"),
+        ("abs(-", ")"),
+        ("sum(-", ")"),
+        ("max_over_time(", "[1s:1s])"),
+        ("label_join(-", ", \"a\", \"\")"),
+    ] {
         let query = format!("{}up{}", before.repeat(levels), after.repeat(levels));
         let (source, thread) = (source.clone(), std::thread::Builder::new().stack_size(2 << 20));
         let evaluated = thread.spawn(move || {

@@ -165,7 +165,8 @@ fn merge_patch(target: &Target, part: Part, patch: &[u8]) -> Option<Merge> {
     patch.is_empty().then_some(merge)
 }
 
-/// Operations of a JSON patch, if they all are about what is inside a part.
+/// Operations of a JSON patch, if they all are about what is inside a part. Copies may grow without end, and are left to the general
+/// way, where they are counted.
 fn operations_on_part(part: Part, patch: &[u8]) -> Option<Change> {
     use json_patch::PatchOperation;
     /// Where the API server draws the line (`maxJSONPatchOperations`).
@@ -178,7 +179,7 @@ fn operations_on_part(part: Part, patch: &[u8]) -> Option<Change> {
     let all_inside = operations.0.iter().all(|operation| {
         let source = match operation {
             PatchOperation::Move(operation) => Some(operation.from.as_str()),
-            PatchOperation::Copy(operation) => Some(operation.from.as_str()),
+            PatchOperation::Copy(_) => return false,
             _ => None,
         };
         is_inside(operation.path().as_str()) && source.is_none_or(is_inside)

@@ -11,6 +11,7 @@ const NEVER_SET: i64 = i32::MIN as i64;
 
 pub(super) fn answer(target: &Target, record: &Record, encoder: &Encoder, code: u16) -> Result<Answer, StatusError> {
     let (paths, object) = (paths(target)?, record.value());
+    check_shape(paths, &object)?;
     if at(&object, &paths.spec_replicas).is_null() {
         return Err(StatusError::internal(&format!("the spec replicas field \"{}\" does not exist", dotted(paths))));
     }
@@ -52,6 +53,23 @@ fn dotted(paths: &ScalePaths) -> String {
     paths.spec_replicas.iter().map(|segment| format!(".{segment}")).collect()
 }
 
+/// Refuses an object in which something else stands where the replicas' parents should be: a schema may let it.
+fn check_shape(paths: &ScalePaths, object: &Value) -> Result<(), StatusError> {
+    for path in [&paths.spec_replicas, &paths.status_replicas] {
+        let mut holder = object;
+        for (index, segment) in path.iter().enumerate() {
+            if !holder.is_object() && !holder.is_null() {
+                let above = path.get(..=index).unwrap_or_default();
+                let field: String = above.iter().map(|segment| format!(".{segment}")).collect();
+                let cause = format!("{field} accessor error: {holder} is no object");
+                return Err(StatusError::internal(&cause));
+            }
+            holder = &holder[segment.as_str()];
+        }
+    }
+    Ok(())
+}
+
 /// The object with the replicas that a `Scale` asks for.
 pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Value, StatusError> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -66,9 +84,11 @@ pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Va
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         return Err(StatusError::invalid("autoscaling", "Scale", name, &[problem]));
     }
+    let paths = paths(target)?;
+    check_shape(paths, object)?;
     let mut changed = object.clone();
     let mut field = &mut changed;
-    for segment in &paths(target)?.spec_replicas {
+    for segment in &paths.spec_replicas {
         field = &mut field[segment.as_str()];
     }
     *field = json!(replicas);

@@ -15,6 +15,7 @@ mod discovery;
 mod dry_run;
 mod errors;
 mod found;
+mod limits;
 mod lists;
 mod openapi;
 mod patches;

@@ -232,7 +232,9 @@ fn printf(position: Position, format: &Text, arguments: &[Value]) -> Result<Text
     let error = |problem: String| TemplateError::new(position, problem);
     let mut arguments = arguments.iter();
     if format.has_variable() {
-        return Err(error("the format of printf has to stand in the template; use printf \"%s\" for a variable".into()));
+        return Err(error(
+            "the format of printf has to stand in the template; use printf \"%s\" for a variable".into(),
+        ));
     }
     let mut text = Text::default();
     let format = format.raw();

@@ -117,7 +117,14 @@ pub(crate) struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     pub(crate) fn new(source: &'a dyn SeriesSource, options: &'a EngineOptions, start_ms: i64, end_ms: i64) -> Self {
-        Self { source, options, start_ms, end_ms, budget: Budget::for_samples(options.max_samples), patterns: RefCell::default() }
+        Self {
+            source,
+            options,
+            start_ms,
+            end_ms,
+            budget: Budget::for_samples(options.max_samples),
+            patterns: RefCell::default(),
+        }
     }
 
     pub(crate) fn evaluate(&self, node: &Node, at_ms: i64) -> Result<Value, QueryError> {

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::store::StatusError;
 
+/// How much of an object the copies of one patch may repeat (`JSONPatchMaxCopyBytes`): each may double what there is.
+const MOST_COPIED_BYTES: usize = 3 << 20;
+
 /// Reads a patch that has to be an object. `context` is what the API server puts before the decoder's words.
 pub(super) fn decode_object(patch: &[u8], context: &str) -> Result<Value, StatusError> {
     let refuse = |cause: &str| StatusError::bad_request(format!("{context}{cause}"));
@@ -40,10 +43,22 @@ pub(super) fn apply(patch: &[u8], mut object: Value) -> Result<Value, StatusErro
             ),
         ));
     }
+    let mut copied = 0;
     for operation in operations.0 {
+        copied += copied_bytes(&operation, &object);
+        if copied > MOST_COPIED_BYTES {
+            tracing::debug!(copied, "a JSON patch copies too much");
+            return Err(rejected());
+        }
         apply_one(operation, &mut object)?;
     }
     Ok(object)
+}
+
+/// The length of the JSON that an operation repeats.
+fn copied_bytes(operation: &PatchOperation, object: &Value) -> usize {
+    let PatchOperation::Copy(copy) = operation else { return 0 };
+    copy.from.resolve(object).map_or(0, |value| value.to_string().len())
 }
 
 /// As the library of the API server does it (evanphx/json-patch 4), not as RFC 6902 says: what is missing in an object can be

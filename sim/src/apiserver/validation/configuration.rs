@@ -9,6 +9,9 @@ use super::problems::Problems;
 use super::workload::label_selector;
 use crate::quotas::SCOPES;
 
+/// `MaxSecretSize` upstream, which holds for both kinds: the values together, keys not counted.
+const MOST_DATA_BYTES: usize = 1 << 20;
+
 const KEY_PATTERN: &str = "[-._a-zA-Z0-9]+";
 
 static KEY: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&format!("^{KEY_PATTERN}$")).ok());
@@ -22,6 +25,10 @@ pub(super) fn config_map(value: &Value, present: Option<&Value>, problems: &mut 
     }
     for key in keys(&value["binaryData"]) {
         check_key("binaryData", key, problems);
+    }
+    if length_of_texts(&value["data"]) + length_of_bytes(&value["binaryData"]) > MOST_DATA_BYTES {
+        // Upstream's path without a name.
+        problems.too_long("[]", MOST_DATA_BYTES);
     }
     immutable_data(value, present, problems);
 }
@@ -43,6 +50,9 @@ pub(super) fn quota(value: &Value, problems: &mut Problems) {
 pub(super) fn secret(value: &Value, present: Option<&Value>, problems: &mut Problems) {
     for key in keys(&value["data"]) {
         check_key("data", key, problems);
+    }
+    if length_of_bytes(&value["data"]) > MOST_DATA_BYTES {
+        problems.too_long("data", MOST_DATA_BYTES);
     }
     let required: &[&str] = match value["type"].as_str() {
         Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
@@ -72,6 +82,19 @@ pub(super) fn secret(value: &Value, present: Option<&Value>, problems: &mut Prob
         problems.invalid("type", &value["type"], "field is immutable");
     }
     immutable_data(value, present, problems);
+}
+
+fn length_of_texts(data: &Value) -> usize {
+    texts(data).map(str::len).sum()
+}
+
+/// Of what is given in base64.
+fn length_of_bytes(data: &Value) -> usize {
+    texts(data).map(|text| text.trim_end_matches('=').len() * 3 / 4).sum()
+}
+
+fn texts(data: &Value) -> impl Iterator<Item = &str> {
+    data.as_object().into_iter().flatten().filter_map(|(_, text)| text.as_str())
 }
 
 fn keys(data: &Value) -> impl Iterator<Item = &str> {

@@ -4,6 +4,7 @@ mod autoscaler;
 mod configuration;
 mod event;
 mod ingress;
+mod job;
 mod pod;
 mod pod_update;
 mod problems;
@@ -33,8 +34,13 @@ pub(super) fn problems(group: &str, kind: &str, value: &Value, present: Option<&
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") => {
             workload::workload(kind, value, present, &mut problems);
         }
-        ("batch", "Job") => workload::job(&value["spec"], "spec", &mut problems),
-        ("batch", "CronJob") => workload::cron_job(value, &mut problems),
+        ("batch", "Job") => {
+            job::spec(&value["spec"], "spec", &mut problems);
+            if let Some(present) = present {
+                job::update(value, present, &mut problems);
+            }
+        }
+        ("batch", "CronJob") => job::cron_job(value, &mut problems),
         ("", "Pod") => {
             pod::spec(&value["spec"], "spec", &mut problems);
             if let Some(present) = present {

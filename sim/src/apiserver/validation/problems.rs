@@ -43,6 +43,16 @@ impl Problems {
         self.0.push(FieldError::forbidden(field, detail));
     }
 
+    /// Without the value, which is long.
+    pub(super) fn too_long(&mut self, field: &str, most_bytes: usize) {
+        self.0.push(FieldError {
+            reason: FieldReason::TooLong,
+            field: field.to_owned(),
+            value: String::new(),
+            detail: format!("may not be more than {most_bytes} bytes"),
+        });
+    }
+
     pub(super) fn duplicate(&mut self, field: impl Into<String>, value: &Value) {
         self.push(FieldReason::Duplicate, field, value, String::new());
     }

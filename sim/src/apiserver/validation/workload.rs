@@ -1,10 +1,9 @@
-//! Deployments, ReplicaSets, DaemonSets, StatefulSets and Jobs (`pkg/apis/apps/validation`, `pkg/apis/batch/validation`).
+//! Deployments, ReplicaSets, DaemonSets and StatefulSets (`pkg/apis/apps/validation`).
 
 use serde_json::{Value, json};
 
 use super::pod;
 use super::problems::{Problems, is_zero_amount, items};
-use crate::controllers::cron_schedule::Schedule;
 
 /// Deployments and their like. The order of the checks is upstream's, which is the order of the messages.
 pub(super) fn workload(kind: &str, value: &Value, present: Option<&Value>, problems: &mut Problems) {
@@ -288,40 +287,4 @@ fn stateful_set_strategy(spec: &Value, problems: &mut Problems) {
 /// A strategy as Go's encoder writes the internal type: in the order of its fields.
 fn go_strategy(strategy: &Value) -> String {
     format!("{{\"Type\":{},\"RollingUpdate\":{}}}", strategy["Type"], strategy["RollingUpdate"])
-}
-
-/// Jobs: what a person would meet.
-pub(super) fn job(spec: &Value, path: &str, problems: &mut Problems) {
-    for field in ["parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"] {
-        problems.not_negative(format!("{path}.{field}"), &spec[field]);
-    }
-    let template = &spec["template"]["spec"];
-    let template_path = format!("{path}.template.spec");
-    pod::spec(template, &template_path, problems);
-    if template["restartPolicy"].as_str().is_none_or(|policy| policy == "Always" || policy.is_empty()) {
-        problems.required(format!("{template_path}.restartPolicy"), "valid values: \"OnFailure\", \"Never\"");
-    }
-}
-
-/// CronJobs.
-pub(super) fn cron_job(value: &Value, problems: &mut Problems) {
-    let name = &value["metadata"]["name"];
-    // Eleven characters are added for the job's name, which is a label value of at most 63.
-    if name.as_str().is_some_and(|name| name.len() > 52) {
-        problems.invalid("metadata.name", name, "must be no more than 52 characters");
-    }
-    let spec = &value["spec"];
-    if problems.present("spec.schedule", &spec["schedule"]) {
-        let text = spec["schedule"].as_str().unwrap_or_default();
-        let fields: Vec<&str> = text.split_whitespace().collect();
-        if fields.len() != 5 && !text.starts_with('@') && !text.contains("TZ=") {
-            let shown = fields.join(" ");
-            let detail = format!("expected exactly 5 fields, found {}: [{shown}]", fields.len());
-            problems.invalid("spec.schedule", &spec["schedule"], detail);
-        } else if Schedule::parse(text, None).is_none() {
-            problems.invalid("spec.schedule", &spec["schedule"], "failed to parse the schedule");
-        }
-    }
-    problems.one_of("spec.concurrencyPolicy", &spec["concurrencyPolicy"], &["Allow", "Forbid", "Replace"]);
-    job(&spec["jobTemplate"]["spec"], "spec.jobTemplate.spec", problems);
 }
