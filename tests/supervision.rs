@@ -233,12 +233,33 @@ fn a_quarantined_canary_can_be_deleted() {
         world.set_image("podinfo", "podinfo:6.0.1");
         world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
         world.delete(&kinds::CANARY, "podinfo").await;
-        world.pass(Duration::from_secs(301)).await;
+        world.pass(Duration::from_secs(1)).await;
         assert_eq!(world.quarantined(), 0.0);
         let metrics = world.metrics();
         assert!(!metrics.contains("podinfo"), "{metrics}");
         let left = world.controller().handle().describe_all().await;
         assert_eq!(left.len(), 1, "{left:?}");
+    });
+}
+
+/// Who deletes it and creates it anew has mended it, perhaps.
+#[test]
+fn a_quarantined_canary_that_is_created_again_is_tried_at_once() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let panics = Panics::default();
+        world.begin_two(&panics).await;
+        panics.set("podinfo", FOR_EVER);
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+        panics.set("podinfo", 0);
+        world.delete(&kinds::CANARY, "podinfo").await;
+        world.create(crate::support::canary("test", "podinfo")).await;
+        let created = world.cluster.clock().now();
+        world.wait_for_phase("podinfo", "Initialized").await;
+        let took = world.cluster.clock().now().duration_since(created);
+        assert!(took.as_secs() < 30, "{took:#}");
+        assert_eq!((world.condition("podinfo", "Degraded"), world.quarantined()), (None, 0.0));
     });
 }
 

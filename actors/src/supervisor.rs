@@ -75,7 +75,8 @@ impl Supervisor {
             (true, None) => self.spawn(canary.clone(), context),
             (false, Some(child)) => {
                 child.address.do_send(Retire);
-                // Its actor may be waiting for its next try; nobody else need wait for that.
+                // A dead actor retires in its next life, and who creates the canary anew waits for that.
+                child.hurry.restart_now();
                 if self.quarantined.remove(canary).is_some() {
                     self.update_quarantine();
                 }
