@@ -37,4 +37,5 @@ mod steerer;
 mod supervision;
 mod support;
 mod takeover;
+mod tenants;
 mod webhooks;

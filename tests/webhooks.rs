@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use aviary_actors::transport::HttpResponse;
 use aviary_providers::HttpRequest;
+use aviary_sim::faults::{Action, Rule};
 use aviary_sim::store::kinds;
 use aviary_sim::traffic::Behaviour;
 use futures::FutureExt;
 use serde_json::{Value, json};
 
-use crate::support::{World, canary, deployment, in_virtual_time};
+use crate::support::{AGENT, World, canary, deployment, in_virtual_time};
 
 /// An endpoint that answers 200 unless told otherwise, and remembers what it was asked.
 #[derive(Clone, Default)]
@@ -209,6 +210,34 @@ fn event_hooks_are_told_that_a_canary_failed_with_the_phase_failed() {
                 (json!("Failed"), "Canary failed! Scaling down podinfo.test".to_owned()),
             ]
         );
+    });
+}
+
+/// What a hook was told, it was told: it may be somebody's pipeline.
+#[test]
+fn a_post_rollout_hook_is_called_once_however_often_its_status_is_refused() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let endpoint = Endpoint::default();
+        start_with_hooks(&mut world, &endpoint, &["post-rollout"], |_| {}).await;
+        world.set_image("podinfo", "podinfo:6.0.1");
+        world.wait_for_phase("podinfo", "Finalising").await;
+        let refused = Rule::new(Action::error(500)).client(AGENT).writes().resource("canaries").subresource("status");
+        let refused = world.cluster.faults().add(refused);
+        world.wait_until("the hook is called", || !endpoint.calls("post-rollout").is_empty()).await;
+        world.pass(Duration::from_secs(600)).await;
+        assert_eq!(world.phase("podinfo"), "Finalising");
+        world.cluster.faults().remove(refused);
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        world.pass(Duration::from_secs(5)).await;
+        assert_eq!(endpoint.calls("post-rollout").len(), 1, "{}", world.story());
+        assert_eq!(world.count_events("podinfo", "Post-rollout check my-post-rollout passed"), 1);
+
+        // The next release is another one.
+        world.set_image("podinfo", "podinfo:6.0.2");
+        world.wait_for_phase("podinfo", "Progressing").await;
+        world.wait_for_phase("podinfo", "Succeeded").await;
+        assert_eq!(endpoint.calls("post-rollout").len(), 2, "{}", world.story());
     });
 }
 

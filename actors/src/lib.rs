@@ -30,6 +30,7 @@ pub mod messages;
 pub mod metrics;
 mod observer;
 mod patience;
+mod queue;
 mod recorder;
 mod retry;
 mod router;

@@ -79,7 +79,7 @@ pub struct EffectDone {
 /// How an effect went.
 #[derive(Debug)]
 pub enum EffectOutcome {
-    /// A write; with the version of the object that was written last.
+    /// Writes, or reads that take turns with them.
     Written(Result<(), WriteError>),
     /// Whether the metric providers answer.
     Providers(Result<(), String>),

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, SpawnHandle, Supervised};
 use aviary_crds::Phase;
+use aviary_crds::validated::WebhookType;
 use aviary_providers::{ObjectKey, Subject, finalizer};
 use aviary_rollout::{Answers, Decision, Effect, ServingSince, Wake, decide, invariants};
 use jiff::Timestamp;
@@ -105,6 +106,8 @@ pub(crate) struct CanaryActor {
     outpaced: u32,
     /// What was told by steps that were not completed, under the present state.
     told: Vec<Effect>,
+    /// Hooks that such steps have called, and the phase that they told them.
+    called: Vec<(WebhookType, Phase)>,
     after_restart: bool,
     retiring: bool,
 }
@@ -140,6 +143,7 @@ impl CanaryActor {
             spins: 0,
             outpaced: 0,
             told: Vec::new(),
+            called: Vec::new(),
             after_restart: false,
             retiring: false,
         }
@@ -189,6 +193,7 @@ impl CanaryActor {
         if news.answers_are_void {
             self.void_answers();
             self.told.clear();
+            self.called.clear();
         }
         if let Some((before, now_called)) = news.renamed {
             self.emit(rivals::renamed(&before, &now_called), object, now);

@@ -16,8 +16,10 @@ use super::{CanaryActor, LOST};
 use crate::cache::Lookups;
 use crate::dialects;
 use crate::hooks;
-use crate::messages::{CallHooks, EffectOutcome, Epoch, Reply, RunEnded, SendAlert, Write, WriteError, WriteOrder};
-use crate::router::lane_for;
+use crate::messages::{
+    CallHooks, EffectOutcome, Epoch, Lane, Reply, RunEnded, SendAlert, Write, WriteError, WriteOrder,
+};
+use crate::router::lane_of;
 use crate::snapshot::{NoChanges, changes};
 
 /// Conflicts in a row on one status write before the step is decided anew. Each means that somebody else edited the
@@ -29,6 +31,8 @@ pub(super) struct Run {
     pub(super) epoch: Epoch,
     /// Whether it only puts right what somebody else changed.
     pub(super) is_upkeep: bool,
+    /// How urgent its writes are.
+    lane: Lane,
     tasks: VecDeque<Task>,
     pub(super) next: State,
     /// The status as sent.
@@ -46,8 +50,9 @@ enum Task {
 
 impl Run {
     pub(super) fn new(decision: Decision, is_upkeep: bool) -> Run {
+        let lane = lane_of(&decision);
         let tasks = decision.effects.into_iter().map(Task::Do).collect();
-        Run { epoch: Epoch::default(), is_upkeep, tasks, next: decision.next, written: Value::Null, conflicts: 0 }
+        Run { epoch: Epoch::default(), is_upkeep, lane, tasks, next: decision.next, written: Value::Null, conflicts: 0 }
     }
 
     /// The weights are in force as of now: a soak that the step starts, starts now and not when it was decided.
@@ -70,6 +75,7 @@ impl Run {
         Run {
             epoch: Epoch::default(),
             is_upkeep: false,
+            lane: Lane::Upkeep,
             tasks: VecDeque::from([Task::Complain(status), Task::Do(Effect::Emit(Note::Obstacle(refusal.to_owned())))]),
             next: State::default(),
             written: Value::Null,
@@ -108,6 +114,7 @@ impl CanaryActor {
             let Some(task) = run.tasks.front() else {
                 self.run = None;
                 self.told.clear();
+                self.called.clear();
                 // The next step may follow at once; other actors have their turn first.
                 context.notify(crate::messages::Nudge);
                 return;
@@ -146,6 +153,7 @@ impl CanaryActor {
                 }
                 // Asked beside the runs, see `ask`.
                 Effect::Ask(_) => {}
+                Effect::CallHooks(kind) if self.called.contains(&(kind, run.next.phase)) => {}
                 Effect::CallHooks(kind) => {
                     let (phase, reply) = (run.next.phase.to_string(), self.reply(context));
                     return self.call_hooks(kind, &phase, reply);
@@ -211,6 +219,10 @@ impl CanaryActor {
             EffectOutcome::Written(result) => self.written(result, &object, now, context),
             EffectOutcome::Hooks(kind, answers) => {
                 self.tell_hooks(kind, answers, &object, now);
+                // Whatever they have set off, a status write that fails is no reason to set it off again.
+                if let Some(run) = &self.run {
+                    self.called.push((kind, run.next.phase));
+                }
                 self.go_on(context);
             }
             // Answers to questions, which are no part of a run.
@@ -351,10 +363,9 @@ impl CanaryActor {
     }
 
     fn send_write(&self, write: WriteOrder, context: &mut Context<Self>) {
-        let next = self.run.as_ref().map(|run| run.next.phase).unwrap_or_default();
         self.deps.router.do_send(Write {
             canary: self.id.clone(),
-            lane: lane_for(next),
+            lane: self.run.as_ref().map_or(Lane::Upkeep, |run| run.lane),
             write,
             reply: self.reply(context),
         });

@@ -1,13 +1,14 @@
 //! The router: every write to the cluster, serialised per object.
 
-mod queue;
 mod write;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
+use aviary_crds::Phase;
 use aviary_providers::ObjectKey;
+use aviary_rollout::{Decision, Effect, Message as Note};
 use futures::FutureExt;
 use kube::Client;
 
@@ -15,13 +16,20 @@ use crate::cache::Cache;
 use crate::lifetime::Lifetime;
 use crate::messages::{EffectOutcome, Lane, Reply, Write, WriteError, WriteOrder};
 use crate::metrics::Metrics;
-use queue::{Queue, Waiting};
+use crate::queue::{Queue, Slots, Taken, Waiting};
 use write::Doubts;
 
 /// Writes under way at once. An API server serves each in some milliseconds, so 32 keep up with thousands of canaries
 /// (Flagger's default client limit is 100 a second), and stay well below the concurrency that API priority and fairness
 /// grants a single client.
 const MAX_IN_FLIGHT: usize = 32;
+/// Of them, those that only rollbacks get: where four namespaces hang at once, users of the others are still protected.
+const KEPT_FOR_ROLLBACKS: usize = 4;
+/// Writes of one namespace under way at once. Its webhooks, or its quota, may make each take half a minute: a quarter of the
+/// slots, so that the others hardly notice, and at some milliseconds each still more than a thousand writes a second.
+const MAX_OF_NAMESPACE: usize = 8;
+/// What a namespace may have beside those for its rollbacks: they are not to wait for its own slow writes either.
+const ROLLBACKS_OF_NAMESPACE: usize = 4;
 
 /// Writes to the cluster, one at a time for each object, different objects side by side.
 pub(crate) struct Router {
@@ -31,7 +39,6 @@ pub(crate) struct Router {
     lifetime: Lifetime,
     doubts: Arc<Doubts>,
     queue: Queue<Job>,
-    in_flight: usize,
 }
 
 struct Job {
@@ -43,7 +50,7 @@ struct Job {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Finished {
-    objects: Vec<ObjectKey>,
+    taken: Taken,
     result: Result<(), WriteError>,
     reply: Reply,
 }
@@ -51,24 +58,22 @@ struct Finished {
 impl Router {
     /// A router with nothing to do.
     pub(crate) fn new(client: Client, cache: Arc<Cache>, metrics: Metrics, lifetime: Lifetime) -> Router {
-        Router { client, cache, metrics, lifetime, doubts: Arc::default(), queue: Queue::default(), in_flight: 0 }
+        Router { client, cache, metrics, lifetime, doubts: Arc::default(), queue: Queue::new(slots) }
     }
 
     fn start_waiting(&mut self, context: &mut Context<Self>) {
-        while self.in_flight < MAX_IN_FLIGHT {
-            let Some(Waiting { objects, job, .. }) = self.queue.pop() else { break };
-            self.in_flight += 1;
+        while let Some((job, taken)) = self.queue.pop() {
             let router = context.address();
             let (client, cache, doubts) = (self.client.clone(), self.cache.clone(), self.doubts.clone());
             let Job { canary, write, reply } = job;
             self.lifetime.spawn(async move {
                 let writing = AssertUnwindSafe(write::execute(client, cache, doubts, canary, write)).catch_unwind();
                 let result = writing.await.unwrap_or_else(|_| Err(WriteError::Failed("the write panicked".to_owned())));
-                router.do_send(Finished { objects, result, reply });
+                router.do_send(Finished { taken, result, reply });
             });
         }
         self.metrics.router_queue.set(i64::try_from(self.queue.len()).unwrap_or(i64::MAX));
-        self.metrics.router_in_flight.set(i64::try_from(self.in_flight).unwrap_or(i64::MAX));
+        self.metrics.router_in_flight.set(i64::try_from(self.queue.in_flight()).unwrap_or(i64::MAX));
     }
 }
 
@@ -99,23 +104,55 @@ impl Handler<Finished> for Router {
     type Result = ();
 
     fn handle(&mut self, finished: Finished, context: &mut Context<Self>) {
-        let Finished { objects, result, reply } = finished;
-        self.queue.release(&objects);
-        self.in_flight -= 1;
+        let Finished { taken, result, reply } = finished;
+        self.queue.release(taken);
         reply.send(EffectOutcome::Written(result));
         self.start_waiting(context);
     }
 }
 
-/// The lane of a write that leads to this phase.
-pub(crate) fn lane_for(next: aviary_crds::Phase) -> Lane {
-    use aviary_crds::Phase;
-    match next {
+fn slots(lane: Lane) -> Slots {
+    match lane {
+        Lane::Rollback => Slots { total: MAX_IN_FLIGHT, of_namespace: MAX_OF_NAMESPACE + ROLLBACKS_OF_NAMESPACE },
+        Lane::Promotion | Lane::Advance | Lane::Upkeep => {
+            Slots { total: MAX_IN_FLIGHT - KEPT_FOR_ROLLBACKS, of_namespace: MAX_OF_NAMESPACE }
+        }
+    }
+}
+
+/// The lane of a step's writes: by the phase that it leads to, unless it leads users away from pods that are gone.
+pub(crate) fn lane_of(decision: &Decision) -> Lane {
+    let saves_users = |effect: &Effect| matches!(effect, Effect::Emit(Note::CanaryUnavailable { .. }));
+    if decision.effects.iter().any(saves_users) {
+        return Lane::Rollback;
+    }
+    match decision.next.phase {
         Phase::Failed => Lane::Rollback,
         Phase::Promoting | Phase::Finalising | Phase::Succeeded => Lane::Promotion,
         Phase::Progressing | Phase::WaitingPromotion | Phase::Waiting => Lane::Advance,
         Phase::Uninitialized | Phase::Initializing | Phase::Initialized | Phase::Terminating | Phase::Terminated => {
             Lane::Upkeep
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aviary_rollout::{Split, State, Wake};
+
+    use super::*;
+
+    #[test]
+    fn users_of_dead_pods_are_as_urgent_as_a_rollback() {
+        let state = State { phase: Phase::Progressing, ..State::default() };
+        let repair = |note| Decision {
+            effects: vec![Effect::SetTraffic(Split::PRIMARY), Effect::Emit(note)],
+            next: state.clone(),
+            wake: Wake::OnChange,
+            hold: None,
+        };
+        let canary = "podinfo.test".to_owned();
+        assert_eq!(lane_of(&repair(Note::CanaryUnavailable { canary: canary.clone() })), Lane::Rollback);
+        assert_eq!(lane_of(&repair(Note::WeightsRepaired { canary, found: 30, weight: 20 })), Lane::Advance);
     }
 }
