@@ -60,6 +60,29 @@ pub struct Query {
     /// Namespace of a canary that chooses the backend itself. What it chooses may fail without meaning that anybody
     /// else's backend does, even if the address is the same. `None` for the controller's own metrics server.
     pub tenant: Option<String>,
+    /// Whose query it is.
+    pub source: QuerySource,
+}
+
+/// Queries that share their fate. What a namespace asks may be refused, or take too long, where the backend answers others
+/// well, and what a user has written where it answers the built-in queries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QuerySource {
+    /// Namespace of the canary.
+    pub namespace: String,
+    /// Who has written the query.
+    pub author: QueryAuthor,
+}
+
+/// Where a query is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum QueryAuthor {
+    /// The controller.
+    Controller,
+    /// The canary, in its `query`.
+    Canary,
+    /// A metric template.
+    Template,
 }
 
 /// One canary's part of a grouped query.
@@ -113,13 +136,14 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
     };
     let mut values = query_values(canary, &metric.interval_text);
     values.variables.clone_from(&metric.variables);
-    let on_metrics_server = |text: String, grouped| Query {
+    let on_metrics_server = |text: String, grouped, author| Query {
         provider: &Prometheus,
         config: metrics_server(subject),
         text,
         grouped,
         observer: traffic.name().to_owned(),
         tenant: (subject.metrics_server() != subject.settings.metrics_server).then(|| canary.key.namespace.clone()),
+        source: QuerySource { namespace: canary.key.namespace.clone(), author },
     };
     let builtin = |builtin: BuiltinMetric| {
         let text = render(traffic.builtin_query(canary, builtin), &values);
@@ -130,7 +154,8 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
             namespace: canary.key.namespace.clone(),
             workload: canary.target.name.clone(),
         };
-        Ok(on_metrics_server(text, traffic.groups_builtin_queries(canary).then_some(member)))
+        let grouped = traffic.groups_builtin_queries(canary).then_some(member);
+        Ok(on_metrics_server(text, grouped, QueryAuthor::Controller))
     };
     match &metric.source {
         MetricSource::SuccessRate => builtin(BuiltinMetric::RequestSuccessRate),
@@ -139,19 +164,19 @@ fn query(check: &Check, subject: &Subject, traffic: &'static dyn TrafficProvider
             let template = traffic.builtin_query(canary, BuiltinMetric::RequestSuccessRate);
             let text = render(&template.replace(ISTIO_COUNTER, counter), &values);
             let text = text.map_err(|error| format!("Metric {} query render error: {error}", check.name))?;
-            Ok(on_metrics_server(text, None))
+            Ok(on_metrics_server(text, None, QueryAuthor::Controller))
         }
         MetricSource::Duration => builtin(BuiltinMetric::RequestDuration),
         // On its own: the grouped query is that of today's Istio.
         MetricSource::DurationInSeconds => {
             let text = render(flagger_v1alpha1::LATENCY, &values);
             let text = text.map_err(|error| format!("Metric {} query render error: {error}", check.name))?;
-            Ok(on_metrics_server(text, None))
+            Ok(on_metrics_server(text, None, QueryAuthor::Controller))
         }
         MetricSource::Query(text) => {
             let text = render(text, &values);
             let text = text.map_err(|error| format!("Metric {} query render error: {error}", check.name))?;
-            Ok(on_metrics_server(text, None))
+            Ok(on_metrics_server(text, None, QueryAuthor::Canary))
         }
         MetricSource::Template(key) => from_template(key, &values, subject),
     }
@@ -196,7 +221,8 @@ fn from_template(key: &NamespacedName, values: &Scope, subject: &Subject) -> Res
     let text = render(&template.spec.query, values).map_err(|error| failed("query render ", &error))?;
     let config = ProviderConfig::from_template(&template, secret);
     let tenant = Some(subject.namespace().to_owned());
-    Ok(Query { provider, config, text, grouped: None, observer: provider_type.to_owned(), tenant })
+    let source = QuerySource { namespace: subject.namespace().to_owned(), author: QueryAuthor::Template };
+    Ok(Query { provider, config, text, grouped: None, observer: provider_type.to_owned(), tenant, source })
 }
 
 /// A sample from an answer.

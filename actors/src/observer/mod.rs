@@ -6,8 +6,8 @@
 
 mod breaker;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, Supervised};
@@ -19,14 +19,14 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::checks::{GroupMember, PreparedCheck, Query, sample};
+use crate::checks::{GroupMember, PreparedCheck, Query, QueryAuthor, QuerySource, sample};
 use crate::clock::Clock;
 use crate::lifetime::Lifetime;
 use crate::messages::{EffectOutcome, Measured, ProbeBackends, RoundTook, TakeSamples};
 use crate::metrics::Metrics;
 use crate::recorder::Recorder;
 use crate::transport::{BODY_LIMIT, HttpResponse, NoAnswer, Transport};
-use breaker::Breaker;
+use breaker::{Breaker, CircuitKey};
 
 /// An answer serves equal queries for this long. Far below the shortest analysis interval (10 s), so no check round
 /// sees the answer of an earlier one.
@@ -39,6 +39,9 @@ const GATHER: Duration = Duration::from_millis(20);
 const GROUP_LIMIT: usize = 100;
 /// Members of a failed grouped query that ask for themselves at a time: few enough for a backend that has trouble.
 const ALONE_AT_ONCE: usize = 10;
+/// Where a backend answers single queries and not their group, it is asked singly for this long: some rounds, and not so many
+/// that a hiccup costs much.
+const ALONE_FOR: Duration = Duration::from_secs(60);
 
 type Answer = Result<f64, MetricError>;
 type SharedAnswer = Shared<BoxFuture<'static, Answer>>;
@@ -57,7 +60,7 @@ pub(crate) struct Observer {
 }
 
 /// Everything that one grouped query has in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct GroupKey {
     address: String,
     metric: BuiltinMetric,
@@ -83,7 +86,7 @@ impl Observer {
         recorder: actix::Addr<Recorder>,
         lifetime: Lifetime,
     ) -> Observer {
-        let asker = Asker { transport, clock, metrics, breaker: Breaker::default() };
+        let asker = Asker { transport, clock, metrics, breaker: Breaker::default(), too_heavy: Arc::default() };
         Observer {
             asker,
             recorder,
@@ -109,10 +112,14 @@ impl Observer {
         }
         let answer = match &query.grouped {
             Some(member) => self.gather(query, member, context),
-            None => {
-                let (asker, query) = (self.asker.clone(), query.clone());
-                async move { asker.ask(&query).await }.boxed()
-            }
+            None => match self.asker.admit(query) {
+                // Not shared: an equal query of another namespace may be asked.
+                Err(error) => return std::future::ready(Err(error)).boxed().shared(),
+                Ok(request) => {
+                    let (asker, query) = (self.asker.clone(), query.clone());
+                    async move { asker.fetch(request, &query).await }.boxed()
+                }
+            },
         };
         let answer = answer.shared();
         let key: Arc<str> = key.into();
@@ -159,19 +166,17 @@ type Members = BTreeMap<GroupMember, Vec<(Query, oneshot::Sender<Answer>)>>;
 /// Asks for all members at once, and tells each its part of the answer.
 async fn ask_group(asker: Asker, config: ProviderConfig, key: GroupKey, members: Members) {
     // Alone, a check asks exactly the query that Flagger would.
-    if members.len() == 1 {
+    if members.len() == 1 || asker.is_too_heavy(&key) {
         return ask_alone(&asker, members).await;
     }
     let values = match asker.ask_grouped(&config, &key, members.keys()).await {
         Ok(values) => values,
-        Err(error @ MetricError::Unavailable(_)) => {
-            for (_, sender) in members.into_values().flatten() {
-                let _ = sender.send(Err(error.clone()));
-            }
-            return;
+        Err(GroupError::Refused(reason)) => return tell_all(members, &MetricError::Unavailable(reason)),
+        Err(GroupError::Asked(error @ MetricError::Unavailable(_))) => {
+            return ask_ends_first(&asker, &key, members, &error).await;
         }
         // It may be one member's fault, or a limit that the group exceeds. Nobody is judged by it.
-        Err(error) => {
+        Err(GroupError::Asked(error)) => {
             tracing::warn!(members = members.len(), "grouped query failed, asking for each by itself: {error}");
             return ask_alone(&asker, members).await;
         }
@@ -182,6 +187,35 @@ async fn ask_group(asker: Asker, config: ProviderConfig, key: GroupKey, members:
         for (_, sender) in waiting {
             let _ = sender.send(value.clone());
         }
+    }
+}
+
+/// Whether a group failed because the backend is away, or because it is too much for one query, its first and its last member
+/// tell. Two of them, because one of a namespace whose queries take long could not.
+async fn ask_ends_first(asker: &Asker, key: &GroupKey, mut members: Members, error: &MetricError) {
+    let ends = [members.pop_first(), members.pop_last()].into_iter().flatten();
+    let answered = join_all(ends.map(|(_, mut waiting)| async move {
+        let Some((query, sender)) = waiting.pop() else { return false };
+        let answer = asker.ask(&query).await;
+        let is_answer = !matches!(answer, Err(MetricError::Unavailable(_)));
+        for (_, sender) in waiting {
+            let _ = sender.send(answer.clone());
+        }
+        let _ = sender.send(answer);
+        is_answer
+    }))
+    .await;
+    if !answered.contains(&true) {
+        return tell_all(members, error);
+    }
+    tracing::warn!(members = members.len() + answered.len(), "grouped query failed, single ones do not: {error}");
+    asker.remember_too_heavy(key);
+    ask_alone(asker, members).await;
+}
+
+fn tell_all(members: Members, error: &MetricError) {
+    for (_, sender) in members.into_values().flatten() {
+        let _ = sender.send(Err(error.clone()));
     }
 }
 
@@ -217,13 +251,49 @@ struct Asker {
     clock: Clock,
     metrics: Metrics,
     breaker: Breaker,
+    /// Groups that the backend does not answer, and when to try the next of their kind.
+    too_heavy: Arc<Mutex<HashMap<GroupKey, Instant>>>,
+}
+
+/// Why a group has no answer.
+enum GroupError {
+    /// It was not asked: the circuits of all its members are open.
+    Refused(String),
+    /// It was.
+    Asked(MetricError),
 }
 
 impl Asker {
     async fn ask(&self, query: &Query) -> Answer {
+        let request = self.admit(query)?;
+        self.fetch(request, query).await
+    }
+
+    /// The request of a query whose circuit is closed.
+    fn admit(&self, query: &Query) -> Result<HttpRequest, MetricError> {
         let request = query.provider.request(&query.config, &query.text, self.clock.now())?;
-        let response = self.send(request, query.tenant.as_deref()).await?;
+        match self.breaker.refusal(&[circuit(&request, query)]) {
+            None => Ok(request),
+            Some(reason) => Err(MetricError::Unavailable(reason)),
+        }
+    }
+
+    async fn fetch(&self, request: HttpRequest, query: &Query) -> Answer {
+        let concerned = vec![circuit(&request, query)];
+        let response = self.send(request, concerned).await?;
         query.provider.parse(response.status, &response.body)
+    }
+
+    fn is_too_heavy(&self, key: &GroupKey) -> bool {
+        let too_heavy = self.too_heavy.lock().unwrap_or_else(PoisonError::into_inner);
+        too_heavy.get(key).is_some_and(|until| Instant::now() < *until)
+    }
+
+    fn remember_too_heavy(&self, key: &GroupKey) {
+        let now = Instant::now();
+        let mut too_heavy = self.too_heavy.lock().unwrap_or_else(PoisonError::into_inner);
+        too_heavy.retain(|_, until| now < *until);
+        too_heavy.insert(key.clone(), now + ALONE_FOR);
     }
 
     async fn ask_grouped(
@@ -231,27 +301,37 @@ impl Asker {
         config: &ProviderConfig,
         key: &GroupKey,
         members: impl Iterator<Item = &GroupMember>,
-    ) -> Result<BTreeMap<(String, String), f64>, MetricError> {
+    ) -> Result<BTreeMap<(String, String), f64>, GroupError> {
         let members: Vec<(&str, &str)> =
             members.map(|member| (member.namespace.as_str(), member.workload.as_str())).collect();
         let text = grouped::grouped_builtin(key.metric, &members, &key.interval);
-        let request = Prometheus.form_request(config, &text)?;
-        let response = self.send(request, key.tenant.as_deref()).await?;
-        grouped::parse_grouped(response.status, &response.body)
+        let request = Prometheus.form_request(config, &text).map_err(GroupError::Asked)?;
+        let namespaces: BTreeSet<&str> = members.iter().map(|(namespace, _)| *namespace).collect();
+        let concerned = namespaces.into_iter().map(|namespace| CircuitKey {
+            origin: request.origin(),
+            is_chosen: key.tenant.is_some(),
+            source: QuerySource { namespace: namespace.to_owned(), author: QueryAuthor::Controller },
+        });
+        let concerned: Vec<CircuitKey> = concerned.collect();
+        if let Some(reason) = self.breaker.refusal(&concerned) {
+            return Err(GroupError::Refused(reason));
+        }
+        let response = self.send(request, concerned).await.map_err(GroupError::Asked)?;
+        grouped::parse_grouped(response.status, &response.body).map_err(GroupError::Asked)
     }
 
     async fn probe(&self, query: &Query) -> Result<(), MetricError> {
         let request = query.provider.probe(&query.config, self.clock.now())?;
-        let response = self.send(request, query.tenant.as_deref()).await?;
+        let concerned = vec![circuit(&request, query)];
+        if let Some(reason) = self.breaker.refusal(&concerned) {
+            return Err(MetricError::Unavailable(reason));
+        }
+        let response = self.send(request, concerned).await?;
         query.provider.check_probe(response.status, &response.body)
     }
 
-    async fn send(&self, request: HttpRequest, tenant: Option<&str>) -> Result<HttpResponse, MetricError> {
+    async fn send(&self, request: HttpRequest, concerned: Vec<CircuitKey>) -> Result<HttpResponse, MetricError> {
         let backend = request.origin();
-        let circuit = (backend.clone(), tenant.map(str::to_owned));
-        if let Some(reason) = self.breaker.is_open(&circuit) {
-            return Err(MetricError::Unavailable(reason));
-        }
         let started = Instant::now();
         let limit = request.timeout;
         let answer = match tokio::time::timeout(limit, self.transport.send(request)).await {
@@ -276,9 +356,13 @@ impl Asker {
             Ok(_) => None,
             Err(error) => Some(error.to_string()),
         };
-        self.breaker.record(circuit, error);
+        self.breaker.record(concerned, error.as_deref());
         answer.map_err(|error| MetricError::Unavailable(error.to_string()))
     }
+}
+
+fn circuit(request: &HttpRequest, query: &Query) -> CircuitKey {
+    CircuitKey { origin: request.origin(), is_chosen: query.tenant.is_some(), source: query.source.clone() }
 }
 
 impl Actor for Observer {
