@@ -1,5 +1,6 @@
 //! Istio, where the VirtualService is the user's: of its HTTP rules that lead to both sides only the two weights are changed.
-//! Everything else, in these rules and beside them, stays as it is found.
+//! Everything else, in these rules and beside them, stays as it is found. A rule that two weights cannot describe, because it has two
+//! destinations for one side or leads elsewhere, too, is refused and keeps its weights.
 //!
 //! Which destination is which side is told by its host or by its subset, see [`Destination`].
 
@@ -49,10 +50,11 @@ impl TrafficProvider for IstioWeights {
 
     fn set(&self, subject: &Subject, split: Split) -> Result<Vec<Change>, TrafficError> {
         let (route, present) = read(subject)?;
+        weights(subject)?;
         let mut desired = (*present).clone();
         let namespace = subject.namespace();
         for rule in rules_mut(&mut desired.data) {
-            if Sides::of(rule, route, namespace).is_none() {
+            if Weights::of(rule, route, namespace).sides().is_none() {
                 continue;
             }
             for destination in destinations_mut(rule) {
@@ -94,28 +96,63 @@ enum Side {
     Canary,
 }
 
-/// The weights of one rule that leads to both sides.
+/// The weights of one rule, destination by destination.
+#[derive(Debug, Default)]
+struct Weights {
+    primary: Vec<u64>,
+    canary: Vec<u64>,
+    others: u64,
+}
+
+impl Weights {
+    fn of(rule: &Value, route: &UserRoute, namespace: &str) -> Weights {
+        let mut weights = Weights::default();
+        for destination in rule.get("route").and_then(Value::as_array).into_iter().flatten() {
+            let weight = weight_of(destination);
+            match side_of(destination, route, namespace) {
+                Some(Side::Primary) => weights.primary.push(weight),
+                Some(Side::Canary) => weights.canary.push(weight),
+                None => weights.others += weight,
+            }
+        }
+        weights
+    }
+
+    /// `None` where the rule does not lead to both.
+    fn sides(&self) -> Option<Sides> {
+        Some(Sides { primary: *self.primary.first()?, canary: *self.canary.first()? })
+    }
+
+    /// Why two weights cannot say how requests are divided by `spec.http[index]`, which leads to both sides. How two destinations
+    /// of a side share its weight, or who pays for what is led elsewhere, is for the user to say.
+    fn problem(&self, index: usize, route: &UserRoute) -> Option<String> {
+        let (primary, canary) = (name_of(&route.primary), name_of(&route.canary));
+        for (weights, side) in [(&self.primary, &primary), (&self.canary, &canary)] {
+            if weights.len() > 1 {
+                let each: Vec<String> = weights.iter().map(u64::to_string).collect();
+                return Some(format!(
+                    "has {} destinations for {side} in spec.http[{index}].route (weights {}), and a side has one weight; leave one \
+                     of them",
+                    weights.len(),
+                    each.join(", ")
+                ));
+            }
+        }
+        (self.others > 0).then(|| {
+            format!(
+                "leads {} % to neither {primary} nor {canary} in spec.http[{index}].route; give that weight to {primary}, or lead \
+                 to it by a rule of its own",
+                self.others
+            )
+        })
+    }
+}
+
+/// The weights of one rule that leads to both sides, and to nobody else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sides {
     primary: u64,
     canary: u64,
-    others: u64,
-}
-
-impl Sides {
-    /// `None` where the rule does not lead to both.
-    fn of(rule: &Value, route: &UserRoute, namespace: &str) -> Option<Sides> {
-        let (mut primary, mut canary, mut others) = (None, None, 0);
-        for destination in rule.get("route").and_then(Value::as_array).into_iter().flatten() {
-            let weight = weight_of(destination);
-            match side_of(destination, route, namespace) {
-                Some(Side::Primary) => primary = Some(weight),
-                Some(Side::Canary) => canary = Some(weight),
-                None => others += weight,
-            }
-        }
-        Some(Sides { primary: primary?, canary: canary?, others })
-    }
 }
 
 /// What the rules that lead to both sides say; at least one.
@@ -125,16 +162,13 @@ impl Found {
     /// The split, if there is one in all of them.
     fn split(&self) -> Option<Split> {
         let first = self.0.first()?;
-        let is_whole = first.primary + first.canary == 100 && first.others == 0;
+        let is_whole = first.primary + first.canary == 100;
         let agree = self.0.iter().all(|sides| sides == first);
         (is_whole && agree).then(|| Split::to_canary(u32::try_from(first.canary).unwrap_or(0)))
     }
 
     fn problem(&self) -> String {
-        let text = |sides: &Sides| match sides.others {
-            0 => format!("{} and {}", sides.primary, sides.canary),
-            others => format!("{} and {} (others {others})", sides.primary, sides.canary),
-        };
+        let text = |sides: &Sides| format!("{} and {}", sides.primary, sides.canary);
         match self.0.as_slice() {
             [only] => format!("weights {} do not sum to 100", text(only)),
             all => {
@@ -149,7 +183,15 @@ fn weights(subject: &Subject) -> Result<Found, TrafficError> {
     let (route, present) = read(subject)?;
     let rules = present.data.pointer("/spec/http").and_then(Value::as_array);
     let namespace = subject.namespace();
-    let found: Vec<Sides> = rules.into_iter().flatten().filter_map(|rule| Sides::of(rule, route, namespace)).collect();
+    let mut found = Vec::new();
+    for (index, rule) in rules.into_iter().flatten().enumerate() {
+        let weights = Weights::of(rule, route, namespace);
+        let Some(sides) = weights.sides() else { continue };
+        if let Some(problem) = weights.problem(index, route) {
+            return Err(impossible(subject, problem));
+        }
+        found.push(sides);
+    }
     if found.is_empty() {
         let (primary, canary) = (name_of(&route.primary), name_of(&route.canary));
         let problem = format!("has no HTTP rule that leads to both {primary} and {canary}; add both to one rule");
@@ -296,14 +338,89 @@ mod tests {
         assert!(matches!(IstioWeights.observed(&world.subject()), Err(TrafficError::NotFound { .. })));
     }
 
+    /// Nobody looks at it, and nobody writes to it.
+    fn assert_refused(canary: Option<ValidatedCanary>, rules: &Value, expected: &str) {
+        let mut world = world(rules);
+        if let Some(canary) = canary {
+            world.canary = canary;
+        }
+        let before = world.json(&kinds::VIRTUAL_SERVICE, "podinfo");
+        world.apply(IstioWeights.reconcile(&world.subject(), Split::to_canary(30)).unwrap());
+        assert_eq!(world.json(&kinds::VIRTUAL_SERVICE, "podinfo"), before, "the user's own weights are lost");
+        let subject = world.subject();
+        assert_eq!(IstioWeights.observed(&subject).unwrap_err().to_string(), expected);
+        assert_eq!(IstioWeights.set(&subject, Split::to_canary(30)).unwrap_err().to_string(), expected);
+    }
+
+    /// Each would get the whole weight of its side, and the canary less than its share.
     #[test]
-    fn sides_can_be_told_by_their_subsets() {
-        let mut canary = rollout();
+    fn a_side_with_two_destinations_in_one_rule_is_refused_and_keeps_its_weights() {
+        let destination = |host: &str, subset: &str, weight: u32| json!({"destination": {"host": host, "subset": subset}, "weight": weight});
+        let primary_twice = json!([
+            rule(100, 0),
+            {"route": [
+                destination("podinfo", "v1", 50),
+                destination("podinfo.test.svc.cluster.local", "v2", 50),
+                destination("podinfo-canary", "v3", 0),
+            ]},
+        ]);
+        assert_refused(
+            None,
+            &primary_twice,
+            "VirtualService podinfo.test has 2 destinations for podinfo in spec.http[1].route (weights 50, 50), and a side has \
+             one weight; leave one of them",
+        );
+        let canary_twice = json!([{"route": [
+            destination("podinfo", "v1", 100),
+            destination("podinfo-canary", "v2", 0),
+            destination("podinfo-canary", "v3", 0),
+        ]}]);
+        assert_refused(
+            None,
+            &canary_twice,
+            "VirtualService podinfo.test has 2 destinations for podinfo-canary in spec.http[0].route (weights 0, 0), and a side \
+             has one weight; leave one of them",
+        );
+        let of_two_hosts = json!([{"route": [
+            destination("podinfo", "production", 80),
+            destination("elsewhere", "production", 20),
+            destination("podinfo", "canary", 0),
+        ]}]);
+        assert_refused(
+            Some(of_subsets()),
+            &of_two_hosts,
+            "VirtualService podinfo.test has 2 destinations for subset production in spec.http[0].route (weights 80, 20), and a \
+             side has one weight; leave one of them",
+        );
+        let elsewhere = json!({"route": [destination("podinfo", "v1", 50), destination("podinfo", "v2", 50)]});
+        let fine = world(&json!([rule(100, 0), elsewhere]));
+        assert_eq!(IstioWeights.observed(&fine.subject()), Ok(Split::PRIMARY), "a rule without the canary is the user's");
+    }
+
+    #[test]
+    fn a_share_of_neither_side_is_refused_and_nothing_is_written_over() {
+        let mut shared = rule(50, 0);
+        let third = json!({"destination": {"host": "old"}, "weight": 50});
+        shared["route"].as_array_mut().unwrap().push(third);
+        let expected = "VirtualService podinfo.test leads 50 % to neither podinfo nor podinfo-canary in spec.http[0].route; give \
+                        that weight to podinfo, or lead to it by a rule of its own";
+        assert_refused(None, &json!([shared.clone()]), expected);
+        shared["route"][2]["weight"] = json!(0);
+        let mut fine = world(&json!([shared]));
+        fine.apply(IstioWeights.reconcile(&fine.subject(), Split::PRIMARY).unwrap());
+        assert_eq!(IstioWeights.observed(&fine.subject()), Ok(Split::PRIMARY));
+    }
+
+    fn of_subsets() -> ValidatedCanary {
         let subset = |name: &str| Destination::Subset(name.to_owned());
         let route =
             UserRoute { virtual_service: "podinfo".into(), primary: subset("production"), canary: subset("canary") };
-        canary.user_route = Some(route);
-        let mut world = World::of(canary);
+        ValidatedCanary { user_route: Some(route), ..rollout() }
+    }
+
+    #[test]
+    fn sides_can_be_told_by_their_subsets() {
+        let mut world = World::of(of_subsets());
         let rules = json!([{"route": [
             {"destination": {"host": "podinfo", "subset": "production"}, "weight": 100},
             {"destination": {"host": "podinfo", "subset": "canary"}},
