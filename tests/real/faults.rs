@@ -2,7 +2,8 @@
 //! away, others write, leaders are stopped. Each ends in the same cluster as a release that nothing disturbs, and no user's
 //! request fails.
 //!
-//! A sample of it runs in a few minutes; `AVIARY_REAL_FULL=1` runs all. `AVIARY_FAULTS_SEED` decides when the controller dies.
+//! A sample of it runs in a few minutes; `AVIARY_REAL_FULL=1` runs all. `AVIARY_FAULTS_SEED` decides when the controller dies, and
+//! `AVIARY_FAULTS=leadership,monitoring` leaves the other parts out.
 
 mod foreign_writers;
 mod kills;
@@ -26,6 +27,7 @@ use super::bench::{Inside, is_full_set};
 use super::{api, eventually, in_bench};
 
 const SEED: &str = "AVIARY_FAULTS_SEED";
+const PARTS: &str = "AVIARY_FAULTS";
 /// The account of the controller that all but the leaders' test have.
 const ACCOUNT: &str = "aviary";
 
@@ -110,22 +112,55 @@ fn releases_end_the_same_whatever_fails() {
         let _network = bench.network().await;
         let mut stage = Stage::set(bench).await;
         stage.say("the controller runs");
-        let foreign_writers = foreign_writers::survive(&stage);
-        let undisturbed = undisturbed(&stage);
-        let (undisturbed, writers) = tokio::join!(undisturbed, foreign_writers);
+        let parts = parts();
+        let runs = |part| parts.contains(&part);
+        let writers = async { if runs(Part::Writers) { Some(foreign_writers::survive(&stage).await) } else { None } };
+        let (undisturbed, writers) = tokio::join!(undisturbed(&stage), writers);
         stage.undisturbed = undisturbed;
-        writers.compare(&stage).await;
-        servers::come_back(&stage).await;
-        kills::change_nothing(&mut stage, seed()).await;
-        leadership::is_exclusive(&mut stage).await;
-        stage.start_operator().await;
-        monitoring::is_waited_for(&stage).await;
+        if let Some(writers) = writers {
+            writers.compare(&stage).await;
+        }
+        if runs(Part::Servers) {
+            servers::come_back(&stage).await;
+        }
+        if runs(Part::Kills) {
+            kills::change_nothing(&mut stage, seed()).await;
+        }
+        if runs(Part::Leadership) {
+            leadership::is_exclusive(&mut stage).await;
+            stage.start_operator().await;
+        }
+        if runs(Part::Monitoring) {
+            monitoring::is_waited_for(&stage).await;
+        }
         stage.say(format!("done; {} calls of controllers", stage.audit.number(|_| true)));
     });
 }
 
 fn seed() -> u64 {
     std::env::var(SEED).map_or(1, |text| text.parse().expect("a number as seed"))
+}
+
+/// What goes wrong; the names by which `AVIARY_FAULTS` asks for some of them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    Writers,
+    Servers,
+    Kills,
+    Leadership,
+    Monitoring,
+}
+
+const ALL_PARTS: [Part; 5] = [Part::Writers, Part::Servers, Part::Kills, Part::Leadership, Part::Monitoring];
+
+/// Those that are asked for, or all.
+fn parts() -> Vec<Part> {
+    let Ok(names) = std::env::var(PARTS) else { return ALL_PARTS.to_vec() };
+    let of_name = |name: &str| {
+        let part = ALL_PARTS.into_iter().find(|part| format!("{part:?}").eq_ignore_ascii_case(name));
+        part.unwrap_or_else(|| panic!("{PARTS}: there is no part {name:?} among {ALL_PARTS:?}"))
+    };
+    names.split(',').map(of_name).collect()
 }
 
 /// A release of each image.
