@@ -28,6 +28,10 @@ const FLAGS: &[&str] = &[
 const NAMES: [&str; 2] = ["aviary-first", "aviary-second"];
 /// Enough that something is written at any time.
 const SUBJECTS: usize = 3;
+/// Of these subjects only such writes are held, so that one of each kind is under way when the leader is stopped; of the others
+/// whatever is written first.
+const AWAITED: [(&str, &str); 2] =
+    [("leadership-0", "/virtualservices/podinfo"), ("leadership-1", "/canaries/podinfo/status")];
 
 struct Replica {
     name: &'static str,
@@ -60,14 +64,14 @@ impl Replica {
     }
 
     /// Stops it while writes of its own are under way, which go on when the gate is opened. Returns since when it is stopped.
-    async fn stop_with_a_write_under_way(&self) -> Timestamp {
+    async fn stop_with_writes_under_way(&self) -> Timestamp {
         self.gate.is_closed.send_replace(true);
         loop {
-            eventually("a write is under way", async || !self.gate.held().is_empty()).await;
+            eventually("routes and a status are under way", async || self.gate.holds_what_is_awaited()).await;
             self.operator.signal("STOP");
             let stopped = now();
             // It may have given up in the moment before.
-            if !self.gate.held().is_empty() {
+            if self.gate.holds_what_is_awaited() {
                 return stopped;
             }
             self.operator.signal("CONT");
@@ -78,6 +82,10 @@ impl Replica {
 async fn start_operator(stage: &Stage, name: &'static str, way: &Way) -> Operator {
     let (kubeconfig, _) = way.kubeconfig(&stage.bench, name);
     Operator::start(&stage.bench, &kubeconfig, name, FLAGS).await
+}
+
+fn is_in(path: &str, namespace: &str) -> bool {
+    path.contains(&format!("/namespaces/{namespace}/"))
 }
 
 /// Holds writes while it is closed; those of the Lease and of events pass.
@@ -91,7 +99,9 @@ struct Gate {
 impl Gate {
     async fn pass(&self, method: &Method, path: &str) {
         let is_of_object = !path.contains("/leases") && !path.contains("/events");
-        if *method == Method::GET || !is_of_object {
+        let awaited = AWAITED.iter().find(|(namespace, _)| is_in(path, namespace));
+        let is_another = awaited.is_some_and(|(_, object)| !path.ends_with(object));
+        if *method == Method::GET || !is_of_object || is_another {
             return;
         }
         let mut is_closed = self.is_closed.subscribe();
@@ -106,6 +116,11 @@ impl Gate {
 
     fn held(&self) -> Vec<String> {
         self.held.lock().clone()
+    }
+
+    fn holds_what_is_awaited(&self) -> bool {
+        let held = self.held();
+        AWAITED.iter().all(|(namespace, _)| held.iter().any(|path| is_in(path, namespace)))
     }
 }
 
@@ -142,7 +157,8 @@ enum Arrival {
 
 /// What was under way as the leader was stopped arrives, and the other one leads.
 async fn change_of_leader(stage: &Stage, leader: &Replica, follower: &Replica, arrival: Arrival) {
-    let stopped = leader.stop_with_a_write_under_way().await;
+    let stopped = leader.stop_with_writes_under_way().await;
+    let under_way = leader.gate.held();
     let is_write_of = |call: &Call, name: &str| call.account == name && call.is_write_of_object();
     let writes_after =
         |name: &str, since: Timestamp| stage.audit.any(|call| is_write_of(call, name) && call.received >= since);
@@ -165,7 +181,13 @@ async fn change_of_leader(stage: &Stage, leader: &Replica, follower: &Replica, a
             eventually("the new leader writes what the old one was to write", are_overtaken).await;
             let opened = now();
             leader.gate.open();
-            eventually("the write that was under way arrives", async || writes_after(leader.name, opened)).await;
+            eventually("all that was under way arrives", async || {
+                under_way.iter().all(|path| {
+                    let is_same = |call: &Call| call.uri.split('?').next() == Some(path) && call.received >= opened;
+                    stage.audit.any(|call| is_write_of(call, leader.name) && is_same(call))
+                })
+            })
+            .await;
             Some(opened)
         }
     };
@@ -178,8 +200,10 @@ async fn change_of_leader(stage: &Stage, leader: &Replica, follower: &Replica, a
         late.for_each(|call| assert!(call.met_another_writer(), "{call}"));
     }
     stage.say(format!(
-        "{} was stopped with a write under way, which arrived {arrival:?}; {} took over",
-        leader.name, follower.name
+        "{} was stopped with writes under way, which arrived {arrival:?}; {} took over\n{}",
+        leader.name,
+        follower.name,
+        under_way.join("\n")
     ));
 }
 
