@@ -33,8 +33,9 @@ const ACCOUNT: &str = "aviary";
 
 /// How much of it.
 struct Size {
-    kills: u64,
-    /// For how long the controller stays away after every second kill.
+    /// Kills at random moments; between two writes there are as many.
+    kills: usize,
+    /// For how long the controller stays away after every second kill at a random moment.
     away: Duration,
     /// For how long Prometheus does not answer.
     outage: Duration,
@@ -45,7 +46,7 @@ struct Size {
 }
 
 const SAMPLE: Size = Size {
-    kills: 8,
+    kills: 4,
     away: Duration::from_secs(4),
     outage: Duration::from_secs(12),
     server_rounds: 1,

@@ -26,7 +26,7 @@ const NAME: &str = "podinfo";
 const USERS_PATIENCE: Duration = Duration::from_secs(15);
 /// For a weight, and for the rest of a release: it takes three quarters of a minute when nothing disturbs it, twice that on a busy
 /// machine, and what a fault has cost is added.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(300);
+pub const RELEASE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Group, version and kind of what tells how a release ended. ReplicaSets are left out: which old ones there are tells of the
 /// way, and of the pods' template the Deployments tell, too.
