@@ -165,6 +165,8 @@ async fn releases_of_five_steps(bench: &Inside, client: &Client, canaries: &[&st
         let counts = audit.count(|call| is_its_own(call) && call.resource != "events");
         assert_eq!(counts, BTreeMap::from(expected), "{canary}\n{}", calls.join("\n"));
     }
+    let lists = audit.count(|call| call.verb == "list" && !is_unserved(call));
+    assert_eq!(lists, BTreeMap::new(), "what is watched is not listed in the course of a release");
     assert_reads_follow_conflicts(&audit.calls());
 }
 
