@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aviary::rbac::{Feature, PERMISSIONS, Permission};
 use http::Method;
 use kube::Client;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -35,7 +34,7 @@ fn the_granted_permissions_are_enough_and_none_is_unused() {
         eventually("the event of the election", async || audit.calls().iter().any(is_election_event)).await;
         blocking_owner_references(&bench, &client).await;
         drop(aviary);
-        let unused = unused(&audit.calls());
+        let unused = unused(&rights(&client).await, &audit.calls());
         assert!(unused.is_empty(), "aviary rbac grants what no call needed:\n{}", unused.join("\n"));
 
         some_namespaces(&bench, &client).await;
@@ -46,24 +45,86 @@ fn is_election_event(call: &Call) -> bool {
     call.namespace == ELECTIONS && call.resource == "events"
 }
 
+/// One verb of what an account may do.
+#[derive(Debug)]
+struct Right {
+    /// `None` for the whole cluster.
+    namespace: Option<String>,
+    group: String,
+    /// As a call has it: with its subresource, or the path of what is no resource.
+    resource: String,
+    verb: String,
+}
+
+/// What the API server was told that the account `operator` may do, by whatever roles.
+async fn rights(client: &Client) -> Vec<Right> {
+    let objects = |kind: &str| api(client.clone(), "rbac.authorization.k8s.io", "v1", kind, None);
+    let mut rights = Vec::new();
+    for (bindings, kind) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
+        let bindings = objects(bindings).list(&ListParams::default()).await.unwrap();
+        let roles = objects(kind).list(&ListParams::default()).await.unwrap();
+        for binding in bindings {
+            let subjects = binding.data["subjects"].as_array().cloned().unwrap_or_default();
+            if !subjects.iter().any(|subject| subject["name"] == "operator") {
+                continue;
+            }
+            assert_eq!(binding.data["roleRef"]["kind"], kind, "{binding:?}");
+            let is_its_role = |role: &&DynamicObject| {
+                role.metadata.name.as_deref() == binding.data["roleRef"]["name"].as_str()
+                    && role.metadata.namespace == binding.metadata.namespace
+            };
+            let role = roles.items.iter().find(is_its_role).expect("the role of a binding");
+            for rule in role.data["rules"].as_array().unwrap() {
+                rights.extend(rights_of(role.metadata.namespace.as_ref(), rule));
+            }
+        }
+    }
+    assert!(rights.len() > 50, "{rights:?}");
+    rights
+}
+
+fn rights_of(namespace: Option<&String>, rule: &Value) -> Vec<Right> {
+    let all = |field: &str| -> Vec<String> {
+        let texts = rule[field].as_array().into_iter().flatten();
+        texts.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let no_group = vec![String::new()];
+    let (groups, resources) = match all("nonResourceURLs") {
+        paths if paths.is_empty() => (all("apiGroups"), all("resources")),
+        paths => (no_group, paths),
+    };
+    let mut rights = Vec::new();
+    for group in &groups {
+        for resource in &resources {
+            rights.extend(all("verbs").into_iter().map(|verb| Right {
+                namespace: namespace.cloned(),
+                group: group.clone(),
+                resource: resource.clone(),
+                verb,
+            }));
+        }
+    }
+    rights
+}
+
 /// Each verb that nobody has used. What is granted for the finalizers of canaries is not asked for by a call of its own:
 /// [`blocking_owner_references`].
-fn unused(calls: &[Call]) -> Vec<String> {
-    let is_used = |permission: &Permission, verb: &str| {
+fn unused(rights: &[Right], calls: &[Call]) -> Vec<String> {
+    let is_used = |right: &&Right| {
         calls.iter().any(|call| {
-            (permission.feature == Feature::LeaderElection) == (call.namespace == ELECTIONS)
-                && (call.verb.as_str(), call.group.as_str()) == (verb, permission.group)
-                && call.resource == permission.resource
+            // What is granted in the cluster is not needed for the election, which has a role of its own.
+            let is_where_granted = match &right.namespace {
+                Some(namespace) => call.namespace == *namespace,
+                None => call.namespace != ELECTIONS,
+            };
+            is_where_granted
+                && (&call.verb, &call.group, &call.resource) == (&right.verb, &right.group, &right.resource)
         })
     };
     // TrafficSplits are written by `real::crossover`, under the same rights.
     let elsewhere = ["canaries/finalizers", "trafficsplits"];
-    let asked_for = PERMISSIONS.iter().filter(|permission| !elsewhere.contains(&permission.resource));
-    asked_for
-        .flat_map(|permission| permission.verbs.iter().map(move |verb| (permission, verb)))
-        .filter(|(permission, verb)| !is_used(permission, verb))
-        .map(|(permission, verb)| format!("{verb} {} ({:?})", permission.resource, permission.feature))
-        .collect()
+    let asked_for = rights.iter().filter(|right| !elsewhere.contains(&right.resource.as_str()));
+    asked_for.filter(|right| !is_used(right)).map(|right| format!("{right:?}")).collect()
 }
 
 /// One canary that has everything, until it is deleted.
