@@ -19,7 +19,7 @@ pub(crate) mod fields;
 mod health;
 mod heartbeats;
 mod job_defaults;
-mod metadata;
+pub(crate) mod metadata;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 mod part_write;

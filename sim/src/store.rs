@@ -25,13 +25,14 @@ pub use kinds::GroupKind;
 pub use record::{ChangeType, StoreEvent};
 pub use registry::{ResourceType, ResourceVersion, ScalePaths};
 
-pub(crate) use deletion::{Deletion, Propagation, pod_grace_seconds};
+pub(crate) use deletion::{Deletion, Propagation, pod_grace_seconds, rehearsed as rehearsed_deletion};
 pub(crate) use error::success_status;
 pub(crate) use record::{Change, Part, PartChange, Record, to_bytes};
 pub(crate) use registry::Registry;
 pub(crate) use state::{ObjectKey, State};
 
 use crate::apiserver::fields;
+use crate::apiserver::metadata::no_name_or_base;
 use crate::clock::Clock;
 use crate::quotas::Contents;
 
@@ -309,16 +310,19 @@ impl Store {
     ) -> Result<Arc<Record>, StatusError> {
         let mut state = self.shared.state.lock();
         let random = state.random.clone();
-        let name = pick_name(&mut state, resource, namespace, &value)?;
+        let name = pick_name(&mut state, resource, namespace, &value).unwrap_or_default();
         value["metadata"]["name"] = Value::String(name.clone());
         let prepared = prepare(&mut state, &mut value);
         if is_rehearsal {
             state.random = random;
         }
         prepared?;
+        if name.is_empty() {
+            return Err(StatusError::invalid(&resource.group, &resource.kind, "", &[no_name_or_base()]));
+        }
         let key = ObjectKey { kind: resource.group_kind.clone(), namespace: namespace.into(), name: name.into() };
         if state.record_of(&key).is_some() {
-            return Err(StatusError::already_exists(resource, &key.name));
+            return Err(StatusError::name_taken(resource, &key.name, &value));
         }
         Ok(state.insert(&self.shared, &key, value, resource.tracks_generation))
     }
@@ -341,10 +345,13 @@ impl Store {
             return Ok((present, false));
         }
         let key = ObjectKey::of(&resource.group_kind, &present);
-        let record = state.put(&self.shared, &key, value);
-        if record.is_deleting() && record.finalizers().is_empty() && !present.finalizers().is_empty() {
+        if !present.finalizers().is_empty() && ends(&value) {
+            // What the write makes of the object is answered, and never stored.
             state.remove(&self.shared, &key);
-        } else if !record.has_owners_of(&present) {
+            return Ok((Arc::new(Record::new(value, present.resource_version, Some(&present))), true));
+        }
+        let record = state.put(&self.shared, &key, value);
+        if !record.has_owners_of(&present) {
             state.collect_if_orphaned(&self.shared, &key);
         }
         Ok((record, true))
@@ -427,23 +434,15 @@ impl Store {
     }
 }
 
-/// `metadata.name`, or a free name made from `generateName` (the API server tries eight times as well).
-fn pick_name(
-    state: &mut State,
-    resource: &ResourceType,
-    namespace: &str,
-    value: &Value,
-) -> Result<String, StatusError> {
+/// `metadata.name`, or a free name made from `generateName` (the API server tries eight times as well); `None` without either.
+fn pick_name(state: &mut State, resource: &ResourceType, namespace: &str, value: &Value) -> Option<String> {
     let metadata = &value["metadata"];
     if let Some(name) = metadata["name"].as_str()
         && !name.is_empty()
     {
-        return Ok(name.to_owned());
+        return Some(name.to_owned());
     }
-    let Some(base) = metadata["generateName"].as_str().filter(|base| !base.is_empty()) else {
-        let problem = FieldError::required("metadata.name", "name or generateName is required");
-        return Err(StatusError::invalid(&resource.group, &resource.kind, "", &[problem]));
-    };
+    let base = metadata["generateName"].as_str().filter(|base| !base.is_empty())?;
     // names.simpleNameGenerator: 63 characters minus the suffix.
     let base: String = base.chars().take(58).collect();
     let kind = &resource.group_kind;
@@ -454,7 +453,13 @@ fn pick_name(
             break;
         }
     }
-    Ok(name)
+    Some(name)
+}
+
+/// Whether an object that had finalizers is gone with the last of them (`ShouldDeleteDuringUpdate`).
+fn ends(value: &Value) -> bool {
+    let metadata = &value["metadata"];
+    !metadata["deletionTimestamp"].is_null() && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
 }
 
 /// Whether anything but `metadata` (and `status`, if told so) differs.

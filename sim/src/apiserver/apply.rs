@@ -142,7 +142,9 @@ impl ApiServer {
             let before = Before { object: &live, managed: fields::stored_text(present), is_new: false };
             let applied = apply.run(before).map_err(|error| refusal(&error))?;
             strategy.ownership = Ownership::Applied(applied.managed);
-            read_applied(target, strategy, name, applied.value)
+            let value = decode_applied(target, strategy, &config, applied.value)?;
+            metadata::check_identity(target, Some(name), &value)?;
+            Ok(value)
         })
     }
 
@@ -160,38 +162,31 @@ impl ApiServer {
         let apply = Apply { writer: strategy.writer(manager), config, is_forced: false };
         let before = Before { object: &nothing, managed: None, is_new: true };
         let applied = apply.run(before).map_err(|error| refusal(&error))?;
-        if let Some(uid) = applied.value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+        strategy.ownership = Ownership::Applied(applied.managed);
+        let mut value = decode_applied(target, &mut strategy, config, applied.value)?;
+        if let Some(uid) = value["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
             let cause =
                 format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
             return Err(StatusError::conflict(&target.resource, name, &cause));
         }
-        if applied.value["metadata"]["name"].as_str().is_none_or(str::is_empty) {
-            return Err(StatusError::bad_request(format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-            )));
-        }
-        strategy.ownership = Ownership::Applied(applied.managed);
-        let mut value = read_applied(target, &mut strategy, name, applied.value)?;
-        // An upsert: the version that the client saw last, if any, is gone with the object.
-        if let Some(metadata) = value["metadata"].as_object_mut() {
-            metadata.remove("resourceVersion");
-        }
+        metadata::check_identity(target, Some(name), &value)?;
+        write::forget_version(&mut value, dry_run)?;
         self.create_object(request, strategy, dry_run, value)
     }
 }
 
 /// Reads what applying made as any other body of a write.
-fn read_applied(
+fn decode_applied(
     target: &Target,
     strategy: &mut Strategy<'_>,
-    name: &str,
+    config: &Value,
     mut value: Value,
 ) -> Result<Value, StatusError> {
     if !target.resource.custom {
         fields::drop_nulls(&mut value);
     }
-    strategy.decode(&mut value, Origin::Body)?;
-    metadata::check_identity(target, Some(name), &value)?;
+    let given = |field: &str| config["metadata"][field].as_str().unwrap_or_default();
+    strategy.decode(&mut value, Origin::Applied(format!("{}/{}", given("namespace"), given("name"))))?;
     Ok(value)
 }
 

@@ -160,13 +160,22 @@ fn pod_spec(spec: &mut Value) {
     set(spec, "dnsPolicy", json!("ClusterFirst"));
     set(spec, "securityContext", json!({}));
     set(spec, "schedulerName", json!("default-scheduler"));
-    if let Some(account) = spec.get("serviceAccountName").cloned() {
-        set(spec, "serviceAccount", account);
-    }
+    share_service_account(spec);
     for list in ["initContainers", "containers"] {
         items(spec, list).for_each(container);
     }
     items(spec, "volumes").for_each(volume);
+}
+
+/// The name of the service account has an older name, too: the newer counts where there are both.
+fn share_service_account(spec: &mut Value) {
+    let given = |field: &str| spec[field].as_str().filter(|name| !name.is_empty());
+    let Some(account) = given("serviceAccountName").or_else(|| given("serviceAccount")).map(str::to_owned) else {
+        return;
+    };
+    for field in ["serviceAccountName", "serviceAccount"] {
+        spec[field] = json!(account);
+    }
 }
 
 fn container(container: &mut Value) {

@@ -46,7 +46,7 @@ impl Rehearsal {
             name: name.as_str().into(),
         };
         if state.record_of(&key).is_some() {
-            return Err(StatusError::already_exists(&target.resource, &name));
+            return Err(StatusError::name_taken(&target.resource, &name, value));
         }
         let uid = state.random.uid();
         let metadata = &mut value["metadata"];
@@ -76,9 +76,9 @@ impl Rehearsal {
         Err(self.keep(Arc::new(Record::new(value, present.resource_version, Some(present)))))
     }
 
-    /// Ends a deletion.
-    pub(super) fn end_delete(&mut self, present: &Arc<Record>) -> Result<(), StatusError> {
-        if self.active { Err(self.keep(Arc::clone(present))) } else { Ok(()) }
+    /// Ends a deletion of an object that is shown as it was, or as it waits for its end.
+    pub(super) fn end_delete(&mut self, last: impl FnOnce() -> Arc<Record>) -> Result<(), StatusError> {
+        if self.active { Err(self.keep(last())) } else { Ok(()) }
     }
 
     fn keep(&mut self, record: Arc<Record>) -> StatusError {

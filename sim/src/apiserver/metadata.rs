@@ -36,7 +36,6 @@ pub(super) fn check_identity(target: &Target, name: Option<&str>, body: &Value) 
     if !body.is_object() {
         return Err(StatusError::bad_request("the object provided is unrecognized"));
     }
-    check_kind(target, body)?;
     let metadata = &body["metadata"];
     check_metadata_shape(target, metadata)?;
     let given_namespace = metadata["namespace"].as_str().unwrap_or_default();
@@ -72,7 +71,7 @@ pub(super) fn check_kind(target: &Target, body: &Value) -> Result<(), StatusErro
     let resource = &target.resource;
     let expected = target.api_version();
     if resource.custom {
-        return check_custom_kind(target, body, given("apiVersion").unwrap_or_default(), given("kind"));
+        return if given("kind").is_some() { Ok(()) } else { Err(no_kind(target, body)) };
     }
     let api_version = given("apiVersion").unwrap_or(&expected);
     let kind = given("kind").unwrap_or(&resource.kind);
@@ -103,32 +102,58 @@ pub(super) fn unregistered(api_version: &str, kind: &str) -> Option<String> {
 }
 
 /// Custom resources have to say what they are.
-fn check_custom_kind(target: &Target, body: &Value, api_version: &str, kind: Option<&str>) -> Result<(), StatusError> {
-    let resource = &target.resource;
+fn no_kind(target: &Target, body: &Value) -> StatusError {
+    let text = body.to_string();
+    // What the API server shows of a body that it cannot read.
+    let summary: String = text.chars().take(30).collect();
+    let more = if summary.len() < text.len() { " ..." } else { "" };
+    StatusError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {} ({summary}{more})",
+        target.resource.kind,
+        kind_is_missing(&text)
+    ))
+}
+
+/// The API server's words for an object of no kind.
+pub(super) fn kind_is_missing(object: &str) -> String {
+    format!("Object 'Kind' is missing in '{object}'")
+}
+
+/// Refuses a body of another version than that of the path. What a patch makes is judged with the rest of the object.
+pub(super) fn check_api_version(target: &Target, body: &Value) -> Result<(), StatusError> {
+    let given = body["apiVersion"].as_str().unwrap_or_default();
     let expected = target.api_version();
-    let Some(kind) = kind else {
-        let text = body.to_string();
-        // What the API server shows of a body that it cannot read.
-        let summary: String = text.chars().take(30).collect();
-        let more = if summary.len() < text.len() { " ..." } else { "" };
-        return Err(StatusError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): Object 'Kind' is missing in '{text}' \
-             ({summary}{more})",
-            resource.kind
-        )));
-    };
-    if api_version != expected {
-        return Err(StatusError::bad_request(format!(
-            "the API version in the data ({api_version}) does not match the expected API version ({expected})"
-        )));
+    if !target.resource.custom || given == expected {
+        return Ok(());
     }
-    if kind != resource.kind {
-        let name = body["metadata"]["name"].as_str().unwrap_or_default();
-        let detail = format!("must be {}", resource.kind);
-        let problem = FieldError::invalid("kind", &Value::from(kind), detail);
-        return Err(StatusError::invalid(&resource.group, kind, name, &[problem]));
+    Err(StatusError::bad_request(format!(
+        "the API version in the data ({given}) does not match the expected API version ({expected})"
+    )))
+}
+
+/// What an object says that it is, and is not.
+#[derive(Clone, Debug)]
+pub(super) struct WrongType {
+    pub(super) group: String,
+    pub(super) kind: String,
+    pub(super) problems: Vec<FieldError>,
+}
+
+/// Why a custom resource is not of the kind and version that it is written as (`ValidateTypeMeta`).
+pub(super) fn wrong_type(target: &Target, value: &Value) -> Option<WrongType> {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    let expected = target.api_version();
+    let mut problems = Vec::new();
+    for (field, expected) in [("kind", target.resource.kind.as_str()), ("apiVersion", expected.as_str())] {
+        if text(field) != expected {
+            problems.push(FieldError::invalid(field, &Value::from(text(field)), format!("must be {expected}")));
+        }
     }
-    Ok(())
+    if problems.is_empty() {
+        return None;
+    }
+    let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
+    Some(WrongType { group: group.to_owned(), kind: text("kind").to_owned(), problems })
 }
 
 fn check_metadata_shape(target: &Target, metadata: &Value) -> Result<(), StatusError> {
@@ -235,18 +260,22 @@ pub(super) fn check_preconditions(
     candidate: &Value,
     present: &Record,
     lock: Lock,
+    dry_run: bool,
 ) -> Result<(), StatusError> {
     let metadata = &candidate["metadata"];
     let uid = metadata["uid"].as_str().unwrap_or_default();
     if lock.by_uid && !uid.is_empty() && uid != present.uid() {
         let is_service = target.resource.group.is_empty() && target.resource.plural == "services";
         // Beside what they say there are their endpoints.
-        let prefix = if is_service { "services/specs" } else { &*target.resource.plural };
-        let registry_key = if target.namespace.is_empty() {
-            format!("/registry/{prefix}/{name}")
-        } else {
-            format!("/registry/{prefix}/{}/{name}", target.namespace)
+        let prefix = match &target.resource {
+            _ if is_service => "services/specs".to_owned(),
+            resource if resource.custom => format!("{}/{}", resource.group, resource.plural),
+            resource => resource.plural.to_string(),
         };
+        let namespace = if target.namespace.is_empty() { String::new() } else { format!("/{}", target.namespace) };
+        // What is only rehearsed does not get as far as where objects are.
+        let root = if dry_run { "" } else { "/registry" };
+        let registry_key = format!("{root}/{prefix}{namespace}/{name}");
         return Err(StatusError::conflict(
             &target.resource,
             name,
@@ -257,8 +286,8 @@ pub(super) fn check_preconditions(
             ),
         ));
     }
-    let version = metadata["resourceVersion"].as_str().unwrap_or_default();
-    if version.is_empty() || version == "0" {
+    let version = given_version(candidate)?;
+    if version == 0 {
         if lock.unconditional {
             return Ok(());
         }
@@ -267,12 +296,23 @@ pub(super) fn check_preconditions(
         // The registry calls a kind by its resource.
         return Err(StatusError::invalid(&target.resource.group, &target.resource.plural, name, &[problem]));
     }
-    match version.parse::<u64>() {
-        Ok(version) if version == present.resource_version => Ok(()),
-        Ok(_) => Err(StatusError::modified(&target.resource, name)),
-        // It is no status error, so it comes out as a plain 500.
-        Err(_) => Err(StatusError::new(500, "", format!("strconv.ParseUint: parsing \"{version}\": invalid syntax"))),
+    if version == present.resource_version {
+        return Ok(());
     }
+    Err(StatusError::modified(&target.resource, name))
+}
+
+/// The version that an object says it is of; 0 for none (`ObjectResourceVersion`).
+///
+/// # Errors
+/// 500 for a text that is no number: it is no status error in the API server.
+pub(super) fn given_version(value: &Value) -> Result<u64, StatusError> {
+    let text = value["metadata"]["resourceVersion"].as_str().unwrap_or_default();
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let invalid = |_| StatusError::new(500, "", format!("strconv.ParseUint: parsing \"{text}\": invalid syntax"));
+    text.parse::<u64>().map_err(invalid)
 }
 
 pub(super) fn invalid(target: &Target, name: &str, problems: &[FieldError]) -> StatusError {
@@ -333,11 +373,20 @@ fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
 
 fn name_problems(target: &Target, name: &Value, problems: &mut Vec<FieldError>) {
     let text = name.as_str().unwrap_or_default();
+    if text.is_empty() {
+        problems.push(no_name_or_base());
+        return;
+    }
     let is_label = target.resource.group.is_empty() && matches!(target.resource.kind.as_str(), "Namespace" | "Service");
     let fault = if is_label { label_fault(text) } else { subdomain_fault(text) };
     if let Some(detail) = fault {
         problems.push(FieldError::invalid("metadata.name", name, detail));
     }
+}
+
+/// What is wrong with an object that has no name and nothing to make one of.
+pub(crate) fn no_name_or_base() -> FieldError {
+    FieldError::required("metadata.name", "name or generateName is required")
 }
 
 /// What is wrong with a text that has to be a DNS label (`IsDNS1123Label`).

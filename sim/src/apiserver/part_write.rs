@@ -15,6 +15,7 @@ use super::body;
 use super::fields::{self, Before, Writer};
 use super::request::Target;
 use super::response::Answer;
+use super::scale;
 use super::schema::{Schema, SchemaRef};
 use super::write::WriteRequest;
 use crate::store::{Part, PartChange, PartOutcome, Record};
@@ -219,6 +220,10 @@ fn outcome(schema: &Schema, writer: &Writer<'_>, part: Part, present: &Record, c
     }
     let found = schema.validate_update(&after, &before, Some(name));
     if !found.is_empty() || !schema.broken_rules(&after, Some(&before), &found).is_empty() {
+        return None;
+    }
+    let scale = writer.own_version().and_then(|version| version.scale.as_ref());
+    if scale.is_some_and(|paths| !scale::problems(paths, &after, part == Part::Status).is_empty()) {
         return None;
     }
     let managed = present.managed_fields();

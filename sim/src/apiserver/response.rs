@@ -102,7 +102,9 @@ impl Answer {
     }
 
     pub(crate) fn error(error: &StatusError) -> Self {
-        Self::json(error.code(), to_bytes(&error.to_value()))
+        let mut answer = Self::json(error.code(), to_bytes(&error.to_value()));
+        answer.warnings.clone_from(&error.warnings);
+        answer
     }
 
     pub(crate) fn changed(mut self, changed: bool) -> Self {

@@ -79,7 +79,8 @@ pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Va
             dotted(paths(target)?)
         )));
     }
-    if replicas < 0 {
+    // Those of custom resources are judged with the rest of the object.
+    if replicas < 0 && !target.resource.custom {
         let problem = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         return Err(StatusError::invalid("autoscaling", "Scale", name, &[problem]));
@@ -93,6 +94,26 @@ pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Va
     }
     *field = json!(replicas);
     Ok(changed)
+}
+
+/// What is wrong with the replicas of a custom resource (`ValidateScaleSpec`, `ValidateScaleStatus`). A write to the status answers
+/// for those there alone.
+pub(super) fn problems(paths: &ScalePaths, object: &Value, is_status: bool) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let counted = [(&paths.spec_replicas, !is_status), (&paths.status_replicas, true)];
+    for (path, _) in counted.into_iter().filter(|(_, is_judged)| *is_judged) {
+        let Some(replicas) = at(object, path).as_i64() else { continue };
+        let detail = if replicas < 0 {
+            "should be a non-negative integer".to_owned()
+        } else if replicas > i64::from(i32::MAX) {
+            format!("should be less than or equal to {}", i32::MAX)
+        } else {
+            continue;
+        };
+        let field: String = path.iter().map(|segment| format!(".{segment}")).collect();
+        problems.push(FieldError::invalid(field, &json!(replicas), detail));
+    }
+    problems
 }
 
 /// Whether two objects differ in their replicas.

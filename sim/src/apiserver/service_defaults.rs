@@ -89,8 +89,9 @@ pub(super) fn allocate(spec: &mut Value, present: Option<&Value>, state: &mut St
     if !has_address(spec) {
         return;
     }
-    set(spec, "ipFamilies", json!(["IPv4"]));
-    set(spec, "ipFamilyPolicy", json!("SingleStack"));
+    keep_policy(spec, present);
+    let is_dual = is_headless_without_selector(spec) && spec["ipFamilyPolicy"] != "SingleStack";
+    set(spec, "ipFamilies", if is_dual { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
     allocate_cluster_ip(spec, present, state);
     if !has_node_ports(spec) || spec["allocateLoadBalancerNodePorts"] == false {
         return;
@@ -114,6 +115,20 @@ pub(super) fn allocate(spec: &mut Value, present: Option<&Value>, state: &mut St
         taken.insert(number);
         port["nodePort"] = json!(number);
     }
+}
+
+/// A Service keeps its policy; a new one has one family of addresses, but for one whose endpoints somebody else tells.
+fn keep_policy(spec: &mut Value, present: Option<&Value>) {
+    let policy = match present.map(|present| &present["spec"]["ipFamilyPolicy"]).filter(|policy| policy.is_string()) {
+        Some(policy) => policy.clone(),
+        None if is_headless_without_selector(spec) => json!("RequireDualStack"),
+        None => json!("SingleStack"),
+    };
+    set(spec, "ipFamilyPolicy", policy);
+}
+
+fn is_headless_without_selector(spec: &Value) -> bool {
+    spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(serde_json::Map::is_empty)
 }
 
 /// What is wrong with node ports that somebody asked for. In a rehearsal Kubernetes looks only whether they are taken.

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use super::fields::{self, Before, Writer};
+use super::metadata::WrongType;
 use super::patch::Origin;
 use super::request::{Query, Target};
 use super::schema::SchemaRef;
@@ -93,10 +94,10 @@ pub(super) struct Strategy<'a> {
     repeated_in_patch: Vec<String>,
     /// To whom belongs what is written; nobody in particular at first.
     pub(super) ownership: Ownership,
-    /// Unknown fields of a custom resource's metadata, to be told with those of the rest.
-    unknown_metadata: Vec<String>,
-    /// Those of all of a custom resource, where only its status is written.
-    unknown_beside_status: Option<Vec<String>>,
+    /// Whether a custom resource was read by its schema already, and its unknown fields told.
+    is_conformed: bool,
+    /// Why a custom resource is not what it is written as; told when all of it is judged.
+    wrong_type: Option<WrongType>,
     /// Texts for the client, e.g. about unknown fields.
     pub(super) warnings: Vec<String>,
 }
@@ -112,8 +113,8 @@ impl<'a> Strategy<'a> {
             repeats_fields: false,
             repeated_in_patch: Vec::new(),
             ownership: Ownership::Update(String::new()),
-            unknown_metadata: Vec::new(),
-            unknown_beside_status: None,
+            is_conformed: false,
+            wrong_type: None,
             warnings: Vec::new(),
         }
     }
@@ -134,12 +135,12 @@ impl<'a> Strategy<'a> {
         }
     }
 
-    /// Reads an object of a built-in kind by its type: wrong types are refused, unknown fields dropped, told or refused.
-    /// Of custom resources only the metadata are read here; the rest is when they are completed, by their schema.
+    /// Reads an object by its type or schema: wrong types of built-in kinds and of metadata are refused, unknown fields dropped,
+    /// told or refused.
     pub(super) fn decode(&mut self, value: &mut Value, origin: Origin) -> Result<(), StatusError> {
         self.origin = origin;
         if self.target.resource.custom && self.target.subresource != "scale" {
-            return self.decode_metadata(value);
+            return self.decode_custom(value);
         }
         let Some(schema) = self.schema() else {
             return Ok(());
@@ -154,21 +155,33 @@ impl<'a> Strategy<'a> {
         }
     }
 
-    /// Reads what a patch made of an object. Metadata that it left alone were read before.
+    /// Reads what a patch made of an object. What it left alone was read before: a status is read when the object is completed.
     pub(super) fn decode_patched(
         &mut self,
         value: &mut Value,
         origin: Origin,
         present: &Value,
     ) -> Result<(), StatusError> {
-        if self.target.resource.custom && value.get("metadata") == present.get("metadata") {
+        let is_custom_status = self.target.resource.custom && self.target.subresource == "status";
+        if is_custom_status && !differs_beside_status(value, present) {
             self.origin = origin;
             return Ok(());
         }
         self.decode(value, origin)
     }
 
-    fn decode_metadata(&mut self, value: &mut Value) -> Result<(), StatusError> {
+    /// Reads a custom resource by its schema. One that says that it is something else is not looked into.
+    fn decode_custom(&mut self, value: &mut Value) -> Result<(), StatusError> {
+        if value.get("apiVersion").is_some_and(Value::is_null) {
+            return Err(
+                self.unreadable(value, ".apiVersion accessor error: <nil> is of the type <nil>, expected string")
+            );
+        }
+        if matches!(self.origin, Origin::Patch) && value["kind"].as_str().is_none_or(str::is_empty) {
+            let text = value.to_string();
+            let cause = metadata::kind_is_missing(&text);
+            return Err(patch::invalid(text, &cause));
+        }
         // Managed fields are kept as a text and have a reader of their own.
         let managed_fields = fields::take_text(value);
         let decoded = match value.get_mut("metadata").filter(|metadata| !metadata.is_null()) {
@@ -176,13 +189,14 @@ impl<'a> Strategy<'a> {
             None => Ok(Vec::new()),
         };
         fields::restore(value, managed_fields);
-        match decoded {
-            Ok(unknown) => {
-                self.unknown_metadata = unknown.into_iter().map(|field| format!("metadata.{field}")).collect();
-                Ok(())
-            }
-            Err(error) => Err(self.undecodable(value, &error)),
+        let unknown = decoded.map_err(|error| self.undecodable(value, &error))?;
+        let mut unknown: Vec<String> = unknown.into_iter().map(|field| format!("metadata.{field}")).collect();
+        let schema = self.target.served_version().and_then(|version| version.schema.clone());
+        if let Some(schema) = schema.filter(|_| metadata::wrong_type(self.target, value).is_none()) {
+            unknown.extend(schema.conform(value).unknown_fields);
+            self.is_conformed = true;
         }
+        self.report_unknown_fields(&unknown, value)
     }
 
     /// Whether what a JSON or merge patch leaves of a built-in object can be read at all. Without version it is read by the names of
@@ -196,6 +210,15 @@ impl<'a> Strategy<'a> {
             let kind = patched.get("kind").and_then(Value::as_str).filter(|kind| !kind.is_empty());
             let cause = kind.and_then(|kind| metadata::unregistered(version, kind));
             return cause.map_or(Ok(()), |cause| Err(patch::invalid(patched.to_string(), &cause)));
+        }
+        let kind = patched["kind"].as_str().unwrap_or_default();
+        if !kind.is_empty() && kind != self.target.resource.kind {
+            let group = &self.target.resource.group;
+            let cause = format!(
+                "no kind \"{kind}\" is registered for the internal version of group \"{group}\" in scheme \
+                 \"pkg/runtime/scheme.go:111\""
+            );
+            return Err(patch::invalid(patched.to_string(), &cause));
         }
         if self.options.field_validation == FieldValidation::Strict {
             let fields = patched.as_object().into_iter().flatten().map(|(field, _)| field);
@@ -216,27 +239,66 @@ impl<'a> Strategy<'a> {
 
     fn undecodable(&self, value: &Value, error: &DecodeError) -> StatusError {
         match &self.origin {
-            Origin::Body => self.unhandled(&error.to_string()),
-            Origin::Patch => patch::invalid(value.to_string(), &error.to_string()),
             Origin::StrategicPatch(patch) => patch::invalid(patch::print_as_go(patch), &error.in_converter_words()),
+            Origin::Applied(name) if !self.target.resource.custom => {
+                self.unconvertible(name, &error.in_converter_words())
+            }
+            _ => self.unreadable(value, &error.to_string()),
         }
     }
 
-    /// `transformDecodeError`.
-    fn unhandled(&self, cause: &str) -> StatusError {
-        let is_scale = self.target.subresource == "scale";
-        let kind = if is_scale { "Scale" } else { &*self.target.resource.kind };
-        let version = if is_scale { "v1" } else { &*self.target.version };
-        StatusError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {cause}"))
+    /// The refusal of an object that cannot be read, by what it was read from.
+    fn unreadable(&self, value: &Value, cause: &str) -> StatusError {
+        match &self.origin {
+            Origin::Body | Origin::Applied(_) => self.unhandled(value, cause),
+            Origin::Patch => patch::invalid(value.to_string(), cause),
+            Origin::StrategicPatch(patch) => patch::invalid(patch::print_as_go(patch), cause),
+        }
+    }
+
+    /// `transformDecodeError`. A custom resource is called what it calls itself.
+    fn unhandled(&self, value: &Value, cause: &str) -> StatusError {
+        let resource = &self.target.resource;
+        let (mut kind, mut version) = (resource.kind.as_str(), self.target.version.as_str());
+        let mut wanted = kind;
+        if self.target.subresource == "scale" {
+            if resource.custom {
+                // The registry of definitions has no such type, and so no words for what is wrong with it.
+                let cause = "no kind is registered for the type v1.Scale in scheme \"pkg/runtime/scheme.go:111\"";
+                return StatusError::bad_request(cause);
+            }
+            (kind, version, wanted) = ("Scale", "v1", "Scale");
+        } else if resource.custom {
+            let api_version = value["apiVersion"].as_str().unwrap_or_default();
+            kind = value["kind"].as_str().unwrap_or_default();
+            version = api_version.split_once('/').map_or(api_version, |(_, version)| version);
+        }
+        StatusError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {wanted}: {cause}"))
+    }
+
+    /// What an applied configuration is refused with whose types are wrong. It is no status error in the API server, and so a plain
+    /// 500.
+    fn unconvertible(&self, name: &str, cause: &str) -> StatusError {
+        let (resource, version) = (&self.target.resource, &self.target.version);
+        let what = format!("{}/{version}, Kind={}", resource.group, resource.kind);
+        StatusError::new(
+            500,
+            "",
+            format!(
+                "failed to convert new object ({name}; {what}) to proper version: unable to convert unstructured object to {what}: \
+                 {cause}"
+            ),
+        )
     }
 
     pub(super) fn prepare_create(&mut self, state: &mut State, value: &mut Value) -> Result<(), StatusError> {
+        self.note_type(value)?;
         self.set_type(value);
         if let Some(metadata) = value["metadata"].as_object_mut() {
             metadata.remove("deletionTimestamp");
             metadata.remove("deletionGracePeriodSeconds");
         }
-        let given = fields::take_text(value);
+        let given = self.take_managed_fields(value);
         if self.isolates_status()
             && let Some(fields) = value.as_object_mut()
         {
@@ -259,12 +321,10 @@ impl<'a> Strategy<'a> {
         present: &Record,
         mut candidate: Value,
     ) -> Result<Value, StatusError> {
-        let given = fields::take_text(&mut candidate);
+        self.note_type(&candidate)?;
+        let given = self.take_managed_fields(&mut candidate);
         let is_status = self.target.subresource == "status";
         let before = present.value();
-        if is_status && self.target.resource.custom {
-            self.look_beside_status(&candidate, &before);
-        }
         let mut value = if is_status { self.with_new_status(&before, candidate) } else { candidate };
         self.set_type(&mut value);
         metadata::keep_server_fields(&mut value, &before);
@@ -273,7 +333,12 @@ impl<'a> Strategy<'a> {
         }
         self.complete(&mut value, Some(&before))?;
         let live = Before { object: &before, managed: fields::stored_text(&before), is_new: false };
-        let text = self.managed_fields(live, &value, &given);
+        // Go cannot tell what an object of another type changes, and forgets whose anything was. What is written to a status has
+        // the type of what is there in the end.
+        let text = if self.wrong_type.is_some() { None } else { self.managed_fields(live, &value, &given) };
+        if is_status {
+            self.wrong_type = None;
+        }
         fields::store_text(&mut value, text);
         self.allocate(state, &mut value, Some(&before));
         self.validate(state, &value, Some(present))?;
@@ -285,6 +350,26 @@ impl<'a> Strategy<'a> {
             keep_times_of_no_change(&mut value, &before);
         }
         Ok(value)
+    }
+
+    /// Notes what an object that is written says it is, before it is made what it has to be.
+    fn note_type(&mut self, value: &Value) -> Result<(), StatusError> {
+        if !self.target.resource.custom || self.target.subresource == "scale" {
+            return Ok(());
+        }
+        if value["apiVersion"].as_str().is_none_or(str::is_empty) {
+            return Err(StatusError::internal("Object 'apiVersion' is missing in 'object has no apiVersion field'"));
+        }
+        self.wrong_type = metadata::wrong_type(self.target, value);
+        Ok(())
+    }
+
+    /// What a client says of managed fields. The metadata of custom resources are read into Go's struct and written again, which
+    /// leaves nothing of an empty list.
+    fn take_managed_fields(&self, value: &mut Value) -> Value {
+        let given = fields::take_text(value);
+        let says_nothing = self.target.resource.custom && given.as_array().is_some_and(Vec::is_empty);
+        if says_nothing { Value::Null } else { given }
     }
 
     /// The text of managed fields after this write.
@@ -361,19 +446,6 @@ impl<'a> Strategy<'a> {
         candidate
     }
 
-    /// Notes unknown fields of a custom resource whose status alone is going to be written: they are told all the same.
-    fn look_beside_status(&mut self, candidate: &Value, present: &Value) {
-        let is_written = |name: &str| !matches!(name, "status" | "metadata" | "apiVersion" | "kind");
-        let fields = candidate.as_object().into_iter().flatten();
-        let says_more =
-            fields.filter(|(name, _)| is_written(name)).any(|(name, value)| present.get(name) != Some(value));
-        let is_applied = matches!(self.ownership, Ownership::Applied(_));
-        let schema = self.target.served_version().and_then(|version| version.schema.clone());
-        if let Some(schema) = schema.filter(|_| says_more && !is_applied) {
-            self.unknown_beside_status = Some(schema.conform(&mut candidate.clone()).unknown_fields);
-        }
-    }
-
     fn complete(&mut self, value: &mut Value, present: Option<&Value>) -> Result<(), StatusError> {
         let resource = &self.target.resource;
         let is_definition = resource.group_kind == kinds::CUSTOM_RESOURCE_DEFINITION;
@@ -400,9 +472,14 @@ impl<'a> Strategy<'a> {
         let Some(schema) = schema else {
             return Ok(());
         };
-        let mut unknown = std::mem::take(&mut self.unknown_metadata);
-        let found = schema.conform(value).unknown_fields;
-        unknown.extend(self.unknown_beside_status.take().unwrap_or(found));
+        // What a write to the status keeps may be from before the definition was changed.
+        if self.is_conformed && self.target.subresource != "status" {
+            return Ok(());
+        }
+        let unknown = schema.conform(value).unknown_fields;
+        if self.is_conformed || self.wrong_type.is_some() {
+            return Ok(());
+        }
         self.report_unknown_fields(&unknown, value)
     }
 
@@ -419,11 +496,7 @@ impl<'a> Strategy<'a> {
         };
         if self.options.field_validation == FieldValidation::Strict {
             let cause = format!("strict decoding error: {}", texts.join(", "));
-            return Err(match &self.origin {
-                Origin::Body => self.unhandled(&cause),
-                Origin::Patch => patch::invalid(value.to_string(), &cause),
-                Origin::StrategicPatch(patch) => patch::invalid(patch::print_as_go(patch), &cause),
-            });
+            return Err(self.unreadable(value, &cause));
         }
         self.warnings.extend(texts);
         Ok(())
@@ -437,6 +510,9 @@ impl<'a> Strategy<'a> {
     }
 
     fn validate(&self, state: &State, value: &Value, present: Option<&Record>) -> Result<(), StatusError> {
+        if let Some(wrong) = &self.wrong_type {
+            return Err(self.refuse_type(wrong, value, present));
+        }
         let resource = &self.target.resource;
         let mut problems = metadata::problems(self.target, value);
         if let Some(present) = present {
@@ -479,12 +555,28 @@ impl<'a> Strategy<'a> {
             };
             let broken = schema.broken_rules(value, before.as_deref(), &found);
             problems.extend(found.into_iter().chain(broken));
+            if let Some(paths) = self.target.served_version().and_then(|version| version.scale.as_ref()) {
+                problems.extend(scale::problems(paths, value, self.target.subresource == "status"));
+            }
         }
         if problems.is_empty() {
             return Ok(());
         }
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
         Err(metadata::invalid(self.target, name, &problems))
+    }
+
+    /// A custom resource of another type is not compared with its schema, but for the schema's rules.
+    fn refuse_type(&self, wrong: &WrongType, value: &Value, present: Option<&Record>) -> StatusError {
+        let mut problems = wrong.problems.clone();
+        if let Some(present) = present {
+            problems.extend(metadata::update_problems(value, present));
+        }
+        if let Some(schema) = self.target.served_version().and_then(|version| version.schema.as_ref()) {
+            problems.extend(schema.broken_rules(value, present.map(Record::value).as_deref(), &[]));
+        }
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        StatusError::invalid(&wrong.group, &wrong.kind, name, &problems)
     }
 
     /// Any change outside metadata and an isolated status; for Deployments also of annotations
@@ -516,6 +608,19 @@ fn keep_times_of_no_change(value: &mut Value, present: &Value) {
     if value != present {
         fields::store_text(value, changed.as_str().map(str::to_owned));
     }
+}
+
+/// Whether two objects differ in anything but their status and who owns it.
+fn differs_beside_status(value: &Value, present: &Value) -> bool {
+    let differs = |one: &Value, other: &Value, ignored: &str| {
+        let counted = |value: &Value| {
+            value.as_object().map_or(0, |fields| fields.len() - usize::from(fields.contains_key(ignored)))
+        };
+        let mut fields =
+            one.as_object().into_iter().flatten().filter(|(name, _)| *name != ignored && *name != "metadata");
+        counted(one) != counted(other) || fields.any(|(name, value)| other.get(name) != Some(value))
+    };
+    differs(value, present, "status") || differs(&value["metadata"], &present["metadata"], "managedFields")
 }
 
 /// Makes a field equal to that of another object, absence included.

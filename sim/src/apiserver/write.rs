@@ -10,7 +10,8 @@ use super::response::{Answer, Encoder};
 use super::strategy::{self, Ownership, Strategy, WriteOptions};
 use super::{apply, body, dry_run, metadata, patch, protobuf, read, scale};
 use crate::store::{
-    Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, success_status, to_bytes,
+    Deletion, ObjectKey, Propagation, Record, StatusError, kinds, pod_grace_seconds, rehearsed_deletion,
+    success_status, to_bytes,
 };
 
 /// The content type of Kubernetes' protobuf encoding.
@@ -66,6 +67,9 @@ impl ApiServer {
         }
         metadata::check_kind(target, &value)?;
         strategy.decode(&mut value, patch::Origin::Body)?;
+        if let Err(error) = metadata::check_api_version(target, &value) {
+            return Err(error.with_warnings(strategy.warnings));
+        }
         self.create_object(request, strategy, options.dry_run, value)
     }
 
@@ -81,7 +85,9 @@ impl ApiServer {
         if target.resource.namespaced && target.namespace.is_empty() {
             return Err(StatusError::bad_request("an empty namespace may not be set during creation"));
         }
-        metadata::check_identity(target, None, &value)?;
+        if let Err(error) = metadata::check_identity(target, None, &value) {
+            return Err(error.with_warnings(strategy.warnings));
+        }
         let mut value = to_stored(target, value);
         metadata::normalise(&mut value);
         let mut rehearsal = dry_run::Rehearsal::new(dry_run);
@@ -92,14 +98,18 @@ impl ApiServer {
             }
             rehearsal.begin(state);
             strategy.prepare_create(state, value)?;
-            if value["metadata"]["resourceVersion"].is_string() {
+            // One that is no number is taken for none. What is only rehearsed is not looked at by the storage.
+            if !dry_run && metadata::given_version(value).is_ok_and(|version| version != 0) {
                 // ErrResourceVersionSetOnCreate is no status error, so it comes out as a plain 500.
                 return Err(StatusError::new(500, "", "resourceVersion should not be set on objects to be created"));
             }
             self.store.check_quotas(state, &target.resource, &target.namespace, value)?;
             rehearsal.end_create(target, self.store.clock(), state, value)
         });
-        let record = rehearsal.outcome(outcome)?;
+        let record = match rehearsal.outcome(outcome) {
+            Ok(record) => record,
+            Err(error) => return Err(error.with_warnings(strategy.warnings)),
+        };
         note_checked(target, &record);
         let mut answer = Answer::json(201, encoder.object(&record)).changed(!dry_run);
         answer.warnings = strategy.warnings;
@@ -134,16 +144,17 @@ impl ApiServer {
         }
         metadata::check_kind(target, &value)?;
         strategy.decode(&mut value, patch::Origin::Body)?;
-        metadata::check_identity(target, Some(name), &value)?;
+        let checked = metadata::check_api_version(target, &value)
+            .and_then(|()| metadata::check_identity(target, Some(name), &value));
+        if let Err(error) = checked {
+            return Err(error.with_warnings(strategy.warnings));
+        }
         let kind = &target.resource.group_kind;
         let creates = target.resource.create_on_update
             && target.subresource.is_empty()
             && self.store.record(kind, &target.namespace, name).is_none();
         if creates {
-            // Of the one that was replaced in the client's mind (`Store.Update`).
-            if let Some(metadata) = value["metadata"].as_object_mut() {
-                metadata.remove("resourceVersion");
-            }
+            forget_version(&mut value, options.dry_run)?;
             return self.create_object(request, strategy, options.dry_run, value);
         }
         let lock = metadata::Lock { unconditional: target.resource.unconditional_update, by_uid: true };
@@ -193,11 +204,16 @@ impl ApiServer {
             if matches!(origin, patch::Origin::Patch) {
                 strategy.check_type_is_left(name, &patched)?;
             }
-            if target.resource.custom && target.subresource == "status" && patched["kind"].is_string() {
-                // What such a write keeps of the object includes its kind.
-                patched["kind"] = Value::from(target.resource.kind.clone());
+            let is_strategic = matches!(origin, patch::Origin::StrategicPatch(_));
+            if is_strategic {
+                // Go reads what comes of it into a struct of the kind, whatever it says of that.
+                patched["apiVersion"] = Value::String(target.api_version());
+                patched["kind"] = Value::String(target.resource.kind.clone());
             }
             strategy.decode_patched(&mut patched, origin, present)?;
+            if !target.resource.custom && !is_strategic {
+                metadata::check_kind(target, &patched)?;
+            }
             metadata::check_identity(target, Some(name), &patched)?;
             Ok(to_stored(target, patched))
         })
@@ -216,14 +232,17 @@ impl ApiServer {
         let outcome = self.store.modify(&target.resource, &target.namespace, name, |state, present| {
             let mut value = candidate(&mut strategy, &present.value())?;
             metadata::normalise(&mut value);
-            metadata::check_preconditions(target, name, &value, present, lock)?;
+            metadata::check_preconditions(target, name, &value, present, lock, dry_run)?;
             rehearsal.begin(state);
             let value = strategy.prepare_update(state, present, value)?;
             rehearsal.end_update(state, present, value)
         });
         let (record, changed) = match outcome {
             Ok(outcome) => outcome,
-            Err(error) => (rehearsal.outcome(Err(error))?, false),
+            Err(error) => match rehearsal.outcome(Err(error)) {
+                Ok(record) => (record, false),
+                Err(error) => return Err(error.with_warnings(strategy.warnings)),
+            },
         };
         note_checked(target, &record);
         let mut answer = if target.subresource == "scale" {
@@ -246,16 +265,23 @@ impl ApiServer {
         let options = DeleteOptions::parse(target, query, body)?;
         let mut rehearsal = dry_run::Rehearsal::new(options.dry_run);
         let mut uid = String::new();
-        let mut was_deleting = false;
+        let (mut was_deleting, mut waits) = (false, false);
         let deletion = self.store.delete_checked(&target.resource, &target.namespace, name, |state, key, present| {
             options.check_preconditions(target, name, present)?;
             present.uid().clone_into(&mut uid);
             was_deleting = present.is_deleting();
-            rehearsal.end_delete(present)?;
+            rehearsal.end_delete(|| {
+                let waiting = options.rehearse(self, key, present);
+                waits = waiting.is_some();
+                waiting.unwrap_or_else(|| Arc::clone(present))
+            })?;
             Ok(options.delete(self, state, key, present))
         });
         let deletion = match deletion {
-            Err(error) => Deletion::Removed(rehearsal.outcome(Err(error))?),
+            Err(error) => {
+                let record = rehearsal.outcome(Err(error))?;
+                if waits { Deletion::Marked(record) } else { Deletion::Removed(record) }
+            }
             Ok(deletion) => deletion,
         };
         let answer = match deletion {
@@ -266,7 +292,9 @@ impl ApiServer {
                 let status = success_status(&target.resource, name, &uid);
                 Answer::json(200, to_bytes(&status)).changed(!options.dry_run)
             }
-            Deletion::Marked(record) => Answer::json(200, encoder.object(&record)).changed(!was_deleting),
+            Deletion::Marked(record) => {
+                Answer::json(200, encoder.object(&record)).changed(!was_deleting && !options.dry_run)
+            }
         };
         Ok(answer)
     }
@@ -388,6 +416,12 @@ impl DeleteOptions {
         Ok(())
     }
 
+    /// The object as it would wait for its end; `None` for one that would be gone.
+    fn rehearse(&self, server: &ApiServer, key: &ObjectKey, present: &Record) -> Option<Arc<Record>> {
+        let grace = pod_grace_seconds(key, present, self.grace_seconds);
+        rehearsed_deletion(server.store.shared(), present, self.propagation, grace).map(Arc::new)
+    }
+
     fn delete(
         &self,
         server: &ApiServer,
@@ -410,6 +444,16 @@ fn note_checked(target: &Target, record: &Record) {
     {
         record.set_checked_by(schema.number());
     }
+}
+
+/// Forgets the version of an object that was there in the client's mind, and is made by this write (`Store.Update`). Only in a
+/// rehearsal it is still to be seen.
+pub(super) fn forget_version(value: &mut Value, dry_run: bool) -> Result<(), StatusError> {
+    metadata::given_version(value)?;
+    if !dry_run && let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    Ok(())
 }
 
 /// The form in which an object of a served version is stored.

@@ -100,26 +100,7 @@ impl State {
         finalizer: Option<&str>,
         grace_seconds: Option<u64>,
     ) {
-        let mut value = record.to_value();
-        let now = shared.clock.now();
-        let grace = grace_seconds.unwrap_or(0);
-        let end = now.checked_add(std::time::Duration::from_secs(grace)).unwrap_or(now);
-        let metadata = &mut value["metadata"];
-        if metadata.get("deletionTimestamp").is_none() {
-            metadata["deletionTimestamp"] = json!(crate::clock::format_seconds(end));
-            metadata["deletionGracePeriodSeconds"] = json!(grace);
-            if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
-                metadata["generation"] = json!(generation + 1);
-            }
-        }
-        if let Some(finalizer) = finalizer {
-            let mut finalizers = record.finalizers();
-            if !finalizers.contains(&finalizer) {
-                finalizers.push(finalizer);
-            }
-            metadata["finalizers"] = json!(finalizers);
-        }
-        self.put(shared, key, value);
+        self.put(shared, key, marked(shared, record, finalizer, grace_seconds));
     }
 
     /// Takes the object out and does what follows from its absence.
@@ -359,6 +340,49 @@ impl State {
         keys.sort();
         keys
     }
+}
+
+/// An object that is being deleted.
+fn marked(shared: &Shared, record: &Record, finalizer: Option<&str>, grace_seconds: Option<u64>) -> Value {
+    let mut value = record.to_value();
+    let now = shared.clock.now();
+    let grace = grace_seconds.unwrap_or(0);
+    let end = now.checked_add(std::time::Duration::from_secs(grace)).unwrap_or(now);
+    let metadata = &mut value["metadata"];
+    if metadata.get("deletionTimestamp").is_none() {
+        metadata["deletionTimestamp"] = json!(crate::clock::format_seconds(end));
+        metadata["deletionGracePeriodSeconds"] = json!(grace);
+        if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+            metadata["generation"] = json!(generation + 1);
+        }
+    }
+    if let Some(finalizer) = finalizer {
+        let mut finalizers = record.finalizers();
+        if !finalizers.contains(&finalizer) {
+            finalizers.push(finalizer);
+        }
+        metadata["finalizers"] = json!(finalizers);
+    }
+    value
+}
+
+/// What a deletion makes of an object that does not go at once; `None` for one that does.
+pub(crate) fn rehearsed(
+    shared: &Shared,
+    record: &Record,
+    propagation: Propagation,
+    grace_seconds: Option<u64>,
+) -> Option<Record> {
+    let finalizer = match propagation {
+        Propagation::Background => None,
+        Propagation::Foreground => Some(FOREGROUND_FINALIZER),
+        Propagation::Orphan => Some(ORPHAN_FINALIZER),
+    };
+    if finalizer.is_none() && grace_seconds.is_none() && record.finalizers().is_empty() {
+        return None;
+    }
+    let value = marked(shared, record, finalizer, grace_seconds);
+    Some(Record::new(value, record.resource_version, Some(record)))
 }
 
 fn defined_kind(definition: &Value) -> GroupKind {

@@ -13,6 +13,8 @@ use super::registry::ResourceType;
 pub struct StatusError {
     /// The answer's body.
     pub status: Box<Status>,
+    /// Texts for `Warning` headers: what there was to be said about the request before it was refused.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl StatusError {
@@ -28,6 +30,7 @@ impl StatusError {
                 reason: reason.to_owned(),
                 details: None,
             }),
+            warnings: Vec::new(),
         }
     }
 
@@ -85,6 +88,11 @@ impl StatusError {
         self
     }
 
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
     pub(crate) fn with_retry_after(mut self, seconds: u32) -> Self {
         self.details().retry_after_seconds = seconds;
         self
@@ -112,6 +120,17 @@ impl StatusError {
     pub fn already_exists(resource: &ResourceType, name: &str) -> Self {
         Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", resource.qualified_resource()))
             .with_details(&resource.group, &resource.plural, name)
+    }
+
+    /// 409 `AlreadyExists` of an object that has a name and what to make one of: it is said that the server made it
+    /// (`CheckGeneratedNameError`).
+    pub(crate) fn name_taken(resource: &ResourceType, name: &str, object: &Value) -> Self {
+        let mut error = Self::already_exists(resource, name);
+        if object["metadata"]["generateName"].as_str().is_some_and(|base| !base.is_empty()) {
+            error.status.message.push_str(", the server was not able to generate a unique name for the object");
+            return error.with_retry_after(1);
+        }
+        error
     }
 
     /// 409 `Conflict` of a deletion, where the API server names the kind in the place of the resource (`rest.BeforeDelete`).

@@ -392,7 +392,7 @@ impl State {
                 "creationTimestamp".to_owned(),
                 Value::String(crate::clock::format_seconds(shared.clock.now())),
             );
-            metadata.remove("generation");
+            // Kinds without one keep what they are given.
             if tracks_generation {
                 metadata.insert("generation".to_owned(), 1.into());
             }

@@ -15,6 +15,8 @@ mod discovery;
 mod dry_run;
 mod errors;
 mod found;
+mod found_types;
+mod found_writes;
 mod limits;
 mod lists;
 mod openapi;

@@ -52,7 +52,11 @@ impl Server {
         let response = self.client.send(request).await.unwrap();
         let code = response.status().as_u16();
         let warnings = response.headers().get_all("Warning").iter();
-        let warnings = warnings.map(|warning| warning.to_str().unwrap().to_owned()).collect();
+        let mut warnings: Vec<String> = warnings.map(|warning| warning.to_str().unwrap().to_owned()).collect();
+        if method == "PATCH" {
+            // Those about what a patch leaves have the order of Go's structs.
+            warnings.sort();
+        }
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)));
         (code, warnings, body)
@@ -74,6 +78,14 @@ impl Server {
         }
         if code == 201 && path.contains("dryRun=All") {
             body["metadata"]["uid"] = json!("@rehearsed");
+            // The one that it was given, which is none that the server has.
+            if let Some(version) = body["metadata"].get_mut("resourceVersion") {
+                *version = json!("@given");
+            }
+        }
+        let is_generated = body["metadata"]["generateName"].is_string() && !operation.body.contains("\"name\":\"");
+        if code == 201 && is_generated {
+            body["metadata"]["name"] = json!("@generated");
         }
         deduplicate_causes(&mut body);
         self.normalise(&mut body);
@@ -171,6 +183,12 @@ impl Server {
         for (index, uid) in self.uids.iter().enumerate() {
             text = text.replace(uid, &format!("@uid{index}"));
         }
+        if text.contains("map[") {
+            for (index, version) in self.versions.iter().enumerate() {
+                let shown = |version: &str| format!("resourceVersion:{version}]");
+                text = text.replace(&shown(version), &shown(&format!("@version{index}")));
+            }
+        }
         if text.contains("precondition") {
             for (index, version) in self.versions.iter().enumerate() {
                 text = text.replace(&format!("({version})"), &format!("(@version{index})"));
@@ -191,6 +209,11 @@ fn position(known: &mut Vec<String>, text: &str) -> usize {
 /// A refused patch quotes the object, with its fields in the order of Go's structs and with its managed fields. The embedded
 /// server's have the order of the alphabet, and none.
 fn without_object(text: &str) -> String {
+    if let Some((before, _)) = text.split_once("Object 'Kind' is missing in '")
+        && text.contains("Invalid value: \"{")
+    {
+        return format!("{}is missing", &before[..before.find("Invalid value").unwrap_or(0)]);
+    }
     let quoted = text.find("patch: Invalid value: \"").or_else(|| text.starts_with("Invalid value: \"{").then_some(0));
     match (quoted, text.rfind("\": ")) {
         (Some(start), Some(end)) if start < end => format!("{}…{}", &text[..start], &text[end..]),

@@ -14,7 +14,7 @@ use super::set::{Path, Set};
 use super::text;
 use super::types::Type;
 use crate::clock::format_seconds;
-use crate::store::ResourceType;
+use crate::store::{ResourceType, ResourceVersion};
 
 /// Fields that belong to nobody (`stripMetaManager`).
 static UNOWNED: LazyLock<Set> = LazyLock::new(|| {
@@ -76,8 +76,12 @@ impl Writer<'_> {
     }
 
     pub(crate) fn own_type(&self) -> Type<'_> {
-        let version = self.resource.versions.iter().find(|version| version.name == self.version);
-        Type::Root(version.and_then(|version| version.schema.as_deref()))
+        Type::Root(self.own_version().and_then(|version| version.schema.as_deref()))
+    }
+
+    /// The version in which the object is written.
+    pub(crate) fn own_version(&self) -> Option<&ResourceVersion> {
+        self.resource.versions.iter().find(|version| version.name == self.version)
     }
 
     /// Fields that a write to this subresource cannot change (`GetResetFields`).

@@ -1,7 +1,7 @@
 //! JSON patch, and the reading of patch documents.
 
 use json_patch::jsonptr::Pointer;
-use json_patch::{AddOperation, PatchOperation, ReplaceOperation};
+use json_patch::{AddOperation, CopyOperation, PatchOperation, ReplaceOperation};
 use serde_json::Value;
 
 use crate::store::StatusError;
@@ -62,7 +62,7 @@ fn copied_bytes(operation: &PatchOperation, object: &Value) -> usize {
 }
 
 /// As the library of the API server does it (evanphx/json-patch 4), not as RFC 6902 says: what is missing in an object can be
-/// replaced, and is null to a test.
+/// replaced, and is null to a test and to a copy.
 fn apply_one(operation: PatchOperation, object: &mut Value) -> Result<(), StatusError> {
     let is_missing = |path: &Pointer| {
         let holder = path.parent().and_then(|parent| parent.resolve(object).ok());
@@ -71,6 +71,9 @@ fn apply_one(operation: PatchOperation, object: &mut Value) -> Result<(), Status
     let operation = match operation {
         PatchOperation::Replace(ReplaceOperation { path, value }) if is_missing(&path) => {
             PatchOperation::Add(AddOperation { path, value })
+        }
+        PatchOperation::Copy(CopyOperation { from, path }) if is_missing(&from) => {
+            PatchOperation::Add(AddOperation { path, value: Value::Null })
         }
         PatchOperation::Test(test) if test.value.is_null() && is_missing(&test.path) => return Ok(()),
         operation => operation,

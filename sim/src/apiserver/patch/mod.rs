@@ -16,7 +16,9 @@ pub(super) enum Origin {
     Body,
     /// The object as a JSON or merge patch left it.
     Patch,
-    /// The object as this strategic merge patch left it.
+    /// The object as an applied configuration left it that has this namespace and name.
+    Applied(String),
+    /// The object as this strategic merge patch left it, which is shown as Go's merge leaves it in turn.
     StrategicPatch(Value),
 }
 
@@ -39,8 +41,10 @@ pub(super) fn apply(
             let (Value::Object(fields), Value::Object(changes)) = (object, patch.clone()) else {
                 return Err(StatusError::bad_request("invalid JSON document"));
             };
+            let mut shown = patch;
+            strategic::discard_unmatched_nulls(&mut shown, &fields);
             let merged = strategic::merge(fields, changes, schema).map_err(StatusError::from)?;
-            Ok((Value::Object(merged), Origin::StrategicPatch(patch)))
+            Ok((Value::Object(merged), Origin::StrategicPatch(shown)))
         }
         _ => Err(unknown_format(&accepted_types(target))),
     }

@@ -300,6 +300,18 @@ fn delete_scalars(original: &mut Map<String, Value>, list: &str, doomed: &Value)
     items.retain(|item| !doomed.contains(item));
 }
 
+/// Drops the nulls from a patch that are within what the object does not have, or has as something else: so does Go's merge
+/// (`IgnoreUnmatchedNulls`).
+pub(super) fn discard_unmatched_nulls(patch: &mut Value, original: &Map<String, Value>) {
+    for (name, change) in patch.as_object_mut().into_iter().flatten() {
+        match (original.get(name), &*change) {
+            (Some(Value::Object(present)), Value::Object(_)) => discard_unmatched_nulls(change, present),
+            (Some(Value::Array(_)), Value::Array(_)) | (_, Value::Null) => {}
+            _ => discard_nulls(change),
+        }
+    }
+}
+
 fn discard_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {

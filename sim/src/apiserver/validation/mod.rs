@@ -21,8 +21,10 @@ use crate::store::FieldError;
 /// Problems of what is written to the status of a built-in object, and of nothing else.
 pub(super) fn status_problems(kind: &str, value: &Value) -> Vec<FieldError> {
     let mut problems = Problems::default();
-    if kind == "Service" {
-        service::status(value, &mut problems);
+    match kind {
+        "Service" => service::status(value, &mut problems),
+        "Deployment" => workload::deployment_status(&value["status"], &mut problems),
+        _ => {}
     }
     problems.0
 }

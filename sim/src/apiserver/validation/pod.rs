@@ -254,12 +254,49 @@ fn probe(kind: &str, probe: &Value, path: &str, problems: &mut Problems) {
     }
 }
 
+/// Sources of volumes in the order in which they are looked at (`validateVolumeSource`).
+const SOURCES: [&str; 30] = [
+    "emptyDir",
+    "hostPath",
+    "gitRepo",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "secret",
+    "nfs",
+    "iscsi",
+    "glusterfs",
+    "flocker",
+    "persistentVolumeClaim",
+    "rbd",
+    "cinder",
+    "cephfs",
+    "quobyte",
+    "downwardAPI",
+    "fc",
+    "flexVolume",
+    "configMap",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "storageos",
+    "projected",
+    "scaleIO",
+    "csi",
+    "ephemeral",
+    "image",
+];
+
 fn volumes(volumes: &[Value], path: &str, problems: &mut Problems) {
     let mut names: Vec<&Value> = Vec::new();
     for (index, volume) in volumes.iter().enumerate() {
         let path = format!("{path}[{index}]");
-        let sources = volume.as_object().into_iter().flatten().filter(|(field, _)| field.as_str() != "name");
-        for (position, (source, described)) in sources.enumerate() {
+        let mut sources: Vec<(&String, &Value)> =
+            volume.as_object().into_iter().flatten().filter(|(field, _)| field.as_str() != "name").collect();
+        let place = |source: &str| SOURCES.iter().position(|known| *known == source).unwrap_or(SOURCES.len());
+        sources.sort_by_key(|(source, _)| place(source));
+        for (position, (source, described)) in sources.into_iter().enumerate() {
             let path = format!("{path}.{source}");
             if position > 0 {
                 problems.forbidden(path, "may not specify more than 1 volume type");

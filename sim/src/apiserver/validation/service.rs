@@ -87,9 +87,9 @@ fn service_ports(ports: &[Value], problems: &mut Problems) {
         }
         problems.port(format!("{path}.port"), port["port"].as_i64().unwrap_or(0));
         problems.one_of(format!("{path}.protocol"), &port["protocol"], &PROTOCOLS);
-        if !port["targetPort"].is_null() {
-            problems.port_number_or_name(&format!("{path}.targetPort"), &port["targetPort"]);
-        }
+        // The default is the port, which may be missing, too.
+        let target = if port["targetPort"].is_null() { &Value::from(0) } else { &port["targetPort"] };
+        problems.port_number_or_name(&format!("{path}.targetPort"), target);
     }
 }
 

@@ -44,6 +44,35 @@ pub(super) fn workload(kind: &str, value: &Value, present: Option<&Value>, probl
     }
 }
 
+/// `ValidateDeploymentStatus`.
+pub(super) fn deployment_status(status: &Value, problems: &mut Problems) {
+    let number = |field: &str| status[field].as_i64().unwrap_or(0);
+    for field in [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+        "terminatingReplicas",
+        "collisionCount",
+    ] {
+        problems.not_negative(format!("status.{field}"), &json!(number(field)));
+    }
+    let parts = [
+        ("updatedReplicas", "replicas", "status.replicas"),
+        ("readyReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "replicas", "status.replicas"),
+        ("availableReplicas", "readyReplicas", "readyReplicas"),
+    ];
+    for (part, whole, name) in parts {
+        if number(part) > number(whole) {
+            let detail = format!("cannot be greater than {name}");
+            problems.invalid(format!("status.{part}"), &json!(number(part)), detail);
+        }
+    }
+}
+
 fn immutable(kind: &str, spec: &Value, present: &Value, problems: &mut Problems) {
     if kind != "StatefulSet" {
         if spec["selector"] != present["selector"] {
@@ -230,8 +259,15 @@ fn deployment_strategy(strategy: &Value, problems: &mut Problems) {
         }
         // The internal type is printed, with its Go field names.
         Some(other) => {
-            let shown = json!({"Type": other, "RollingUpdate": null});
-            problems.unsupported_text("spec.strategy", &go_strategy(&shown), &["Recreate", "RollingUpdate"]);
+            let rolling = match rolling {
+                Value::Object(_) => {
+                    let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
+                    format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
+                }
+                _ => "null".to_owned(),
+            };
+            let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", json!(other));
+            problems.unsupported_text("spec.strategy", &shown, &["Recreate", "RollingUpdate"]);
         }
     }
 }
