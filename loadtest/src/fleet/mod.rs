@@ -183,6 +183,8 @@ impl Fleet {
         let initialized = self.ledger.wait_for_phase("Initialized", self.options.canaries);
         let is_ready = tokio::time::timeout(BOOTSTRAP_LIMIT, initialized).await.is_ok();
         anyhow::ensure!(is_ready, "not all are initialized after an hour of virtual time: {}", self.ledger.phases());
+        // The events of the last ones are being written.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(controller)
     }
 
