@@ -394,7 +394,11 @@ mod tests {
         );
         let elsewhere = json!({"route": [destination("podinfo", "v1", 50), destination("podinfo", "v2", 50)]});
         let fine = world(&json!([rule(100, 0), elsewhere]));
-        assert_eq!(IstioWeights.observed(&fine.subject()), Ok(Split::PRIMARY), "a rule without the canary is the user's");
+        assert_eq!(
+            IstioWeights.observed(&fine.subject()),
+            Ok(Split::PRIMARY),
+            "a rule without the canary is the user's"
+        );
     }
 
     #[test]
