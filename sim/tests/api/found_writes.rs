@@ -253,6 +253,19 @@ async fn nulls_that_go_drops_are_not_shown_in_a_refused_strategic_patch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ordered_lists_are_not_shown_in_a_refused_strategic_patch() {
+    let world = world().await;
+    let deployments = world.deployments();
+    deployments.create(&PostParams::default(), &deployment("web", "podinfo:1")).await.unwrap();
+    // As `kubectl apply` writes it.
+    let pod = json!({"$setElementOrder/containers": [{"name": "app"}], "containers": [{"name": "app", "image": "podinfo:2"}]});
+    let patch = Patch::Strategic(json!({"spec": {"replicas": "x", "template": {"spec": pod}}}));
+    let refusal = deployments.patch("web", &PatchParams::default(), &patch).await.refusal();
+    let expected = "\"map[spec:map[replicas:x template:map[spec:map[]]]]\": unrecognized type: int32";
+    assert!(refusal.message.ends_with(expected), "{}", refusal.message);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_write_has_its_warnings_too() {
     let world = world().await;
     world.widgets().await;

@@ -38,13 +38,13 @@ pub(super) fn apply(
         "application/json-patch+json" => Ok((json::apply(patch, object)?, Origin::Patch)),
         "application/strategic-merge-patch+json" if !target.resource.custom => {
             let patch = json::decode_object(patch, "")?;
-            let (Value::Object(fields), Value::Object(changes)) = (object, patch.clone()) else {
+            let (Value::Object(fields), Value::Object(changes)) = (object, patch) else {
                 return Err(StatusError::bad_request("invalid JSON document"));
             };
-            let mut shown = patch;
-            strategic::discard_unmatched_nulls(&mut shown, &fields);
+            let mut shown = changes.clone();
+            strategic::leave_what_is_shown(&mut shown, &fields);
             let merged = strategic::merge(fields, changes, schema).map_err(StatusError::from)?;
-            Ok((Value::Object(merged), Origin::StrategicPatch(shown)))
+            Ok((Value::Object(merged), Origin::StrategicPatch(Value::Object(shown))))
         }
         _ => Err(unknown_format(&accepted_types(target))),
     }

@@ -300,12 +300,16 @@ fn delete_scalars(original: &mut Map<String, Value>, list: &str, doomed: &Value)
     items.retain(|item| !doomed.contains(item));
 }
 
-/// Drops the nulls from a patch that are within what the object does not have, or has as something else: so does Go's merge
-/// (`IgnoreUnmatchedNulls`).
-pub(super) fn discard_unmatched_nulls(patch: &mut Value, original: &Map<String, Value>) {
-    for (name, change) in patch.as_object_mut().into_iter().flatten() {
-        match (original.get(name), &*change) {
-            (Some(Value::Object(present)), Value::Object(_)) => discard_unmatched_nulls(change, present),
+/// What Go's merge leaves of a patch, which is what it shows when it refuses the outcome: nulls are gone within what the object does
+/// not have, or has as something else (`IgnoreUnmatchedNulls`), and so are directives and lists that are merged in an order of
+/// their own.
+pub(super) fn leave_what_is_shown(patch: &mut Map<String, Value>, original: &Map<String, Value>) {
+    let ordered: Vec<String> =
+        patch.keys().filter_map(|name| name.strip_prefix(ORDER_PREFIX)).map(str::to_owned).collect();
+    patch.retain(|name, _| name != RETAIN_KEYS && !name.starts_with(ORDER_PREFIX) && !ordered.contains(name));
+    for (name, change) in patch {
+        match (original.get(name), &mut *change) {
+            (Some(Value::Object(present)), Value::Object(change)) => leave_what_is_shown(change, present),
             (Some(Value::Array(_)), Value::Array(_)) | (_, Value::Null) => {}
             _ => discard_nulls(change),
         }
