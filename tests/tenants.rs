@@ -124,7 +124,7 @@ fn queries_of_a_namespace_that_are_refused_hold_no_release_of_another() {
         }
         world.pass(Duration::from_secs(20)).await;
         let noisy = world.cluster.store().get(&kinds::CANARY, "noisy", "app-0").unwrap();
-        assert!(noisy["status"]["conditions"].to_string().contains("429"), "{:#}", noisy["status"]);
+        assert!(noisy["status"]["conditions"].to_string().contains("MetricsUnavailable"), "{:#}", noisy["status"]);
 
         let released = world.cluster.clock().now();
         world.set_image("podinfo", "podinfo:6.0.1");
