@@ -174,6 +174,8 @@ fn binary(nanos: i128) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::{QuantityError, canonical};
 
     /// Values as a Kubernetes 1.36 API server returned them.

@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn width_is_no_depth() {
-        let selectors = vec!["rate(up{a!=\"b\", c=~\"d|e\"}[5m])"; 10].join(" + ");
+        let selectors = ["rate(up{a!=\"b\", c=~\"d|e\"}[5m])"; 10].join(" + ");
         let queries = vec![selectors; 20].join(") or sum by (a, b) (");
         assert!(parse(&format!("sum({queries})")).is_ok());
         let labels = vec!["a!=\"-(-(-(\""; 1_000].join(",");

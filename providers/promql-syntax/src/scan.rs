@@ -18,9 +18,9 @@ enum Token<'a> {
 /// Refuses what cannot be parsed, or what came of it be used.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let mut depth = Depth::default();
-    let mut tokens = Tokens { rest: text, within: Within::Nothing };
+    let tokens = Tokens { rest: text, within: Within::Nothing };
     let mut awaits_duration = false;
-    while let Some((token, within)) = tokens.next() {
+    for (token, within) in tokens {
         awaits_duration = match token {
             Token::Word(word) => {
                 if awaits_duration {

@@ -107,7 +107,7 @@ async fn with_job(name: &str, more: Value) -> (World, Api<DynamicObject>) {
     (world, jobs)
 }
 
-fn of_template(more: Value) -> Value {
+fn of_template(more: &Value) -> Value {
     json!({"spec": {"template": more}})
 }
 
@@ -115,8 +115,8 @@ fn of_template(more: Value) -> Value {
 async fn a_job_keeps_its_pods_and_their_number() {
     let (_world, jobs) = with_job("job", json!({})).await;
     for (field, change) in [
-        ("spec.template", of_template(json!({"spec": {"containers": [{"name": "app", "image": "a:2"}]}}))),
-        ("spec.template", of_template(json!({"metadata": {"annotations": {"a": "b"}}}))),
+        ("spec.template", of_template(&json!({"spec": {"containers": [{"name": "app", "image": "a:2"}]}}))),
+        ("spec.template", of_template(&json!({"metadata": {"annotations": {"a": "b"}}}))),
         ("spec.completions", json!({"spec": {"completions": 5}})),
         ("spec.selector", json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}})),
         ("spec.completionMode", json!({"spec": {"completionMode": "Indexed"}})),
@@ -138,13 +138,13 @@ async fn a_job_that_has_not_started_may_still_be_directed_elsewhere() {
         "metadata": {"labels": {"queue": "a"}, "annotations": {"a": "b"}},
         "spec": {"nodeSelector": {"zone": "a"}, "tolerations": [{"operator": "Exists"}]},
     });
-    patched(&jobs, "waiting", of_template(directed)).await.unwrap();
-    let refusal = patched(&jobs, "waiting", of_template(json!({"spec": {"hostNetwork": true}}))).await.refusal();
+    patched(&jobs, "waiting", of_template(&directed)).await.unwrap();
+    let refusal = patched(&jobs, "waiting", of_template(&json!({"spec": {"hostNetwork": true}}))).await.refusal();
     assert_eq!(refusal.code, 422, "{}", refusal.message);
     let free = json!({"spec": {"suspend": false, "template": {"spec": {"nodeSelector": {"zone": "b"}}}}});
     patched(&jobs, "waiting", free).await.unwrap();
     let refusal =
-        patched(&jobs, "waiting", of_template(json!({"spec": {"nodeSelector": {"zone": "c"}}}))).await.refusal();
+        patched(&jobs, "waiting", of_template(&json!({"spec": {"nodeSelector": {"zone": "c"}}}))).await.refusal();
     assert_eq!(refusal.code, 422, "{}", refusal.message);
 }
 
