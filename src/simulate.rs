@@ -14,6 +14,7 @@ mod queries;
 mod references;
 mod releases;
 mod report;
+mod routes;
 mod scenario;
 mod schedule;
 mod schema;
@@ -170,6 +171,10 @@ fn prepare(args: &SimulateArgs, config: ControllerConfig) -> (Manifests, Refused
     let rivals = subject::rivals(&subjects, &manifests);
     if !rivals.is_empty() {
         return (manifests, Err(rivals));
+    }
+    let unusable = routes::unusable(&config, &subjects, &manifests);
+    if !unusable.is_empty() {
+        return (manifests, Err(unusable));
     }
     let found = pairs::rewind(&mut manifests, &mut subjects)
         .and_then(|()| services::find_releases(&mut manifests, &mut subjects));

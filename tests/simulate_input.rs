@@ -137,6 +137,28 @@ fn a_service_without_pods_or_with_an_image_to_release_is_refused() {
     assert!(messages.contains("releases[0].tag: Service web is released by selecting other pods"), "{messages}");
 }
 
+/// The operator would leave such routes alone, and a simulation in which nothing happens would say nothing of why.
+#[test]
+fn routes_that_two_weights_cannot_describe_are_refused_with_their_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let told = |guide: &str, rule: &str, twice: &str| {
+        let text = std::fs::read_to_string(root().join("docs/systems").join(guide)).unwrap();
+        assert!(text.contains(rule), "{text}");
+        let file = written(&directory, "s.yaml", &text.replacen(rule, &format!("{twice}{rule}"), 1));
+        let Played { report, messages, .. } = play(&["-f", &file]);
+        assert_eq!((report.verdict, report.exit_code), (NotUnderstood, 2), "{messages}");
+        errors(&messages)
+    };
+    let primary =
+        "    - destination:\n        host: podinfo\n        port:\n          number: 9898\n      weight: 100\n";
+    let other = "    - destination:\n        host: podinfo\n        subset: v1\n      weight: 0\n";
+    let of_steerer = told("steerer.yaml", primary, other);
+    let expected = "VirtualService test/podinfo: has 2 destinations for podinfo in spec.http[0].route (weights 0, 100), and a side \
+                    has one weight; leave one of them";
+    assert_eq!(of_steerer.len(), 1, "{of_steerer:?}");
+    assert!(of_steerer[0].ends_with(expected) && of_steerer[0].starts_with(char::is_numeric), "{of_steerer:?}");
+}
+
 const IMPLAUSIBLE: &str = "\
 releases:
   - tag: ''

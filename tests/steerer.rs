@@ -417,6 +417,36 @@ fn what_is_wrong_is_told_on_the_object() {
     });
 }
 
+/// Each of the two got the whole weight of the primary, and the canary less than its share.
+#[test]
+fn a_side_with_two_destinations_is_told_and_nothing_is_written_to_its_routes() {
+    in_virtual_time(async {
+        let mut world = World::new(1);
+        let objects = guide(|object| {
+            if object["kind"] == "VirtualService" {
+                let route = &mut object["spec"]["http"][0]["route"];
+                route[0]["weight"] = json!(50);
+                let twin = json!({"destination": {"host": "podinfo", "subset": "v2"}, "weight": 50});
+                route.as_array_mut().unwrap().push(twin);
+            }
+            true
+        });
+        world.begin_steerer(objects).await;
+        world.pass(Duration::from_secs(60)).await;
+        let expected = "VirtualService podinfo.test has 2 destinations for podinfo in spec.http[0].route (weights 50, 50), and a \
+                        side has one weight; leave one of them";
+        assert_eq!(world.rollout_texts(), [expected], "{}", world.story());
+        assert_eq!(world.routed_weights(), (50, 0), "the user's own");
+
+        world.change(&kinds::VIRTUAL_SERVICE, "podinfo", |object| {
+            let route = object["spec"]["http"][0]["route"].as_array_mut().unwrap();
+            route.pop();
+            route[0]["weight"] = json!(100);
+        });
+        world.wait_for_rollout_state("finished").await;
+    });
+}
+
 /// Of Steerer's last days: a list of metrics, one of them a latency in milliseconds.
 #[test]
 fn a_slow_version_halts_where_a_latency_is_among_the_metrics() {

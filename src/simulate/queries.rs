@@ -142,7 +142,7 @@ impl Objects for Nothing {
 }
 
 /// The objects of the input.
-struct Given<'m>(&'m Manifests);
+pub(crate) struct Given<'m>(pub(crate) &'m Manifests);
 
 impl Objects for Given<'_> {
     fn list(&self, kind: &'static ObjectKind, namespace: &str) -> Vec<Arc<DynamicObject>> {
