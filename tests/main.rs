@@ -7,6 +7,7 @@ mod birdwatch;
 mod calls;
 mod certificates;
 mod charts;
+mod clock;
 mod contested;
 mod crossover;
 mod dashboards;

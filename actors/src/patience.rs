@@ -42,6 +42,13 @@ impl Patience {
         let primary = seen.primary.as_mut().map(|primary| &mut primary.readiness);
         self.primary = limited(self.primary, primary, generations.primary, now, deadline);
     }
+
+    /// The clock was set back.
+    pub(crate) fn not_after(&mut self, now: Timestamp) {
+        for wait in [&mut self.target, &mut self.primary].into_iter().flatten() {
+            wait.since = wait.since.min(now);
+        }
+    }
 }
 
 fn limited(
@@ -99,6 +106,16 @@ mod tests {
         assert_eq!(look(&mut wait, true, 2, 5129), until(5189), "another attempt");
         let reason = "1 of 2, exceeded its progressDeadlineSeconds: 60".to_owned();
         assert_eq!(look(&mut wait, true, 2, 5189), Readiness::Failed { reason });
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_a_wait_anew() {
+        let wait = |second| Some(Wait { since: at(second), generation: Some(1) });
+        let mut patience = Patience { target: wait(3600), primary: wait(-10) };
+        patience.not_after(at(0));
+        let until = |second| Readiness::Waiting { reason: "1 of 2".into(), deadline: Some(at(second)) };
+        assert_eq!(look(&mut patience.target, true, 1, 0), until(60));
+        assert_eq!(look(&mut patience.primary, true, 1, 0), until(50), "it lies behind");
     }
 
     #[test]

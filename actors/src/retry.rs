@@ -11,6 +11,11 @@ use backoff::backoff::Backoff;
 /// Share by which a delay is varied, so that what failed together does not come back together.
 const JITTER: f64 = 0.2;
 
+/// The longest delay of a [`Retry`] with this `longest`, jitter included.
+pub(crate) fn longest(longest: Duration) -> Duration {
+    longest.mul_f64(1.0 + JITTER)
+}
+
 /// Delays that double from a first to a longest one, with jitter of ±20 %.
 ///
 /// The jitter follows from who waits and how often it has waited, not from chance: a run on the embedded cluster can be

@@ -79,6 +79,11 @@ impl Routing {
     pub(crate) fn since(&self) -> Timestamp {
         self.since
     }
+
+    /// The clock was set back.
+    pub(crate) fn not_after(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+    }
 }
 
 /// Since when the sides have had available pods, from what was seen before. At the first look nothing was: pods that users are led

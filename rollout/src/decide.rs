@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use aviary_crds::status::Phase;
+use aviary_crds::status::{Phase, whole_seconds};
+use jiff::Timestamp;
 
 use crate::effect::{Decision, HoldKind};
 use crate::message::Message;
@@ -29,9 +30,8 @@ pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
     if plan.suspended && state.phase != Phase::Uninitialized {
         return context.hold(HoldKind::Suspended, Message::Suspended, Duration::ZERO, None);
     }
-    // Written by a machine whose clock is ahead: waiting for that time might take days.
-    if state.last_step.is_some_and(|at| at > context.interval_after(seen.now)) {
-        return context.step().write(state.phase, |next| next.last_step = Some(seen.now));
+    if let Some(decision) = forget_the_future(context) {
+        return decision;
     }
     if let Some(decision) = takeover::adopt(context) {
         return decision;
@@ -46,4 +46,24 @@ pub fn decide(plan: &Plan, state: &State, seen: &Snapshot) -> Decision {
         Phase::Finalising => promotion::finalising(context),
         Phase::Terminating | Phase::Terminated => context.idle(),
     }
+}
+
+/// Brings to now what a machine whose clock was ahead has written: waiting for that time might take days. A little ahead is nothing,
+/// no two clocks are alike.
+fn forget_the_future(context: Context) -> Option<Decision> {
+    let Context { state, seen, .. } = context;
+    let is_ahead = |at: Timestamp| at > context.interval_after(seen.now);
+    let outage_is_ahead =
+        state.outage.is_some_and(|outage| is_ahead(outage.since) || outage.answered_since.is_some_and(is_ahead));
+    if !state.last_step.is_some_and(is_ahead) && !outage_is_ahead {
+        return None;
+    }
+    Some(context.step().write(state.phase, |next| {
+        let not_ahead = |at: Timestamp| at.min(seen.now);
+        next.last_step = next.last_step.map(not_ahead);
+        if let Some(outage) = &mut next.outage {
+            outage.since = not_ahead(outage.since);
+            outage.answered_since = outage.answered_since.map(not_ahead).map(whole_seconds);
+        }
+    }))
 }

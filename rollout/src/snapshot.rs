@@ -142,6 +142,12 @@ pub struct Answer<T> {
     pub value: T,
 }
 
+impl<T> Answer<T> {
+    fn not_after(&mut self, now: Timestamp) {
+        self.at = self.at.min(now);
+    }
+}
+
 /// Answers to the questions that were asked under the present [`State`](crate::State). A new state starts empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answers {
@@ -153,6 +159,24 @@ pub struct Answers {
     pub hooks: BTreeMap<WebhookType, Answer<Vec<HookAnswer>>>,
     /// When the workloads were read from the API server itself; what was read is in the snapshot.
     pub workloads: Option<Answer<()>>,
+}
+
+impl Answers {
+    /// The clock was set back: brings to `now` what came in later.
+    pub fn not_after(&mut self, now: Timestamp) {
+        if let Some(answer) = &mut self.providers {
+            answer.not_after(now);
+        }
+        if let Some(answer) = &mut self.round {
+            answer.not_after(now);
+        }
+        if let Some(answer) = &mut self.workloads {
+            answer.not_after(now);
+        }
+        for answer in self.hooks.values_mut() {
+            answer.not_after(now);
+        }
+    }
 }
 
 /// The target as it is given back.

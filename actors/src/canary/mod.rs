@@ -8,6 +8,7 @@ mod doubts;
 mod knowledge;
 mod rivals;
 mod run;
+mod set_back;
 mod telling;
 mod upkeep;
 
@@ -168,6 +169,7 @@ impl CanaryActor {
             fault(&self.id);
         }
         let now = self.deps.clock.now();
+        self.forget_the_future(now);
         if let Some(at) = self.retry_at.filter(|at| now < *at) {
             self.arm(at, now, context);
             return;

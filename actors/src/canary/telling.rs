@@ -16,6 +16,13 @@ pub(super) struct HoldEpisode {
     announced: bool,
 }
 
+impl HoldEpisode {
+    /// The clock was set back.
+    pub(super) fn not_after(&mut self, now: Timestamp) {
+        self.since = self.since.min(now);
+    }
+}
+
 impl CanaryActor {
     /// Keeps track of why nothing is done, and tells it when it has lasted long enough.
     pub(super) fn note_hold(&mut self, hold: Option<Hold>, wake: Wake, object: &DynamicObject, now: Timestamp) -> Wake {

@@ -42,6 +42,13 @@ impl Upkeep {
         self.rests_until = Some(at);
     }
 
+    /// The clock was set back.
+    pub(super) fn not_after(&mut self, now: Timestamp, longest_rest: Duration) {
+        self.recent.retain(|at| *at <= now);
+        let latest = now.checked_add(longest_rest.max(SHORTEST_REST)).unwrap_or(Timestamp::MAX);
+        self.rests_until = self.rests_until.map(|until| until.min(latest));
+    }
+
     /// Whether repairs rest.
     pub(super) fn is_paused(&self, now: Timestamp) -> bool {
         self.paused_until(now).is_some()
@@ -56,6 +63,17 @@ impl Upkeep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_a_rest_anew() {
+        let (mut upkeep, now) = (Upkeep::default(), Timestamp::UNIX_EPOCH);
+        let later = |wait: Duration| now.checked_add(wait).unwrap_or(Timestamp::MAX);
+        upkeep.rest_until(later(Duration::from_secs(3600)));
+        upkeep.not_after(now, Duration::from_secs(72));
+        assert_eq!(upkeep.paused_until(now), Some(later(Duration::from_secs(72))));
+        upkeep.not_after(now, Duration::from_secs(90));
+        assert_eq!(upkeep.paused_until(now), Some(later(Duration::from_secs(72))), "no longer than it was");
+    }
 
     #[test]
     fn repairs_that_were_not_made_do_not_count() {

@@ -1,6 +1,7 @@
 //! The decision core against a small pure model of a cluster, on virtual time.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod clock;
 mod crashes;
 mod deadlines;
 mod deletion;
