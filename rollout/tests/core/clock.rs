@@ -9,8 +9,8 @@ use crate::world::{Metrics, seconds};
 /// Until then it would be no time at all that the monitoring has been away, and its limit would not come.
 #[test]
 fn an_outage_that_begins_in_the_future_begins_now() {
-    let mut run = release(plan()).at(28, Event::Metrics(Metrics::Outage));
-    run.run_until(run.world.now + seconds(120));
+    let mut run = release(plan()).at(12, Event::Metrics(Metrics::Outage));
+    run.run_until(run.world.now + seconds(45));
     let mut state = run.state().clone();
     assert!(state.outage.is_some(), "{state:?}");
     let mut seen = run.snapshot();
