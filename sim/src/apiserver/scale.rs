@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::fields::{go_text, go_type};
 use super::request::Target;
 use super::response::{Answer, Encoder};
 use crate::store::{FieldError, Record, ScalePaths, StatusError, to_bytes};
@@ -13,7 +14,10 @@ pub(super) fn answer(target: &Target, record: &Record, encoder: &Encoder, code: 
     let (paths, object) = (paths(target)?, record.value());
     check_shape(paths, &object)?;
     if at(&object, &paths.spec_replicas).is_null() {
-        return Err(StatusError::internal(&format!("the spec replicas field \"{}\" does not exist", dotted(paths))));
+        return Err(StatusError::internal(&format!(
+            "the spec replicas field \"{}\" does not exist",
+            dotted_path(&paths.spec_replicas)
+        )));
     }
     let scale = read(paths, &object);
     let body = match &encoder.table {
@@ -49,25 +53,34 @@ pub(super) fn read(paths: &ScalePaths, object: &Value) -> Value {
     json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": kept, "spec": spec, "status": status})
 }
 
-fn dotted(paths: &ScalePaths) -> String {
-    paths.spec_replicas.iter().map(|segment| format!(".{segment}")).collect()
-}
-
 /// Refuses an object in which something else stands where the replicas' parents should be: a schema may let it.
 fn check_shape(paths: &ScalePaths, object: &Value) -> Result<(), StatusError> {
     for path in [&paths.spec_replicas, &paths.status_replicas] {
-        let mut holder = object;
-        for (index, segment) in path.iter().enumerate() {
-            if !holder.is_object() && !holder.is_null() {
-                let above = path.get(..=index).unwrap_or_default();
-                let field: String = above.iter().map(|segment| format!(".{segment}")).collect();
-                let cause = format!("{field} accessor error: {holder} is no object");
-                return Err(StatusError::internal(&cause));
-            }
-            holder = &holder[segment.as_str()];
+        if let Some(cause) = accessor_error(path, object) {
+            return Err(StatusError::internal(&cause));
         }
     }
     Ok(())
+}
+
+/// Why nothing can stand at the path, in the words of `unstructured.NestedInt64`.
+fn accessor_error(path: &[String], object: &Value) -> Option<String> {
+    let mut holder = object;
+    for (index, segment) in path.iter().enumerate() {
+        if !holder.is_object() && !holder.is_null() {
+            let field = dotted_path(path.get(..=index).unwrap_or_default());
+            let (text, found) = (go_text(holder), go_type(holder));
+            return Some(format!(
+                "{field} accessor error: {text} is of the type {found}, expected map[string]interface{{}}"
+            ));
+        }
+        holder = &holder[segment.as_str()];
+    }
+    None
+}
+
+fn dotted_path(path: &[String]) -> String {
+    path.iter().map(|segment| format!(".{segment}")).collect()
 }
 
 /// The object with the replicas that a `Scale` asks for.
@@ -76,7 +89,7 @@ pub(super) fn write(target: &Target, scale: &Value, object: &Value) -> Result<Va
     if replicas == NEVER_SET {
         return Err(StatusError::bad_request(format!(
             "the spec replicas field \"{}\" cannot be empty",
-            dotted(paths(target)?)
+            dotted_path(&paths(target)?.spec_replicas)
         )));
     }
     // Those of custom resources are judged with the rest of the object.
@@ -102,6 +115,10 @@ pub(super) fn problems(paths: &ScalePaths, object: &Value, is_status: bool) -> V
     let mut problems = Vec::new();
     let counted = [(&paths.spec_replicas, !is_status), (&paths.status_replicas, true)];
     for (path, _) in counted.into_iter().filter(|(_, is_judged)| *is_judged) {
+        if let Some(error) = accessor_error(path, object) {
+            problems.push(FieldError::invalid(dotted_path(path), &json!(0), error));
+            continue;
+        }
         let Some(replicas) = at(object, path).as_i64() else { continue };
         let detail = if replicas < 0 {
             "should be a non-negative integer".to_owned()
@@ -110,8 +127,7 @@ pub(super) fn problems(paths: &ScalePaths, object: &Value, is_status: bool) -> V
         } else {
             continue;
         };
-        let field: String = path.iter().map(|segment| format!(".{segment}")).collect();
-        problems.push(FieldError::invalid(field, &json!(replicas), detail));
+        problems.push(FieldError::invalid(dotted_path(path), &json!(replicas), detail));
     }
     problems
 }

@@ -72,7 +72,7 @@ async fn config_maps_and_secrets_hold_one_mebibyte() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replicas_of_a_custom_resource_whose_spec_is_a_text_are_no_panic() {
+async fn a_custom_resource_whose_spec_is_no_object_has_no_replicas_and_is_refused() {
     let world = world().await;
     let mut definition = widget_definition_in("shapeless.example.com");
     definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"] =
@@ -80,18 +80,16 @@ async fn replicas_of_a_custom_resource_whose_spec_is_a_text_are_no_panic() {
     world.define(definition).await;
     let widgets = world.api("shapeless.example.com", "v1", "Widget");
     world.until_served(&widgets).await;
-    for (name, spec) in [("text", json!("text")), ("list", json!([1]))] {
+    let cases = [("text", json!("text"), "text", "string"), ("list", json!([1, "b"]), "[1 b]", "[]interface {}")];
+    for (name, spec, text, found) in cases {
         let mut shapeless = widget(name, &spec);
         shapeless.types.as_mut().unwrap().api_version = "shapeless.example.com/v1".to_owned();
-        widgets.create(&PostParams::default(), &shapeless).await.unwrap();
-        let path = format!("/apis/shapeless.example.com/v1/namespaces/test/widgets/{name}/scale");
-        assert_eq!(world.request("GET", &path, "", "").await.refusal().code, 500);
-        let scale = json!({
-            "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": name, "namespace": "test"}, "spec": {"replicas": 2},
-        });
-        assert_eq!(world.request("PUT", &path, "application/json", &scale.to_string()).await.refusal().code, 500);
-        let patch = json!({"spec": {"replicas": 2}}).to_string();
-        assert_eq!(world.request("PATCH", &path, "application/merge-patch+json", &patch).await.refusal().code, 500);
+        let refusal = widgets.create(&PostParams::default(), &shapeless).await.refusal();
+        let expected = format!(
+            "Widget.shapeless.example.com \"{name}\" is invalid: .spec.replicas: Invalid value: 0: .spec.replicas accessor error: \
+             {text} is of the type {found}, expected map[string]interface{{}}"
+        );
+        assert_eq!((refusal.code, refusal.message), (422, expected));
     }
 }
 

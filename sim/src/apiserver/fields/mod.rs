@@ -35,3 +35,4 @@ pub(crate) use scale::{apply_scale, track_scale};
 pub(crate) use skeleton::of as empty_object;
 pub(crate) use text::{expand, restore, store as store_text, stored as stored_text, take as take_text};
 pub(crate) use update::{Before, Conflict, Writer, track_controller, track_update};
+pub(crate) use validate::{go_text, go_type};

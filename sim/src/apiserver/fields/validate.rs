@@ -99,7 +99,7 @@ fn check_fields(map: Map<'_>, fields: &serde_json::Map<String, Value>, path: &st
 }
 
 /// Go's `%T`.
-fn go_type(value: &Value) -> &'static str {
+pub(crate) fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",
@@ -112,7 +112,7 @@ fn go_type(value: &Value) -> &'static str {
 }
 
 /// Go's `%v`.
-fn go_text(value: &Value) -> String {
+pub(crate) fn go_text(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
