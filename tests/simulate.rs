@@ -253,6 +253,14 @@ pub(crate) fn written(directory: &tempfile::TempDir, name: &str, text: &str) -> 
     path.display().to_string()
 }
 
+/// Plays a scenario with the application of the examples.
+pub(crate) fn play_scenario(text: &str) -> Played {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = written(&directory, "s.yaml", text);
+    let application = root().join("docs/scenarios/app").display().to_string();
+    play(&["-f", &application, "--scenario", &scenario])
+}
+
 pub(crate) const CANARY: &str = "\
 apiVersion: flagger.app/v1beta1
 kind: Canary

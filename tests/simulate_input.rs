@@ -5,20 +5,12 @@ use std::fmt::Write as _;
 use aviary::simulate::Verdict::{NotUnderstood, Promoted, RolledBack};
 use serde_json::Value;
 
-use crate::simulate::{CANARY, Played, fixture, play, root, written};
+use crate::simulate::{CANARY, Played, fixture, play, play_scenario, root, written};
 
 /// Lines of problems, without the directory.
 fn errors(messages: &str) -> Vec<String> {
     let errors = messages.lines().filter_map(|line| line.strip_prefix("error: "));
     errors.map(|line| line.rsplit_once("/s.yaml:").map_or(line, |(_, rest)| rest).to_owned()).collect()
-}
-
-/// Plays a scenario with the application of the examples.
-fn play_scenario(text: &str) -> Played {
-    let directory = tempfile::tempdir().unwrap();
-    let scenario = written(&directory, "s.yaml", text);
-    let application = root().join("docs/scenarios/app").display().to_string();
-    play(&["-f", &application, "--scenario", &scenario])
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use aviary::simulate::Verdict::{self, NotReleased, Promoted};
 use serde_json::Value;
 
-use crate::simulate::{CANARY, Played, play, root, written};
+use crate::simulate::{CANARY, Played, play, play_scenario, root, written};
 
 /// Plays a canary, and a scenario, and reads the report as a pipeline does.
 fn report(canary: &str, scenario: &str) -> (Played, Value) {
@@ -13,14 +13,6 @@ fn report(canary: &str, scenario: &str) -> (Played, Value) {
     let played = play(&["-f", &file, "--scenario", &scenario, "-o", "json"]);
     let document = serde_json::from_str(&played.out).unwrap();
     (played, document)
-}
-
-/// Plays a scenario with the application of the examples, and gives the table.
-fn play_scenario(text: &str) -> Played {
-    let directory = tempfile::tempdir().unwrap();
-    let scenario = written(&directory, "s.yaml", text);
-    let application = root().join("docs/scenarios/app").display().to_string();
-    play(&["-f", &application, "--scenario", &scenario])
 }
 
 #[test]

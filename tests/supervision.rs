@@ -61,6 +61,17 @@ impl World {
     }
 }
 
+/// Two canaries, of which `podinfo` is in quarantine and goes on panicking.
+async fn quarantined() -> (World, Panics) {
+    let mut world = World::new(1);
+    let panics = Panics::default();
+    world.begin_two(&panics).await;
+    panics.set("podinfo", FOR_EVER);
+    world.set_image("podinfo", "podinfo:6.0.1");
+    world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+    (world, panics)
+}
+
 #[test]
 fn one_panic_costs_a_second() {
     in_virtual_time(async {
@@ -154,12 +165,7 @@ fn an_actor_that_keeps_dying_is_quarantined_and_recovers() {
 #[test]
 fn a_quarantined_canary_is_tried_as_soon_as_its_object_is_edited() {
     in_virtual_time(async {
-        let mut world = World::new(1);
-        let panics = Panics::default();
-        world.begin_two(&panics).await;
-        panics.set("podinfo", FOR_EVER);
-        world.set_image("podinfo", "podinfo:6.0.1");
-        world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+        let (world, panics) = quarantined().await;
         world.pass(Duration::from_secs(10)).await;
         let before = world.restarts();
         world.patch_canary("podinfo", json!({"analysis": {"threshold": 7}})).await;
@@ -213,12 +219,7 @@ fn a_notice_that_was_not_written_is_written_later() {
 #[test]
 fn a_shutdown_does_not_wait_for_the_dead() {
     in_virtual_time(async {
-        let mut world = World::new(1);
-        let panics = Panics::default();
-        world.begin_two(&panics).await;
-        panics.set("podinfo", FOR_EVER);
-        world.set_image("podinfo", "podinfo:6.0.1");
-        world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+        let (mut world, _panics) = quarantined().await;
         assert!(world.stop().await, "everything in flight was finished in time");
     });
 }
@@ -226,12 +227,7 @@ fn a_shutdown_does_not_wait_for_the_dead() {
 #[test]
 fn a_quarantined_canary_can_be_deleted() {
     in_virtual_time(async {
-        let mut world = World::new(1);
-        let panics = Panics::default();
-        world.begin_two(&panics).await;
-        panics.set("podinfo", FOR_EVER);
-        world.set_image("podinfo", "podinfo:6.0.1");
-        world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+        let (world, _panics) = quarantined().await;
         world.delete(&kinds::CANARY, "podinfo").await;
         world.pass(Duration::from_secs(1)).await;
         assert_eq!(world.quarantined(), 0.0);
@@ -246,12 +242,7 @@ fn a_quarantined_canary_can_be_deleted() {
 #[test]
 fn a_quarantined_canary_that_is_created_again_is_tried_at_once() {
     in_virtual_time(async {
-        let mut world = World::new(1);
-        let panics = Panics::default();
-        world.begin_two(&panics).await;
-        panics.set("podinfo", FOR_EVER);
-        world.set_image("podinfo", "podinfo:6.0.1");
-        world.wait_until("the quarantine", || world.condition("podinfo", "Degraded").is_some()).await;
+        let (world, panics) = quarantined().await;
         panics.set("podinfo", 0);
         world.delete(&kinds::CANARY, "podinfo").await;
         world.create(crate::support::canary("test", "podinfo")).await;

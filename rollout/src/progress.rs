@@ -124,13 +124,8 @@ fn withdraw(context: Context, target: &TargetView) -> Decision {
         |next| {
             next.canary_weight = 0;
             next.scale_down_due = !plan.uses_subsets && !context.is_at_rest(target);
-            next.failed_checks = 0;
-            next.iterations = 0;
-            next.last_applied.clone_from(&target.revision);
+            next.end_run(target);
             next.last_promoted.clone_from(&target.revision);
-            next.tracked_configs.clone_from(&target.configs);
-            next.last_step = None;
-            next.outage = None;
         },
     )
 }

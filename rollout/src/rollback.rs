@@ -61,13 +61,8 @@ pub(crate) fn roll_back(context: Context, cause: &Cause) -> Decision {
     call_post_rollout(context, step).effect(Effect::Count(Outcome::Failed)).write(Phase::Failed, |next| {
         next.canary_weight = 0;
         next.scale_down_due = !plan.uses_subsets && !context.is_at_rest(target);
-        next.failed_checks = 0;
-        next.iterations = 0;
-        // Already so, except for a revision that was refused while it waited for approval.
-        next.last_applied.clone_from(&target.revision);
-        next.tracked_configs.clone_from(&target.configs);
-        next.last_step = None;
-        next.outage = None;
+        // The revision is known already, except for one that was refused while it waited for approval.
+        next.end_run(target);
     })
 }
 

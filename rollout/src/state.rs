@@ -85,13 +85,18 @@ impl State {
 
     /// What the run of a revision begins with: nothing counted, nothing measured, no soak to wait for.
     pub(crate) fn begin_run(&mut self, target: &TargetView) {
+        self.end_run(target);
+        self.baseline = None;
+        self.last_value = None;
+    }
+
+    /// What a run that is not promoted leaves: the revision that it was about, and what was measured last.
+    pub(crate) fn end_run(&mut self, target: &TargetView) {
         self.failed_checks = 0;
         self.iterations = 0;
         self.last_applied.clone_from(&target.revision);
         self.tracked_configs.clone_from(&target.configs);
         self.last_step = None;
-        self.baseline = None;
-        self.last_value = None;
         self.outage = None;
     }
 
